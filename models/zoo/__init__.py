@@ -1,0 +1,86 @@
+"""The zoo: MobileNets of any width and resolution, made on the spot with seeded weights, without TensorFlow.
+
+    generate(parse("mobilenet_v2_1.0_224_uint8"))  ->  the bytes of a .tflite
+
+Operators, shapes and options are those of the published quantized files, so times and bit-exactness mean the
+same; the weights are random, so the classes mean nothing.
+"""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass
+
+from models.zoo.calibrate import SCHEMES, Filled, fill
+from models.zoo.mobilenet import FAMILIES, Layer
+from models.zoo.writer import OpSpec, TensorSpec, write
+
+PATTERN = re.compile(r"mobilenet_(v[12])_(\d\.\d{1,2})_(\d{2,3})_(uint8|int8)")
+FORM = "mobilenet_<v1|v2>_<width>_<resolution>_<uint8|int8>"
+WIDTHS = (0.1, 2.0)
+RESOLUTIONS = (32, 512)
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """Everything that decides a zoo model's bytes, together with this folder's code."""
+
+    family: str  # "v1" or "v2"
+    width: float  # multiplies the channels of every layer
+    resolution: int  # pixels of a side of the square RGB input
+    dtype: str  # "uint8": per-tensor, asymmetric weights; "int8": per-channel, symmetric weights
+
+    @property
+    def name(self) -> str:
+        return f"mobilenet_{self.family}_{self.width}_{self.resolution}_{self.dtype}"
+
+    @property
+    def layers(self) -> tuple[Layer, ...]:
+        return FAMILIES[self.family](self.width, self.resolution, self.dtype)
+
+
+def parse(name: str) -> Recipe | None:
+    """The recipe of a zoo name such as mobilenet_v2_0.35_96_int8; None if it is none, or out of range."""
+    found = PATTERN.fullmatch(name)
+    if found is None:
+        return None
+    recipe = Recipe(found[1], float(found[2]), int(found[3]), found[4])
+    inside = WIDTHS[0] <= recipe.width <= WIDTHS[1] and RESOLUTIONS[0] <= recipe.resolution <= RESOLUTIONS[1]
+    return recipe if inside and recipe.name == name else None
+
+
+def generate(recipe: Recipe) -> bytes:
+    """The .tflite file; the same recipe gives the same bytes on every machine."""
+    filled = fill(recipe.layers, recipe.resolution, recipe.dtype, recipe.name)
+    scheme = SCHEMES[recipe.dtype]
+    side = recipe.resolution
+    tensors = [
+        TensorSpec("input", (1, side, side, 3), "uint8", scheme.input.scales, scheme.input.zero_points)
+    ]
+    tensors += [_activation(i, layer) for i, layer in enumerate(filled)]
+    ops = []
+    for i, layer in enumerate(filled):
+        constants = _constants(i, layer)
+        added = range(len(tensors), len(tensors) + len(constants))
+        tensors += constants
+        ops.append(OpSpec(layer.layer.op, (*layer.layer.inputs, *added), (i + 1,), layer.layer.options))
+    return write(tensors, ops, [0], [len(filled)], f"pilite zoo {recipe.name}")
+
+
+def _activation(index: int, step: Filled) -> TensorSpec:
+    name = f"{index:02d}_{step.layer.op.lower()}"
+    return TensorSpec(name, step.layer.shape, step.dtype, step.quant.scales, step.quant.zero_points)
+
+
+def _constants(index: int, step: Filled) -> list[TensorSpec]:
+    """Filter and bias of a convolution."""
+    if step.filter is None or step.filter_quant is None or step.bias is None or step.bias_quant is None:
+        return []
+    w, b = step.filter_quant, step.bias_quant
+    name = f"{index:02d}_{step.layer.op.lower()}"
+    return [
+        TensorSpec(
+            f"{name}/filter", step.filter.shape, step.dtype, w.scales, w.zero_points, w.axis, step.filter
+        ),
+        TensorSpec(f"{name}/bias", step.bias.shape, "int32", b.scales, b.zero_points, 0, step.bias),
+    ]

@@ -1,0 +1,88 @@
+"""The CPUs that we compile for, as data: one TOML file each in toolchains/."""
+
+from __future__ import annotations
+
+import sys
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from pilite.errors import PiliteError
+
+if sys.version_info >= (3, 11):
+    import tomllib
+else:
+    import tomli as tomllib
+
+TOOLCHAINS = Path(__file__).parents[2] / "toolchains"
+
+# Feature -> bits of `cpu_required` (loader/pilite_abi.h) and the mattr names LLVM may be asked for.
+AARCH64_HWCAP = {"asimd": 1 << 1, "dotprod": 1 << 20}
+X86_BITS = {"avx2": 1 << 0, "fma": 1 << 1, "bmi2": 1 << 2, "f16c": 1 << 3, "avx512": 1 << 4, "avx512vnni": 1 << 5}
+
+
+@dataclass(frozen=True)
+class Cpu:
+    """One compile target. `features` choose the kernels; `in_order` only their tiles."""
+
+    name: str
+    board: str
+    arch: str
+    isa: str
+    features: frozenset[str]
+    in_order: bool
+    l1_bytes: int
+    l2_bytes: int
+    triple: str
+    mcpu: str
+    mattr: tuple[str, ...]
+    tiles: tuple[tuple[str, tuple[int, ...]], ...]
+
+    @property
+    def required_bits(self) -> int:
+        """`cpu_required` of the descriptor: what the loader checks before the first run."""
+        if self.arch == "aarch64":
+            return sum(AARCH64_HWCAP[f] for f in {"asimd", *self.features})
+        return sum(X86_BITS[f] for f in self.features)
+
+    def tile(self, family: str) -> tuple[int, ...]:
+        return dict(self.tiles)[family]
+
+
+def names() -> list[str]:
+    """Every CPU that has a toolchains/<name>.toml, sorted."""
+    return sorted(p.stem for p in TOOLCHAINS.glob("*.toml") if p.stem != "link")
+
+
+def load(name: str) -> Cpu:
+    """The CPU called `name`.
+
+    Raises:
+        PiliteError: no such file; lists the known names.
+    """
+    path = TOOLCHAINS / f"{name}.toml"
+    if name not in names():
+        raise PiliteError(f"no CPU '{name}': toolchains/ has {', '.join(names())}. Choose one with --cpu.")
+    return _parse(name, tomllib.loads(path.read_text()))
+
+
+def _parse(name: str, row: dict[str, Any]) -> Cpu:
+    llvm = row["llvm"]
+    return Cpu(
+        name=name,
+        board=row["board"],
+        arch=row["arch"],
+        isa=row["isa"],
+        features=frozenset(row["features"]),
+        in_order=row["in_order"],
+        l1_bytes=row["l1_bytes"],
+        l2_bytes=row["l2_bytes"],
+        triple=llvm["triple"],
+        mcpu=llvm["mcpu"],
+        mattr=tuple(llvm["mattr"]),
+        tiles=tuple((k, _tuple(v)) for k, v in sorted(row["tiles"].items())),
+    )
+
+
+def _tuple(value: int | list[int]) -> tuple[int, ...]:
+    return (value,) if isinstance(value, int) else tuple(value)

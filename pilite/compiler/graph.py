@@ -1,0 +1,189 @@
+"""The quantized graph: what a model is between the importer and the lowering. Plain data, no TVM."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import TypeAlias
+
+import numpy as np
+import numpy.typing as npt
+
+ABSENT = -1  # an optional operator input that the model leaves out, e.g. a convolution without bias
+
+
+@dataclass(frozen=True)
+class Quant:
+    """real = scale * (q - zero_point); one entry, or one per index of `axis`.
+
+    `scales` are float32 values widened to Python floats.
+    """
+
+    scales: tuple[float, ...]
+    zero_points: tuple[int, ...]
+    axis: int = 0
+
+    @property
+    def scale(self) -> float:
+        return self.scales[0]
+
+    @property
+    def zero_point(self) -> int:
+        return self.zero_points[0]
+
+    @property
+    def per_axis(self) -> bool:
+        return len(self.scales) > 1
+
+
+@dataclass(frozen=True, eq=False)
+class Tensor:
+    """One value of the graph; `data` is set for constants and has exactly `shape` and `dtype`."""
+
+    index: int
+    name: str
+    shape: tuple[int, ...]
+    dtype: str
+    quant: Quant | None = None
+    data: npt.NDArray[np.generic] | None = field(default=None, repr=False)
+
+    @property
+    def is_constant(self) -> bool:
+        return self.data is not None
+
+    @property
+    def elements(self) -> int:
+        n = 1
+        for size in self.shape:
+            n *= size
+        return n
+
+    @property
+    def nbytes(self) -> int:
+        return self.elements * np.dtype(self.dtype).itemsize
+
+
+# Options: one typed record per operator kind. `padding` is "SAME" or "VALID";
+# `activation` is "NONE", "RELU", "RELU6" or "RELU_N1_TO_1".
+
+
+@dataclass(frozen=True)
+class Conv2D:
+    padding: str
+    stride: tuple[int, int]  # (h, w)
+    dilation: tuple[int, int]  # (h, w)
+    activation: str
+
+
+@dataclass(frozen=True)
+class DepthwiseConv2D:
+    padding: str
+    stride: tuple[int, int]
+    dilation: tuple[int, int]
+    multiplier: int
+    activation: str
+
+
+@dataclass(frozen=True)
+class FullyConnected:
+    activation: str
+    keep_num_dims: bool
+
+
+@dataclass(frozen=True)
+class Pool2D:
+    padding: str
+    stride: tuple[int, int]
+    window: tuple[int, int]
+    activation: str
+
+
+@dataclass(frozen=True)
+class Add:
+    activation: str
+
+
+@dataclass(frozen=True)
+class Mean:
+    axes: tuple[int, ...]  # non-negative, sorted, unique
+    keep_dims: bool
+
+
+@dataclass(frozen=True)
+class Concatenation:
+    axis: int  # non-negative
+    activation: str
+
+
+@dataclass(frozen=True)
+class Softmax:
+    beta: float  # a float32 value
+
+
+@dataclass(frozen=True)
+class Pad:
+    before: tuple[int, ...]  # one per dimension
+    after: tuple[int, ...]
+    value: int | None = None  # the stored value of the border (PADV2); None: the output's zero point (PAD)
+
+
+@dataclass(frozen=True)
+class NoOptions:
+    """RESHAPE, SQUEEZE, EXPAND_DIMS (the output's shape says all), QUANTIZE, DEQUANTIZE."""
+
+
+Options: TypeAlias = (
+    Conv2D
+    | DepthwiseConv2D
+    | FullyConnected
+    | Pool2D
+    | Add
+    | Mean
+    | Concatenation
+    | Softmax
+    | Pad
+    | NoOptions
+)
+
+
+@dataclass(frozen=True)
+class Node:
+    """One operator. `inputs` are the data operands only; shape and axis operands became options."""
+
+    index: int  # position in the source model, for messages
+    op: str  # TFLite's name: "CONV_2D"
+    inputs: tuple[int, ...]  # tensor indices; ABSENT for a missing optional operand
+    outputs: tuple[int, ...]
+    options: Options
+
+
+@dataclass(frozen=True, eq=False)
+class Graph:
+    """A static, topologically ordered list of operators over numbered tensors."""
+
+    name: str
+    tensors: tuple[Tensor, ...]  # tensors[i].index == i
+    nodes: tuple[Node, ...]
+    inputs: tuple[int, ...]
+    outputs: tuple[int, ...]
+    sha256: str  # of the source file
+
+    def __str__(self) -> str:
+        return "\n".join([self._header(), *map(self._line, self.nodes)])
+
+    def _header(self) -> str:
+        ends = (", ".join(self._show(i) for i in side) for side in (self.inputs, self.outputs))
+        return f"{self.name}({next(ends)}) -> {next(ends)}"
+
+    def _line(self, node: Node) -> str:
+        ins = ", ".join("-" if i == ABSENT else self._show(i) for i in node.inputs)
+        outs = ", ".join(self._show(i) for i in node.outputs)
+        return f"  #{node.index} {node.op}({ins}) -> {outs}  {node.options}"
+
+    def _show(self, index: int) -> str:
+        t = self.tensors[index]
+        shape = "x".join(map(str, t.shape)) or "scalar"
+        quant = ""
+        if t.quant is not None:
+            n = len(t.quant.scales)
+            quant = f" /{n}ch" if n > 1 else f" {t.quant.scale:.6g}*(q-{t.quant.zero_point})"
+        return f"%{index}:{t.dtype}[{shape}]{quant}{' const' if t.is_constant else ''}"

@@ -1,0 +1,146 @@
+"""KERNELS: every kernel, fastest first for its spec; the first that fits the CPU is used."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+import numpy as np
+import numpy.typing as npt
+from tvm import tirx
+
+from pilite.compiler import spec as s
+from pilite.compiler.cpu import Cpu
+from pilite.compiler.kernels import depthwise, gemm, pointwise, reduce
+from pilite.compiler.kernels.depthwise import Madd16, Mull8
+from pilite.compiler.kernels.gemm_avx2 import Madd
+from pilite.compiler.kernels.gemm_neon import Dot, Mull
+from pilite.compiler.kernels.isa import ISAS
+from pilite.compiler.layout import Layout
+
+Constants = tuple[npt.NDArray[Any], ...]
+
+
+class Family(Protocol):
+    """Packing and code of one kernel. A kernel's parameters are inputs, constants, scratch, output."""
+
+    def prepare(self, spec: Any, arrays: s.Arrays) -> tuple[Any, Constants]:
+        """(variant, constants): what the values decide about the code (hashable), and the packed arrays."""
+
+    def scratch(self, variant: Any, y: Layout) -> tuple[int, ...]:
+        """Bytes of each scratch parameter."""
+
+    def emit(self, name: str, spec: Any, variant: Any, xs: Sequence[Layout], y: Layout, cpu: Cpu) -> tirx.PrimFunc:
+        """The function for these layouts."""
+
+
+@dataclass(frozen=True)
+class Gemm:
+    strategy: gemm.Strategy
+    tiles: str  # key of [tiles] in toolchains/<cpu>.toml
+    columns: int  # NR, which fixes the packing
+
+    def prepare(self, spec: s.QConv2D, arrays: s.Arrays) -> tuple[gemm.Variant, Constants]:
+        return gemm.pack(self.strategy, spec, arrays, self.columns)
+
+    def scratch(self, variant: gemm.Variant, y: Layout) -> tuple[int, ...]:
+        return gemm.scratch(variant, y)
+
+    def emit(
+        self, name: str, spec: s.QConv2D, variant: gemm.Variant, xs: Sequence[Layout], y: Layout, cpu: Cpu
+    ) -> tirx.PrimFunc:
+        rows, _ = cpu.tile(self.tiles)
+        return gemm.emit(name, self.strategy, spec, variant, xs[0], y, cpu, (rows, self.columns))
+
+
+@dataclass(frozen=True)
+class Depthwise:
+    strategy: depthwise.Strategy
+
+    def prepare(self, spec: s.QDepthwiseConv2D, arrays: s.Arrays) -> tuple[depthwise.Taps, Constants]:
+        return depthwise.pack(self.strategy, spec, arrays)
+
+    def scratch(self, variant: depthwise.Taps, y: Layout) -> tuple[int, ...]:
+        return ()
+
+    def emit(
+        self, name: str, spec: s.QDepthwiseConv2D, variant: depthwise.Taps, xs: Sequence[Layout], y: Layout, cpu: Cpu
+    ) -> tirx.PrimFunc:
+        return depthwise.emit(name, self.strategy, spec, variant, xs[0], y, cpu)
+
+
+Code = Callable[[str, Any, Sequence[Layout], Layout, Cpu], tirx.PrimFunc]
+
+
+@dataclass(frozen=True)
+class Plain:
+    """A kernel whose code does not depend on values; its constants are named arrays, unpacked."""
+
+    code: Code
+    arrays: tuple[str, ...] = ()
+
+    def prepare(self, spec: Any, arrays: s.Arrays) -> tuple[None, Constants]:
+        return None, tuple(np.asarray(arrays[name]) for name in self.arrays)
+
+    def scratch(self, variant: None, y: Layout) -> tuple[int, ...]:
+        return ()
+
+    def emit(self, name: str, spec: Any, variant: None, xs: Sequence[Layout], y: Layout, cpu: Cpu) -> tirx.PrimFunc:
+        return self.code(name, spec, xs, y, cpu)
+
+
+@dataclass(frozen=True)
+class Kernel:
+    """Names follow <dtype>_<kind>_<MR>x<NR>c<KR>__<isa>; `isas` empty means every one."""
+
+    name: str
+    spec: type
+    family: Family
+    isas: tuple[str, ...] = ()
+    needs: frozenset[str] = frozenset()
+    instruction: str = ""  # the multiply that its loop must contain, by the assembler's name
+
+    def fits(self, cpu: Cpu) -> bool:
+        return (not self.isas or cpu.isa in self.isas) and self.needs <= cpu.features
+
+
+KERNELS: tuple[Kernel, ...] = (
+    Kernel("qs8_gemm_8x8c4__neondot", s.QConv2D, Gemm(Dot(), "gemm_dot", 8), ("neon",), frozenset({"dotprod"}), "sdot"),
+    Kernel("qs8_gemm_4x4c16__neon", s.QConv2D, Gemm(Mull(), "gemm_mull", 4), ("neon",), instruction="smlal"),
+    Kernel("qs8_gemm_4x16c2__avx2", s.QConv2D, Gemm(Madd(), "gemm_madd", 16), ("avx2",), instruction="vpmaddwd"),
+    Kernel("qs8_dwconv_4x8__neon", s.QDepthwiseConv2D, Depthwise(Mull8()), ("neon",), instruction="smlal"),
+    Kernel("qs8_dwconv_4x16__avx2", s.QDepthwiseConv2D, Depthwise(Madd16()), ("avx2",), instruction="vpmaddwd"),
+    Kernel("qs8_add_8", s.QAdd, Plain(lambda n, p, x, y, c: pointwise.add(n, ISAS[c.isa], p, x[0], x[1], y))),
+    Kernel("s8_pool_8", s.Pool, Plain(lambda n, p, x, y, c: reduce.pool(n, ISAS[c.isa], p, x[0], y))),
+    Kernel("qs8_mean_8", s.QMean, Plain(lambda n, p, x, y, c: reduce.mean(n, ISAS[c.isa], p, x[0], y))),
+    Kernel("s8_softmax", s.Softmax, Plain(lambda n, p, x, y, c: reduce.softmax(n, p, x[0], y), ("exp",))),
+    Kernel("s8_table", s.Table, Plain(lambda n, p, x, y, c: pointwise.table(n, x[0], y), ("table",))),
+    Kernel("f32_qs8_8", s.QuantizeFloat, Plain(lambda n, p, x, y, c: pointwise.quantize_float(n, p, x[0], y))),
+    Kernel("qs8_f32_8", s.DequantizeFloat, Plain(lambda n, p, x, y, c: pointwise.dequantize_float(n, p, x[0], y))),
+    Kernel("x_move_16", s.Move, Plain(lambda n, p, x, y, c: pointwise.move(n, p, x[0], y))),
+    Kernel("x_broadcast_16", s.Broadcast, Plain(lambda n, p, x, y, c: pointwise.broadcast(n, p, x[0], y))),
+    Kernel("x_fill_16", s.Fill, Plain(lambda n, p, x, y, c: pointwise.fill(n, p, y))),
+)
+
+
+def select(spec: s.Spec, cpu: Cpu) -> Kernel:
+    """The fastest kernel for `spec` on `cpu`."""
+    for kernel in KERNELS:
+        if kernel.spec is type(spec) and kernel.fits(cpu):
+            return kernel
+    raise LookupError(f"no kernel for {type(spec).__name__} fits {cpu.name} ({cpu.isa}, {sorted(cpu.features)})")
+
+
+def table() -> list[dict[str, str]]:
+    """The rows of `invoke kernels`."""
+    return [
+        {
+            "kernel": k.name,
+            "computes": k.spec.__name__,
+            "instruction sets": ", ".join(k.isas) or "all",
+            "needs": ", ".join(sorted(k.needs)) or "-",
+            "multiply": k.instruction or "-",
+        }
+        for k in KERNELS
+    ]

@@ -1,0 +1,125 @@
+"""A thin macro layer over TVM's IR builder: flat functions on raw pointers, Python as the loop and tile generator.
+
+No S-TIR blocks and no schedules: kernels are written as they shall run, so few TVM passes and few surprises. A buffer
+from `registers` stays in registers (TVM keeps allocations below 1,024 bytes on the stack; LLVM promotes them).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from contextlib import AbstractContextManager, nullcontext
+from dataclasses import dataclass
+from typing import Any
+
+from tvm import tirx
+from tvm.script.ir_builder import IRBuilder
+from tvm.script.ir_builder import tirx as T
+
+STACK_LIMIT_BYTES = 1024
+
+
+@dataclass(frozen=True)
+class Param:
+    """A pointer argument of a kernel: `size` elements of `dtype` that it may touch."""
+
+    name: str
+    dtype: str
+    size: int
+
+
+def function(name: str, params: Sequence[Param], body: Callable[..., None]) -> tirx.PrimFunc:
+    """A PrimFunc over raw, non-aliasing pointers; `body` gets one flat buffer per parameter."""
+    with IRBuilder() as builder:
+        with T.prim_func():
+            T.func_name(name)
+            T.func_attr({"tirx.noalias": True})
+            handles = [T.arg(p.name, T.handle(p.dtype, "global")) for p in params]
+            body(*(T.decl_buffer((p.size,), p.dtype, data=h) for p, h in zip(params, handles, strict=True)))
+    return builder.get()
+
+
+def registers(lanes: int, dtype: str) -> Any:
+    """A one-vector buffer that lives in a register."""
+    return T.alloc_buffer((lanes,), dtype)
+
+
+def stack(size: int, dtype: str, itemsize: int) -> Any:
+    """A small scratch buffer on the stack; TVM would turn a larger one into a heap allocation."""
+    assert size * itemsize < STACK_LIMIT_BYTES, f"{size} x {dtype} does not fit the stack rule"
+    return T.alloc_buffer((size,), dtype)
+
+
+def load(buffer: Any, offset: Any, lanes: int) -> Any:
+    """`lanes` consecutive elements as one vector (a scalar for one lane)."""
+    return buffer[offset] if lanes == 1 else buffer[T.ramp(offset, 1, lanes)]
+
+
+def store(buffer: Any, offset: Any, value: Any, lanes: int) -> None:
+    T.buffer_store(buffer, value, [offset if lanes == 1 else T.ramp(offset, 1, lanes)])
+
+
+def whole(register: Any, lanes: int) -> Any:
+    """The vector held by a `registers` buffer."""
+    return register[T.ramp(0, 1, lanes)]
+
+
+def assign(register: Any, value: Any, lanes: int) -> None:
+    T.buffer_store(register, value, [T.ramp(0, 1, lanes)])
+
+
+def constant(value: int, dtype: str, lanes: int) -> Any:
+    """The same integer in every lane."""
+    scalar = tirx.IntImm(dtype, value)
+    return scalar if lanes == 1 else T.broadcast(scalar, lanes)
+
+
+def shuffle(vectors: Sequence[Any], indices: Sequence[int]) -> Any:
+    """Lanes picked by position from the concatenation of `vectors`."""
+    return tirx.Shuffle(list(vectors), [tirx.IntImm("int32", i) for i in indices])
+
+
+def store_first(buffer: Any, offset: Any, value: Any, lanes: int, count: int, dtype: str = "int8") -> None:
+    """Store the first `count` of `lanes` elements, without touching what follows: whole, half, quarter ..."""
+    if count <= 0:
+        return
+    if count >= lanes:
+        store(buffer, offset, value, lanes)
+        return
+    half = lanes // 2
+    if half == 1:
+        low, high = shuffle([value], [0]), shuffle([value], [1])
+    else:
+        low, high = shuffle([value], range(half)), shuffle([value], range(half, lanes))
+    store_first(buffer, offset, low, half, min(count, half), dtype)
+    store_first(buffer, offset + half, high, half, count - half, dtype)
+
+
+def loop(extent: int, *, parallel: bool = False) -> AbstractContextManager[Any]:
+    """A loop of `extent` steps; one step needs no loop and yields index 0."""
+    if extent == 1:
+        return nullcontext(0)
+    frame = T.parallel if parallel else T.serial
+    result: AbstractContextManager[Any] = frame(0, extent)
+    return result
+
+
+def split(index: Any, extents: Sequence[int]) -> list[Any]:
+    """Row-major coordinates of a flat `index`; dimensions of extent 1 cost nothing."""
+    coordinates: list[Any] = []
+    rest = index
+    for position in range(len(extents) - 1, -1, -1):
+        extent = extents[position]
+        if extent == 1:
+            coordinates.append(0)
+        elif all(e == 1 for e in extents[:position]):
+            coordinates.append(rest)
+            rest = 0
+        else:
+            coordinates.append(tirx.floormod(rest, extent) if not isinstance(rest, int) else rest % extent)
+            rest = tirx.floordiv(rest, extent) if not isinstance(rest, int) else rest // extent
+    return coordinates[::-1]
+
+
+def minimum(a: Any, b: int) -> Any:
+    """min(a, b) that folds when `a` is already a Python int."""
+    return min(a, b) if isinstance(a, int) else tirx.min(a, tirx.IntImm("int32", b))

@@ -1,0 +1,176 @@
+"""NEON strategies of q_conv2d."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any, ClassVar
+
+import numpy as np
+from tvm.script.ir_builder import tirx as T
+
+from pilite.compiler.fixedpoint import Requant
+from pilite.compiler.kernels.emit import assign, load, loop, registers, shuffle, whole
+from pilite.compiler.kernels.gemm import Int, Strategy, Tile, Variant
+from pilite.compiler.kernels.isa import Neon
+
+# With |x| <= 128, two products fit int16 while |w0| + |w1| <= 255: 128 * 255 = 32640.
+PAIR_LIMIT = 255
+
+
+def weight_offset(weight: Int) -> int:
+    """The smallest shift d (by magnitude) that brings every w - d into int8; 0 for int8 weights."""
+    low, high = int(weight.min()) + 128, int(weight.max()) - 127  # any d in [high, low] works
+    return min(max(0, high), low) if low >= high else _impossible(weight)
+
+
+def _impossible(weight: Int) -> int:
+    raise AssertionError(f"8-bit weights span more than 256 values: {weight.min()}..{weight.max()}")
+
+
+class _Neon(Strategy):
+    isa = Neon()
+    weight_dtype = "int8"
+
+    def order(self, nr: int) -> Sequence[int]:
+        return range(nr)
+
+    def narrow(self, rows: Sequence[Sequence[Any]], requant: Requant) -> list[list[tuple[Any, int, int]]]:
+        """Eight channels from two vectors of a row; an odd last vector shares its instruction with the next row."""
+        zp, low, high = requant.zero_point, requant.clamp_min, requant.clamp_max
+        pieces: list[list[tuple[Any, int, int]]] = []
+        for row in rows:
+            pairs = range(0, len(row) - 1, 2)
+            pieces.append([(self.isa.narrow8(row[j : j + 2], zp, low, high), 8, 4 * j) for j in pairs])
+        if len(rows[0]) % 2:
+            last = len(rows[0]) - 1
+            for i in range(0, len(rows), 2):
+                k = min(i + 1, len(rows) - 1)
+                both = registers(8, "int8")
+                assign(both, self.isa.narrow8((rows[i][last], rows[k][last]), zp, low, high), 8)
+                pieces[i].append((both[T.ramp(0, 1, 4)], 4, 4 * last))
+                if k != i:
+                    pieces[k].append((both[T.ramp(4, 1, 4)], 4, 4 * last))
+        return pieces
+
+
+class Mull(_Neon):
+    """8-bit multiply pairs (cortex-a53, a72): smull, smlal2, sadalp.
+
+        acc[i][j]  int32x4: four partial sums of row i, column j; added across at the end (addp)
+        step       16 bytes of K: a = x[i][0..15], b = w[j][0..15]; acc += pairs(a_lo * b_lo + a_hi * b_hi)
+        registers  4 x 4 accumulators + 1 a + 1 b + products
+        weights    [block][run][step of 16][column][16], then [column][8] where 8 bytes remain
+    """
+
+    granule: ClassVar[int] = 8
+
+    def variant(self, runs: Int) -> Variant:
+        offset = weight_offset(runs)
+        packed = self.pack_steps(np.abs(runs - offset))
+        pairs = packed[..., :8] + packed[..., 8:]
+        return Variant(offset, 2 if int(pairs.max(initial=0)) <= PAIR_LIMIT else 1)
+
+    def pack_steps(self, runs: Int) -> Int:
+        """(..., length) -> (..., steps, 16), zero padded."""
+        length = -(-runs.shape[-1] // 16) * 16
+        padded = np.zeros((*runs.shape[:-1], length), runs.dtype)
+        padded[..., : runs.shape[-1]] = runs
+        return padded.reshape(*runs.shape[:-1], -1, 16)
+
+    def pack(self, blocks: Int) -> Int:
+        nb, nr, runs, length = blocks.shape
+        full = length // 16 * 16
+        steps = blocks[..., :full].reshape(nb, nr, runs, full // 16, 16).transpose(0, 2, 3, 1, 4)
+        tail = blocks[..., full:].transpose(0, 2, 1, 3)
+        return np.concatenate([steps.reshape(nb, runs, -1), tail.reshape(nb, runs, -1)], axis=2)
+
+    def multiply(self, tile: Tile) -> list[list[Any]]:
+        length = self.padded(tile.runs.length)
+        steps, tail = divmod(length, 16)
+        acc = [[registers(4, "int32") for _ in range(tile.nr)] for _ in tile.rows]
+        for row in acc:
+            for a in row:
+                assign(a, self.isa.fill(0), 4)
+        with tile.runs.walk() as (offset, run):
+            base = tile.w_base + run * (length * tile.nr)
+            if steps:
+                with loop(steps) as k:
+                    self._step(tile, acc, offset + k * 16, base + k * (16 * tile.nr), 16)
+            if tail:
+                self._step(tile, acc, offset + steps * 16, base + steps * (16 * tile.nr), 8)
+        return [
+            [
+                tile.initial(i, v) + self.isa.horizontal([whole(row[4 * v + c], 4) for c in range(4)])
+                for v in range(tile.nr // 4)
+            ]
+            for i, row in enumerate(acc)
+        ]
+
+    def _step(self, tile: Tile, acc: list[list[Any]], offset: Any, w_offset: Any, width: int) -> None:
+        for j in range(tile.nr):
+            for i, row in enumerate(tile.rows):
+                x = [load(tile.x, row + offset + h, 8) for h in range(0, width, 8)]
+                w = [load(tile.w, w_offset + j * width + h, 8) for h in range(0, width, 8)]
+                products = [self.isa.smull(a, b) for a, b in zip(x, w, strict=True)]
+                if tile.variant.chain == 2 and len(products) == 2:
+                    products = [products[0] + products[1]]
+                for p in products:
+                    assign(acc[i][j], self.isa.add_pairs(whole(acc[i][j], 4), p), 4)
+
+
+class Dot(_Neon):
+    """Dot product (cortex-a76): sdot by lane.
+
+        acc[i][v]  int32x4: row i, columns 4v .. 4v+3; starts at the bias
+        step       16 bytes of K: x[i] in one register, each of its four quads broadcast by lane
+        registers  8 x 2 accumulators + 8 x + 2 w
+        weights    [block][run][quad][vector][4 columns][4]
+    """
+
+    granule: ClassVar[int] = 4
+
+    def variant(self, runs: Int) -> Variant:
+        return Variant(weight_offset(runs))
+
+    def pack(self, blocks: Int) -> Int:
+        nb, nr, runs, length = blocks.shape
+        return blocks.reshape(nb, nr, runs, length // 4, 4).transpose(0, 2, 3, 1, 4)
+
+    def multiply(self, tile: Tile) -> list[list[Any]]:
+        length = self.padded(tile.runs.length)
+        steps, tail = divmod(length // 4, 4)
+        vectors = tile.nr // 4
+        acc = [[registers(4, "int32") for _ in range(vectors)] for _ in tile.rows]
+        for i, row in enumerate(acc):
+            for v, a in enumerate(row):
+                assign(a, tile.initial(i, v), 4)
+        with tile.runs.walk() as (offset, run):
+            base = tile.w_base + run * (length * tile.nr)
+            if steps:
+                with loop(steps) as k:
+                    self._step(tile, acc, offset + k * 16, base + k * (16 * tile.nr))
+            for quad in range(tail):
+                at = steps * 4 + quad
+                self._quad(tile, acc, offset + at * 4, base + at * (4 * tile.nr))
+        return [[whole(a, 4) for a in row] for row in acc]
+
+    def _step(self, tile: Tile, acc: list[list[Any]], offset: Any, w_offset: Any) -> None:
+        x = [registers(4, "int32") for _ in tile.rows]
+        for row, r in zip(tile.rows, x, strict=True):
+            assign(r, T.reinterpret("int32x4", load(tile.x, row + offset, 16)), 4)
+        for quad in range(4):
+            lanes = [T.reinterpret("int8x16", shuffle([whole(r, 4)], [quad] * 4)) for r in x]
+            self._accumulate(tile, acc, lanes, w_offset + quad * (4 * tile.nr))
+
+    def _quad(self, tile: Tile, acc: list[list[Any]], offset: Any, w_offset: Any) -> None:
+        lanes = []
+        for row in tile.rows:
+            word = T.reinterpret("int32", load(tile.x, row + offset, 4))
+            lanes.append(T.reinterpret("int8x16", T.broadcast(word, 4)))
+        self._accumulate(tile, acc, lanes, w_offset)
+
+    def _accumulate(self, tile: Tile, acc: list[list[Any]], lanes: Sequence[Any], w_offset: Any) -> None:
+        for v in range(tile.nr // 4):
+            w = load(tile.w, w_offset + v * 16, 16)
+            for i, x in enumerate(lanes):
+                assign(acc[i][v], self.isa.dot(whole(acc[i][v], 4), w, x), 4)

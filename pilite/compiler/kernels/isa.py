@@ -1,0 +1,219 @@
+"""The ISA table: what the kernels may ask of an instruction set. Geometry and packing never appear here.
+
+Vectors hold `lanes` int32 values. All 8-bit storage is signed. `Neon` and `Avx2` implement fixedpoint.Primitives.
+"""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Sequence
+from typing import Any, ClassVar
+
+from tvm import tirx
+from tvm.script.ir_builder import tirx as T
+
+from pilite.compiler.kernels.emit import constant, shuffle
+
+
+def call(dtype: str, intrinsic: str, *arguments: Any) -> Any:
+    """One LLVM intrinsic by its full name."""
+    return T.call_llvm_pure_intrin(dtype, intrinsic, *arguments)
+
+
+class Isa(ABC):
+    """One row of the table."""
+
+    name: ClassVar[str]
+    lanes: ClassVar[int]  # int32 values in a register
+
+    @property
+    def i32(self) -> str:
+        return f"int32x{self.lanes}"
+
+    @property
+    def f64(self) -> str:
+        return f"float64x{self.lanes}"
+
+    def fill(self, value: int) -> Any:
+        return constant(value, "int32", self.lanes)
+
+    def shift_left(self, x: Any, n: Any) -> Any:
+        return x << n
+
+    def scale_float64(self, x: Any, scale: Any) -> Any:
+        """round_half_away: truncate, then add the sign of the fraction where it is at least one half."""
+        product = T.Cast(self.f64, x) * scale
+        whole = call(self.f64, f"llvm.trunc.v{self.lanes}f64", product)
+        rest = product - whole
+        half, one = (T.broadcast(T.float64(f), self.lanes) for f in (0.5, 1.0))
+        zero = T.broadcast(T.float64(0.0), self.lanes)
+        up = tirx.Select(rest >= half, one, zero)
+        down = tirx.Select(rest <= zero - half, one, zero)
+        return T.Cast(self.i32, whole + up - down)
+
+    @staticmethod
+    @abstractmethod
+    def encode_right(bits: int) -> int:
+        """A right shift as the constant that the shift primitives read."""
+
+    @abstractmethod
+    def mul_high_round(self, x: Any, m: Any) -> Any: ...
+
+    @abstractmethod
+    def shift_right_ties_up(self, x: Any, n: Any) -> Any: ...
+
+    @abstractmethod
+    def shift_right_ties_away(self, x: Any, n: Any) -> Any: ...
+
+    @abstractmethod
+    def widen8(self, x: Any) -> list[Any]:
+        """int8x8 -> the int32 vectors that hold its elements in order."""
+
+    @abstractmethod
+    def narrow8(self, q: Sequence[Any], zero_point: int, clamp_min: int, clamp_max: int) -> Any:
+        """The inverse of widen8 with zero point and clamp: clamp(q + zero_point) as int8x8."""
+
+
+class Neon(Isa):
+    """Armv8.0 Advanced SIMD."""
+
+    name = "neon"
+    lanes = 4
+
+    @staticmethod
+    def neon(dtype: str, operation: str, *arguments: Any) -> Any:
+        return call(dtype, f"llvm.aarch64.neon.{operation}", *arguments)
+
+    @staticmethod
+    def encode_right(bits: int) -> int:
+        return -bits  # srshl shifts right by negative amounts
+
+    def mul_high_round(self, x: Any, m: Any) -> Any:
+        return self.neon("int32x4", "sqrdmulh.v4i32", x, m)
+
+    def shift_right_ties_up(self, x: Any, n: Any) -> Any:
+        return self.neon("int32x4", "srshl.v4i32", x, n)
+
+    def shift_right_ties_away(self, x: Any, n: Any) -> Any:
+        """A negative x is moved down by one before srshl: x & n has the sign bit iff x < 0 and a shift follows."""
+        fix = T.shift_right(T.bitwise_and(x, n), self.fill(31))
+        return self.shift_right_ties_up(self.neon("int32x4", "sqadd.v4i32", x, fix), n)
+
+    def widen8(self, x: Any) -> list[Any]:
+        wide = T.Cast("int16x8", x)
+        return [T.Cast("int32x4", shuffle([wide], range(i, i + 4))) for i in (0, 4)]
+
+    def narrow8(self, q: Sequence[Any], zero_point: int, clamp_min: int, clamp_max: int) -> Any:
+        low, high = (self.neon("int16x4", "sqxtn.v4i16", v) for v in q)
+        both = shuffle([low, high], range(8))
+        if zero_point:
+            both = self.neon("int16x8", "sqadd.v8i16", both, constant(zero_point, "int16", 8))
+        return _clamp8(self.neon("int8x8", "sqxtn.v8i8", both), clamp_min, clamp_max, 8)
+
+    def smull(self, a: Any, b: Any) -> Any:
+        """int8x8 * int8x8 -> int16x8."""
+        return self.neon("int16x8", "smull.v8i16", a, b)
+
+    def add_pairs(self, acc: Any, x: Any) -> Any:
+        """acc + sums of neighbours of an int16x8: sadalp."""
+        return acc + self.neon("int32x4", "saddlp.v4i32.v8i16", x)
+
+    def horizontal(self, v: Sequence[Any]) -> Any:
+        """Four int32x4 -> the int32x4 of their sums."""
+
+        def pair(a: Any, b: Any) -> Any:
+            return self.neon("int32x4", "addp.v4i32", a, b)
+
+        return pair(pair(v[0], v[1]), pair(v[2], v[3]))
+
+    def dot(self, acc: Any, a: Any, b: Any) -> Any:
+        """acc[i] += the sum of four int8 products: sdot (needs dotprod)."""
+        return self.neon("int32x4", "sdot.v4i32.v16i8", acc, a, b)
+
+
+class Avx2(Isa):
+    """x86-64-v3."""
+
+    name = "avx2"
+    lanes = 8
+
+    @staticmethod
+    def encode_right(bits: int) -> int:
+        return bits
+
+    def mul_high_round(self, x: Any, m: Any) -> Any:
+        """Even and odd lanes as 64-bit products (vpmuldq); the wanted 32 bits are 31..62 of each."""
+        even, odd = (
+            self._product(x, m, high) + T.broadcast(T.int64(1 << 30), 4) for high in (False, True)
+        )
+        low = T.reinterpret("int32x8", self._shift_right_logical(even, 31))
+        top = T.reinterpret("int32x8", even_left(odd, 1))
+        return shuffle([low, top], [i if i % 2 == 0 else 8 + i for i in range(8)])
+
+    @staticmethod
+    def _shift_right_logical(x: Any, n: int) -> Any:
+        unsigned = T.reinterpret("uint64x4", x)
+        return unsigned >> T.broadcast(T.uint64(n), 4)
+
+    def _product(self, x: Any, m: Any, high: bool) -> Any:
+        def half(v: Any) -> Any:
+            wide = T.reinterpret("int64x4", v)
+            if high:
+                wide = T.reinterpret("int64x4", self._shift_right_logical(wide, 32))
+            n = T.broadcast(T.int64(32), 4)
+            return (wide << n) >> n
+
+        return half(x) * half(m)
+
+    def shift_right_ties_up(self, x: Any, n: Any) -> Any:
+        """floor((x + 2**(n-1)) / 2**n) without overflow: the last bit shifted out is the carry."""
+        carry = ((x << self.fill(1)) >> n) & self.fill(1)
+        return (x >> n) + carry
+
+    def shift_right_ties_away(self, x: Any, n: Any) -> Any:
+        """gemmlowp's RoundingDivideByPOT, compare and subtract."""
+        mask = (self.fill(1) << n) - self.fill(1)
+        threshold = (mask >> self.fill(1)) - (x >> self.fill(31))
+        up = tirx.Select((x & mask) > threshold, self.fill(1), self.fill(0))
+        return (x >> n) + up
+
+    def widen8(self, x: Any) -> list[Any]:
+        return [T.Cast("int32x8", x)]
+
+    def narrow8(self, q: Sequence[Any], zero_point: int, clamp_min: int, clamp_max: int) -> Any:
+        narrow = call("int16x8", "llvm.x86.sse2.packssdw.128", *(shuffle([q[0]], range(i, i + 4)) for i in (0, 4)))
+        if zero_point:
+            narrow = call("int16x8", "llvm.sadd.sat.v8i16", narrow, constant(zero_point, "int16", 8))
+        bytes_ = call("int8x16", "llvm.x86.sse2.packsswb.128", narrow, narrow)
+        return _clamp8(shuffle([bytes_], range(8)), clamp_min, clamp_max, 8)
+
+    def madd(self, acc: Any, a: Any, b: Any) -> Any:
+        """acc[i] += a[2i]*b[2i] + a[2i+1]*b[2i+1] on int16x16: vpmaddwd, vpaddd."""
+        return acc + call("int32x8", "llvm.x86.avx2.pmadd.wd", a, b)
+
+    def narrow16(self, q: Sequence[Any], zero_point: int, clamp_min: int, clamp_max: int) -> Any:
+        """Two int32x8 -> int8x16. Lanes interleave per 128 bits: see `interleaved_order`."""
+        both = call("int16x16", "llvm.x86.avx2.packssdw", q[0], q[1])
+        if zero_point:
+            both = call("int16x16", "llvm.sadd.sat.v16i16", both, constant(zero_point, "int16", 16))
+        halves = (shuffle([both], range(i, i + 8)) for i in (0, 8))
+        return _clamp8(call("int8x16", "llvm.x86.sse2.packsswb.128", *halves), clamp_min, clamp_max, 16)
+
+
+def even_left(x: Any, n: int) -> Any:
+    """x << n on int64x4."""
+    return x << T.broadcast(T.int64(n), 4)
+
+
+def _clamp8(x: Any, low: int, high: int, lanes: int) -> Any:
+    if low > -128:
+        x = tirx.max(x, constant(low, "int8", lanes))
+    if high < 127:
+        x = tirx.min(x, constant(high, "int8", lanes))
+    return x
+
+
+# Channel held by (vector, lane) of a block of 16 so that vpackssdw puts the 16 results in order.
+AVX2_ORDER: tuple[int, ...] = tuple(8 * (lane // 4) + 4 * vector + lane % 4 for vector in range(2) for lane in range(8))
+
+ISAS: dict[str, Isa] = {isa.name: isa for isa in (Neon(), Avx2())}

@@ -1,0 +1,228 @@
+"""Kernels that sum or compare many elements: pools, mean, softmax."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from math import prod
+from typing import Any
+
+from tvm import tirx
+from tvm.script.ir_builder import tirx as T
+
+from pilite.compiler.kernels.emit import (
+    Param,
+    assign,
+    constant,
+    function,
+    load,
+    loop,
+    minimum,
+    registers,
+    split,
+    store,
+    store_first,
+    whole,
+)
+from pilite.compiler.kernels.isa import Isa, call
+from pilite.compiler.kernels.pointwise import PARALLEL_ELEMENTS, narrow, scale
+from pilite.compiler.layout import Layout
+from pilite.compiler.spec import Pool, QMean, Softmax
+
+
+def _channel_groups(channels: int, body: Callable[[Any, int], None]) -> None:
+    """body(first channel, count) for groups of eight; the last one overlaps when there is room."""
+    groups = -(-channels // 8)
+    with loop(groups) as g:
+        first = g * 8 if channels % 8 == 0 else minimum(g * 8, max(channels - 8, 0))
+        body(first, min(channels, 8))
+
+
+# --- pools ------------------------------------------------------------------------------------------------------
+
+
+def pool(name: str, isa: Isa, spec: Pool, x: Layout, y: Layout) -> tirx.PrimFunc:
+    """AVERAGE or MAX over the part of each window that lies inside the image."""
+    n, oh, ow, channels = y.shape
+
+    def body(source: Any, out: Any) -> None:
+        with loop(n * oh, parallel=y.elements * prod(spec.window.kernel) >= PARALLEL_ELEMENTS) as r, loop(ow) as column:
+            batch, row = split(r, (n, oh))
+            (y0, y1), (x0, x1) = (_inside(spec, axis, i, x.shape[1 + axis]) for axis, i in enumerate((row, column)))
+
+            def group(channel: Any, count: int) -> None:
+                acc = [registers(isa.lanes, "int32") for _ in range(8 // isa.lanes)]
+                for a in acc:
+                    assign(a, isa.fill(-128 if spec.kind == "max" else 0), isa.lanes)
+                with T.serial(0, y1 - y0) as dy, T.serial(0, x1 - x0) as dx:
+                    at = x.start + batch * x.strides[0] + (y0 + dy) * x.strides[1] + (x0 + dx) * x.strides[2]
+                    for a, v in zip(acc, isa.widen8(load(source, at + channel, 8)), strict=True):
+                        old = whole(a, isa.lanes)
+                        assign(a, tirx.max(old, v) if spec.kind == "max" else old + v, isa.lanes)
+                q = [whole(a, isa.lanes) for a in acc]
+                if spec.kind == "average":
+                    q = [_average(isa, v, (y1 - y0) * (x1 - x0), spec) for v in q]
+                at = y.start + batch * y.strides[0] + row * y.strides[1] + column * y.strides[2] + channel
+                store_first(out, at, isa.narrow8(q, 0, spec.clamp_min, spec.clamp_max), 8, count)
+
+            _channel_groups(channels, group)
+
+    return function(name, [Param("x", "int8", x.size), Param("y", "int8", y.size)], body)
+
+
+def _inside(spec: Pool, axis: int, index: Any, size: int) -> tuple[Any, Any]:
+    """First and past-the-end input coordinate of the window at `index`, cut to the image."""
+    window = spec.window
+    start = index * window.stride[axis] - window.before[axis]
+    stop = start + window.kernel[axis]
+    zero, limit = tirx.IntImm("int32", 0), tirx.IntImm("int32", size)
+    if isinstance(start, int):
+        return tirx.IntImm("int32", max(start, 0)), tirx.IntImm("int32", min(stop, size))
+    return tirx.max(start, zero), tirx.min(stop, limit)
+
+
+def _average(isa: Isa, total: Any, count: Any, spec: Pool) -> Any:
+    """sum / count to nearest. Half up for uint8 models, whose sums are 128 * count larger; else away from zero."""
+
+    def fill(v: Any) -> Any:
+        return T.broadcast(v, isa.lanes)
+
+    n, half = fill(count), fill(tirx.truncdiv(count, tirx.IntImm("int32", 2)))
+    if spec.round_half_up:
+        shift = fill(count * tirx.IntImm("int32", 128))
+        return tirx.truncdiv(total + shift + half, n) - isa.fill(128)
+    return tirx.truncdiv(tirx.Select(total > isa.fill(0), total + half, total - half), n)
+
+
+# --- mean -------------------------------------------------------------------------------------------------------
+
+
+def mean(name: str, isa: Isa, spec: QMean, x: Layout, y: Layout) -> tirx.PrimFunc:
+    """zero_point + scaled(sum(x) - n * zero_point(x)) over any axes; y keeps the reduced axes with extent 1."""
+    rank = len(x.shape)
+    last = rank - 1
+    vector = last not in spec.axes
+    kept = [i for i in range(rank) if i not in spec.axes and not (vector and i == last)]
+    reduced = [i for i in spec.axes]
+    offset = prod(x.shape[i] for i in reduced) * spec.input_zero_point
+
+    def body(source: Any, out: Any) -> None:
+        extents = [x.shape[i] for i in kept]
+        with loop(prod(extents), parallel=x.elements >= PARALLEL_ELEMENTS and prod(extents) >= 4) as index:
+            at = split(index, extents) if extents else []
+            ox = x.start + sum((i * x.strides[d] for i, d in zip(at, kept, strict=True)), 0)
+            oy = y.start + sum((i * y.strides[d] for i, d in zip(at, kept, strict=True)), 0)
+
+            def finish(totals: Sequence[Any], channel: Any, count: int) -> None:
+                q = [scale(isa, t - isa.fill(offset), spec.multiplier) for t in totals]
+                store_first(out, oy + channel, narrow(isa, q, spec.requant), 8, count)
+
+            if vector:
+                _channel_groups(x.shape[last], lambda c, n: finish(_vector_sum(isa, source, x, reduced, ox + c), c, n))
+            else:
+                total = _scalar_sum(source, x, reduced, ox)
+                finish([T.broadcast(total, isa.lanes)] * (8 // isa.lanes), 0, 1)
+
+    return function(name, [Param("x", "int8", x.size), Param("y", "int8", y.size)], body)
+
+
+def _walk(x: Layout, axes: Sequence[int], index: Any) -> Any:
+    """Offset of position `index` in the space of `axes`."""
+    extents = [x.shape[i] for i in axes]
+    return sum((i * x.strides[d] for i, d in zip(split(index, extents), axes, strict=True)), 0)
+
+
+def _vector_sum(isa: Isa, source: Any, x: Layout, axes: Sequence[int], base: Any) -> list[Any]:
+    acc = [registers(isa.lanes, "int32") for _ in range(8 // isa.lanes)]
+    for a in acc:
+        assign(a, isa.fill(0), isa.lanes)
+    with loop(prod(x.shape[i] for i in axes)) as index:
+        for a, v in zip(acc, isa.widen8(load(source, base + _walk(x, axes, index), 8)), strict=True):
+            assign(a, whole(a, isa.lanes) + v, isa.lanes)
+    return [whole(a, isa.lanes) for a in acc]
+
+
+def _scalar_sum(source: Any, x: Layout, axes: Sequence[int], base: Any) -> Any:
+    total = T.alloc_buffer((1,), "int32")
+    T.buffer_store(total, T.int32(0), [0])
+    with loop(prod(x.shape[i] for i in axes)) as index:
+        T.buffer_store(total, total[0] + T.Cast("int32", source[base + _walk(x, axes, index)]), [0])
+    return total[0]
+
+
+# --- softmax ----------------------------------------------------------------------------------------------------
+
+SUM_INTEGER_BITS = 12  # the sum of exponentials is Q12.19
+
+
+def softmax(name: str, spec: Softmax, x: Layout, y: Layout) -> tirx.PrimFunc:
+    """Fixed-point softmax of TFLite's reference/softmax.h; exponentials come from a table of 256."""
+    depth = x.shape[-1]
+    rows = x.elements // depth
+
+    def body(source: Any, table: Any, out: Any) -> None:
+        with loop(rows, parallel=x.elements >= PARALLEL_ELEMENTS and rows >= 4) as r:
+            ox, oy = r * depth, r * depth
+            best, total = T.alloc_buffer((1,), "int32"), T.alloc_buffer((1,), "int32")
+            T.buffer_store(best, T.int32(-128), [0])
+            T.buffer_store(total, T.int32(0), [0])
+            with loop(depth) as k:
+                T.buffer_store(best, tirx.max(best[0], T.Cast("int32", source[ox + k])), [0])
+
+            def exponential(k: Any) -> Any:
+                return table[best[0] - T.Cast("int32", source[ox + k])]
+
+            with loop(depth) as k:
+                T.buffer_store(total, total[0] + _divide_pot(exponential(k), 12), [0])
+            zeros = T.alloc_buffer((1,), "int32")
+            T.buffer_store(zeros, call("int32", "llvm.ctlz.i32", total[0], T.bool(False)), [0])
+            # Normalized to [1, 2); clearing the top bit subtracts 1 (an addition could overflow, which LLVM may exploit).
+            factor = _reciprocal((total[0] << zeros[0]) & T.int32((1 << 31) - 1))
+            shift = T.Cast("int64", T.int32(SUM_INTEGER_BITS + 31 - 8) - zeros[0])
+            with loop(depth) as k:
+                wide = T.Cast("int64", _high_mul(factor, exponential(k)))
+                value = T.Cast("int32", _divide_pot64(wide, shift)) + T.int32(spec.output_min)
+                limited = tirx.min(tirx.max(value, T.int32(-128)), T.int32(127))
+                store(out, oy + k, T.Cast("int8", limited), 1)
+
+    params = [Param("x", "int8", x.size), Param("exp", "int32", 256), Param("y", "int8", y.size)]
+    return function(name, params, body)
+
+
+def _high_mul(a: Any, b: Any) -> Any:
+    """floor((a * b + 2**30) / 2**31); no operand pair of this file is (-2**31, -2**31)."""
+    product = T.Cast("int64", a) * T.Cast("int64", b) + T.int64(1 << 30)
+    return T.Cast("int32", product >> T.int64(31))
+
+
+def _divide_pot(x: Any, bits: int) -> Any:
+    return T.Cast("int32", _divide_pot64(T.Cast("int64", x), T.int64(bits)))
+
+
+def _divide_pot64(x: Any, bits: Any) -> Any:
+    """x / 2**bits, ties away from zero."""
+    mask = (T.int64(1) << bits) - T.int64(1)
+    threshold = (mask >> T.int64(1)) + tirx.Select(x < T.int64(0), T.int64(1), T.int64(0))
+    return (x >> bits) + tirx.Select((x & mask) > threshold, T.int64(1), T.int64(0))
+
+
+def _reciprocal(x: Any) -> Any:
+    """1 / (1 + x) for x in [0, 1), Q0.31 to Q0.31: three Newton steps from 48/17 - 32/17 * (1 + x) / 2.
+
+    gemmlowp one_over_one_plus_x_for_x_in_0_1.
+    """
+    held = T.alloc_buffer((1,), "int32")
+    half = T.alloc_buffer((1,), "int32")
+    total = T.Cast("int64", x) + T.int64((1 << 31) - 1)
+    T.buffer_store(half, T.Cast("int32", (total + T.int64(1)) >> T.int64(1)), [0])  # rounding half sum
+    T.buffer_store(held, T.int32(1515870810) + _high_mul(half[0], T.int32(-1010580540)), [0])
+    for _ in range(3):
+        error = T.int32(1 << 29) - _high_mul(half[0], held[0])
+        step = T.Cast("int64", _high_mul(held[0], error)) << T.int64(2)
+        T.buffer_store(held, held[0] + T.Cast("int32", _saturate(step)), [0])
+    return T.Cast("int32", _saturate(T.Cast("int64", held[0]) << T.int64(1)))
+
+
+def _saturate(x: Any) -> Any:
+    return tirx.min(tirx.max(x, T.int64(-(1 << 31))), T.int64((1 << 31) - 1))
+
+

@@ -1,0 +1,37 @@
+"""Graph -> Program: every operator becomes stages; the model's ends are copied in and out of the int8 domain."""
+
+from __future__ import annotations
+
+from pilite.compiler.graph import Graph
+from pilite.compiler.ops import OPS
+from pilite.compiler.program import IO, Builder, Numerics, Program, storage, with_borders
+from pilite.compiler.spec import Move
+
+
+def lower(graph: Graph, numerics: Numerics) -> Program:
+    """The program of a model that the importer accepted."""
+    b = Builder(graph, numerics)
+    inputs = tuple(_input(b, i) for i in graph.inputs)
+    for node in graph.nodes:
+        b.node = node.index
+        OPS[node.op].lower(node, b)
+    b.node = -1
+    outputs = tuple(_output(b, i) for i in graph.outputs)
+    return with_borders(Program(tuple(b.values), tuple(b.stages), inputs, outputs))
+
+
+def _input(b: Builder, tensor: int) -> int:
+    """The caller's buffer, copied to the arena: kernels may read a little past a value, never past the caller's."""
+    t = b.tensor(tensor)
+    io = b.new(t.shape, t.dtype, place=IO)
+    flip = t.dtype != storage(t.dtype)
+    b.emit(Move((0,) * len(t.shape), flip), (io,), b.value(tensor))
+    return io
+
+
+def _output(b: Builder, tensor: int) -> int:
+    t = b.tensor(tensor)
+    io = b.new(t.shape, t.dtype, place=IO)
+    flip = t.dtype != storage(t.dtype)
+    b.emit(Move((0,) * len(t.shape), flip), (b.value(tensor),), io)
+    return io

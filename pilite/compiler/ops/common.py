@@ -1,0 +1,104 @@
+"""What several operators share: quantization of ends, windows, per-channel multipliers."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+import numpy.typing as npt
+
+from pilite.compiler.fixedpoint import INT8_MAX, INT8_MIN, Multiplier, Requant, Rounding, activation_range
+from pilite.compiler.graph import Quant, Tensor
+from pilite.compiler.program import signed_zero_point
+from pilite.compiler.spec import Window
+
+
+def quant(tensor: Tensor) -> Quant:
+    """The quantization that the importer guaranteed."""
+    assert tensor.quant is not None
+    return tensor.quant
+
+
+def is_unsigned(tensor: Tensor) -> bool:
+    """Whether the model is of the uint8 kind, which rounds differently in places."""
+    return tensor.dtype == "uint8"
+
+
+def clamp(output: Tensor, activation: str) -> tuple[int, int]:
+    """Output limits in the int8 domain."""
+    return activation_range(activation, quant(output).scale, signed_zero_point(output), INT8_MIN, INT8_MAX)
+
+
+def plain_requant(output: Tensor, activation: str = "NONE") -> Requant:
+    """Zero point and clamp of an operator that scales by itself."""
+    low, high = clamp(output, activation)
+    return Requant(Rounding.GEMMLOWP, signed_zero_point(output), low, high)
+
+
+def window(
+    padding: str,
+    kernel: tuple[int, int],
+    stride: tuple[int, int],
+    dilation: tuple[int, int],
+    size: Sequence[int],
+    output: Sequence[int],
+) -> Window:
+    """TFLite's padding: SAME puts floor(total / 2) before, VALID nothing. `after` is what the last window reads.
+
+    size, output: (height, width). Source: kernels/padding.h ComputePaddingHeightWidth.
+    """
+    before, after = [], []
+    for k, s, d, n, out in zip(kernel, stride, dilation, size, output, strict=True):
+        reach = (out - 1) * s + (k - 1) * d + 1
+        start = max(reach - n, 0) // 2 if padding == "SAME" else 0
+        before.append(start)
+        after.append(max(reach - start - n, 0))
+    return Window(kernel, stride, dilation, (before[0], before[1]), (after[0], after[1]))
+
+
+def channel_multipliers(x: Tensor, w: Tensor, y: Tensor, channels: int, *, float_product: bool) -> list[float]:
+    """scale(x) * scale(w) / scale(y) per output channel, with the product in the precision that TFLite uses.
+
+    `float_product`: GetQuantizedConvolutionMultipler multiplies the two input scales in float32 (uint8 models,
+    per-tensor FULLY_CONNECTED); PopulateConvolutionQuantizationParams uses double.
+    """
+    scales = quant(w).scales
+    scales = scales * channels if len(scales) == 1 else scales
+    sx, sy = quant(x).scale, quant(y).scale
+    if float_product:
+        return [float(np.float32(sx) * np.float32(sw)) / sy for sw in scales]
+    return [sx * sw / sy for sw in scales]
+
+
+def requant_arrays(rounding: Rounding, reals: Sequence[float]) -> dict[str, npt.NDArray[np.generic]]:
+    """The operands of `rounding` for these real multipliers."""
+    if rounding is Rounding.FLOAT64:
+        return {"scale": np.array(reals, np.float64)}
+    multipliers = [Multiplier.of(real) for real in reals]
+    return {
+        "mantissa": np.array([m.mantissa for m in multipliers], np.int32),
+        "right": np.array([m.right for m in multipliers], np.int32),
+        "left": np.array([m.left for m in multipliers], np.int32),
+    }
+
+
+def channel_requant(rounding: Rounding, output: Tensor, activation: str, reals: Sequence[float]) -> Requant:
+    low, high = clamp(output, activation)
+    left = rounding is Rounding.GEMMLOWP and any(Multiplier.of(r).left for r in reals)
+    return Requant(rounding, signed_zero_point(output), low, high, left)
+
+
+def centred_weights(w: Tensor) -> npt.NDArray[np.int16]:
+    """Weights minus their zero point."""
+    assert w.data is not None
+    return np.asarray(w.data, np.int16) - np.int16(quant(w).zero_point)
+
+
+def folded_bias(
+    bias: Tensor | None, weight: npt.NDArray[np.int16], axes: tuple[int, ...], zero_point: int
+) -> npt.NDArray[np.int32]:
+    """bias - zero_point(x) * sum(w), modulo 2**32: padding holds the zero point, so every window sees all weights."""
+    total = -zero_point * weight.astype(np.int64).sum(axes)
+    if bias is not None and bias.data is not None:
+        total = total + np.asarray(bias.data, np.int64)
+    return total.astype(np.uint64).astype(np.uint32).view(np.int32)

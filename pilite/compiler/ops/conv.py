@@ -1,0 +1,105 @@
+"""CONV_2D, DEPTHWISE_CONV_2D, FULLY_CONNECTED: sums of products, fused with their requantization."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from pilite.compiler import graph
+from pilite.compiler.fixedpoint import Rounding
+from pilite.compiler.graph import ABSENT, Node, Tensor
+from pilite.compiler.ops.common import (
+    centred_weights,
+    channel_multipliers,
+    channel_requant,
+    folded_bias,
+    is_unsigned,
+    quant,
+    requant_arrays,
+    window,
+)
+from pilite.compiler.program import Builder, signed_zero_point
+from pilite.compiler.spec import Broadcast, QConv2D, QDepthwiseConv2D, Window
+
+
+def _operands(node: Node, b: Builder) -> tuple[Tensor, Tensor, Tensor | None, Tensor]:
+    x, w = (b.tensor(i) for i in node.inputs[:2])
+    bias = b.tensor(node.inputs[2]) if len(node.inputs) > 2 and node.inputs[2] != ABSENT else None
+    return x, w, bias, b.tensor(node.outputs[0])
+
+
+def conv_2d(node: Node, b: Builder) -> None:
+    """acc = bias + sum (x - zx) * (w - zw); y = requant(acc). Weights are (oc, kh, kw, ic)."""
+    options = node.options
+    assert isinstance(options, graph.Conv2D)
+    x, w, bias, y = _operands(node, b)
+    spans = window(options.padding, w.shape[1:3], options.stride, options.dilation, x.shape[1:3], y.shape[1:3])
+    _emit_conv(node, b, spans, w, bias, options.activation, (x, y))
+
+
+def _emit_conv(
+    node: Node, b: Builder, spans: Window, w: Tensor, bias: Tensor | None, activation: str, ends: tuple[Tensor, Tensor]
+) -> None:
+    x, y = ends
+    weight = centred_weights(w)
+    reals = channel_multipliers(x, w, y, y.shape[-1], float_product=is_unsigned(x))
+    spec = QConv2D(spans, channel_requant(Rounding.GEMMLOWP, y, activation, reals))
+    arrays = {
+        "weight": weight,
+        "bias": folded_bias(bias, weight, (1, 2, 3), signed_zero_point(x)),
+        **requant_arrays(Rounding.GEMMLOWP, reals),
+    }
+    b.emit(spec, (b.value(node.inputs[0]),), b.value(node.outputs[0]), arrays, spans.halo)
+
+
+def depthwise_conv_2d(node: Node, b: Builder) -> None:
+    """As CONV_2D with weights (1, kh, kw, c * multiplier); output channel c * multiplier + k reads input channel c."""
+    options = node.options
+    assert isinstance(options, graph.DepthwiseConv2D)
+    x, w, bias, y = _operands(node, b)
+    spans = window(options.padding, w.shape[1:3], options.stride, options.dilation, x.shape[1:3], y.shape[1:3])
+    weight = centred_weights(w)[0]
+    reals = channel_multipliers(x, w, y, y.shape[-1], float_product=is_unsigned(x))
+    requant = channel_requant(Rounding.GEMMLOWP, y, options.activation, reals)
+    constants = {
+        "bias": folded_bias(bias, weight, (0, 1), signed_zero_point(x)),
+        **requant_arrays(Rounding.GEMMLOWP, reals),
+    }
+    source, target = b.value(node.inputs[0]), b.value(node.outputs[0])
+    if x.shape[3] == 1:  # one input channel for all: an ordinary convolution
+        dense = np.ascontiguousarray(weight.transpose(2, 0, 1))[..., None]
+        b.emit(QConv2D(spans, requant), (source,), target, {"weight": dense, **constants}, spans.halo)
+        return
+    if options.multiplier > 1:
+        source = _repeat_channels(b, source, options.multiplier)
+    b.emit(QDepthwiseConv2D(spans, requant), (source,), target, {"weight": weight, **constants}, spans.halo)
+
+
+def _repeat_channels(b: Builder, source: int, times: int) -> int:
+    v = b.values[source]
+    repeated = b.new((*v.shape[:-1], v.shape[-1] * times), border=v.border)
+    b.emit(Broadcast((*v.shape, 1), (*v.shape, times)), (source,), repeated)
+    return repeated
+
+
+def fully_connected(node: Node, b: Builder) -> None:
+    """A 1x1 convolution of one image row of `batch` pixels; weights are (oc, ic)."""
+    options = node.options
+    assert isinstance(options, graph.FullyConnected)
+    x, w, bias, y = _operands(node, b)
+    oc, ic = w.shape
+    rounding = b.numerics.fully_connected
+    weight = centred_weights(w)
+    single = len(quant(w).scales) == 1 and rounding is Rounding.GEMMLOWP
+    reals = channel_multipliers(x, w, y, oc, float_product=single)
+    spec = QConv2D(_POINT, channel_requant(rounding, y, options.activation, reals))
+    arrays = {
+        "weight": weight.reshape(oc, 1, 1, ic),
+        "bias": folded_bias(bias, weight, (1,), signed_zero_point(x)),
+        **requant_arrays(rounding, reals),
+    }
+    rows = x.elements // ic
+    source, target = b.value(node.inputs[0]), b.value(node.outputs[0])
+    b.emit(spec, (b.reshaped(source, (1, 1, rows, ic)),), b.reshaped(target, (1, 1, rows, oc)), arrays)
+
+
+_POINT = Window((1, 1), (1, 1), (1, 1), (0, 0), (0, 0))

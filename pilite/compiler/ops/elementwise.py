@@ -1,0 +1,87 @@
+"""ADD, QUANTIZE, DEQUANTIZE and rescaling by table."""
+
+from __future__ import annotations
+
+import numpy as np
+import numpy.typing as npt
+
+from pilite.compiler import graph
+from pilite.compiler.fixedpoint import INT8_MAX, INT8_MIN, Multiplier, multiply
+from pilite.compiler.graph import Node, Tensor
+from pilite.compiler.ops.common import plain_requant, quant
+from pilite.compiler.program import Builder, signed_zero_point
+from pilite.compiler.spec import Broadcast, DequantizeFloat, QAdd, QuantizeFloat, Table
+
+ADD_LEFT_SHIFT = 20
+
+EVERY_INT8 = np.arange(INT8_MIN, INT8_MAX + 1, dtype=np.int64)
+
+
+def add(node: Node, b: Builder) -> None:
+    """TFLite add.cc: both operands to a common scale of twice the larger one, 20 bits up, then to the output's.
+
+    t = 2 * max(s1, s2); y = zo + mo * (m1 * ((a - z1) << 20) + m2 * ((b - z2) << 20))
+    with m1 = s1 / t, m2 = s2 / t, mo = t / (2**20 * so).
+    """
+    options = node.options
+    assert isinstance(options, graph.Add)
+    left, right = (b.tensor(i) for i in node.inputs)
+    y = b.tensor(node.outputs[0])
+    s1, s2 = quant(left).scale, quant(right).scale
+    twice = 2.0 * max(s1, s2)
+    spec = QAdd(
+        ADD_LEFT_SHIFT,
+        (signed_zero_point(left), signed_zero_point(right)),
+        (Multiplier.of(s1 / twice), Multiplier.of(s2 / twice)),
+        Multiplier.of(twice / ((1 << ADD_LEFT_SHIFT) * quant(y).scale)),
+        plain_requant(y, options.activation),
+    )
+    inputs = [_expanded(b, i, y.shape) for i in node.inputs]
+    b.emit(spec, inputs, b.value(node.outputs[0]))
+
+
+def _expanded(b: Builder, tensor: int, shape: tuple[int, ...]) -> int:
+    """The operand with the output's shape."""
+    t, value = b.tensor(tensor), b.value(tensor)
+    if t.shape == shape:
+        return value
+    source = (1,) * (len(shape) - len(t.shape)) + t.shape
+    wide = b.new(shape, border=b.values[value].border)
+    b.emit(Broadcast(source, shape), (b.reshaped(value, source),), wide)
+    return wide
+
+
+def quantize(node: Node, b: Builder) -> None:
+    """float32 -> 8 bits, or 8 bits -> 8 bits by requantize.h: y = zo + (x - zi) * (si / so)."""
+    x, y = b.tensor(node.inputs[0]), b.tensor(node.outputs[0])
+    source = b.value(node.inputs[0])
+    if x.dtype == "float32":
+        b.emit(QuantizeFloat(quant(y).scale, signed_zero_point(y)), (source,), b.value(node.outputs[0]))
+        return
+    m = Multiplier.of(quant(x).scale / quant(y).scale)
+    scaled = multiply(EVERY_INT8 - signed_zero_point(x), m) + signed_zero_point(y)
+    by_table(b, source, node.outputs[0], np.clip(scaled, INT8_MIN, INT8_MAX))
+
+
+def by_table(b: Builder, source: int, tensor: int, values: npt.NDArray[np.int64]) -> None:
+    """`tensor` = values[source + 128]; the identity moves nothing."""
+    if np.array_equal(values, EVERY_INT8):
+        b.view(tensor, source)
+    else:
+        b.emit(Table(), (source,), b.value(tensor), {"table": values.astype(np.int8)})
+
+
+def dequantize(node: Node, b: Builder) -> None:
+    x = b.tensor(node.inputs[0])
+    spec = DequantizeFloat(quant(x).scale, signed_zero_point(x))
+    b.emit(spec, (b.value(node.inputs[0]),), b.value(node.outputs[0]))
+
+
+def rescaled_for_concatenation(x: Tensor, y: Tensor) -> npt.NDArray[np.int64]:
+    """reference/concatenation.h ConcatenationWithScaling, in float32, for every stored value of x."""
+    inverse = np.float32(1) / np.float32(quant(y).scale)
+    scale = np.float32(np.float32(quant(x).scale) * inverse)
+    bias = np.float32(np.float32(-quant(x).zero_point) * scale)
+    real = (np.arange(256, dtype=np.float32) * scale + bias).astype(np.float64)
+    rounded = np.where(real >= 0, np.floor(real + 0.5), np.ceil(real - 0.5)).astype(np.int64)
+    return np.clip(rounded + quant(y).zero_point, 0, 255) - 128

@@ -1,0 +1,124 @@
+"""The table of contents of the compiler.
+
+model.tflite -> tflite.read -> Graph -> lower (ops/: what) -> Program -> schedule (kernels/: how, per CPU) -> aot -> link -> seal
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections import Counter
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+from pilite import seal
+from pilite.compiler import artifact, tflite
+from pilite.compiler import cpu as cpus
+from pilite.compiler.cpu import Cpu
+from pilite.compiler.fixedpoint import Rounding
+from pilite.compiler.graph import Graph
+from pilite.errors import ModelError, PiliteError
+
+NUMERICS = ("ref",)
+FULLY_CONNECTED = {"q31": Rounding.GEMMLOWP, "f64": Rounding.FLOAT64}
+
+Progress = Callable[[str], None]
+
+
+@dataclass(frozen=True)
+class Build:
+    """A finished artifact. `reused`: nothing had changed, the file was left as it was."""
+
+    path: Path
+    build_id: str
+    reused: bool
+    manifest: dict[str, Any]
+
+
+def build(
+    model: Path,
+    name: str,
+    cpu: str,
+    numerics: str,
+    artifacts: Path,
+    *,
+    layers: bool = False,
+    fully_connected: str = "q31",
+    progress: Progress = lambda step: None,
+) -> Build:
+    """Compile one model for one CPU into artifacts/<name>/<cpu>/<numerics>/model.so.
+
+    `layers`: every operator's output becomes an output of the artifact (for comparisons), in <numerics>-layers/.
+    `fully_connected`: "q31" as tflite-runtime 2.14, "f64" as newer reference kernels.
+
+    Raises:
+        ModelError: the model is damaged or not supported.
+        PiliteError: unknown CPU or numerics.
+        CompileError: a tool failed.
+    """
+    target = cpus.load(cpu)
+    options = _options(numerics, fully_connected, layers)
+    folder = artifacts / name / cpu / _folder(options)
+    wanted = artifact.build_id(_sha256(model), name, target, options)
+    found = artifact.reusable(folder / "model.so", wanted)
+    if found is not None:
+        return Build(folder / "model.so", wanted, True, found)
+    progress("read")
+    data, manifest = compile_graph(tflite.read(model), name, target, options, wanted, progress)
+    artifact.write(folder / "model.so", data)
+    return Build(folder / "model.so", wanted, False, manifest)
+
+
+def compile_graph(
+    graph: Graph, name: str, cpu: Cpu, options: dict[str, Any], build_id: str, progress: Progress = lambda step: None
+) -> tuple[bytes, dict[str, Any]]:
+    """The sealed artifact of an accepted graph, and its manifest."""
+    from pilite.compiler import aot, link, lower, program, schedule  # TVM: only a model that passed the door pays for it
+
+    graph = exposed(graph) if options["layers"] else graph
+    progress("lower")
+    lowered = lower.lower(graph, program.Numerics(FULLY_CONNECTED[options["fully_connected"]]))
+    progress("schedule")
+    scheduled = schedule.schedule(lowered, cpu)
+    progress("compile")
+    model_object = aot.compile_object(scheduled.calls, len(graph.inputs) + len(graph.outputs), cpu)
+    progress("link")
+    descriptor = link.Descriptor(
+        name=name,
+        build_id=build_id,
+        target=f"{cpu.triple} {cpu.mcpu}",
+        cpu_required=cpu.required_bits,
+        inputs=tuple(artifact.end(graph.tensors[i]) for i in graph.inputs),
+        outputs=tuple(artifact.end(graph.tensors[i]) for i in graph.outputs),
+        arena_bytes=scheduled.arena_bytes,
+        weights_bytes=len(scheduled.weights),
+    )
+    library = link.link(model_object, scheduled.weights, descriptor, cpu)
+    manifest = artifact.manifest(graph, cpu, options, descriptor, dict(sorted(Counter(scheduled.kernels).items())))
+    return seal.seal(library, manifest), manifest
+
+
+def exposed(graph: Graph) -> Graph:
+    """The same graph with every operator's output as an output, in the order of the operators."""
+    return replace(graph, outputs=tuple(i for node in graph.nodes for i in node.outputs))
+
+
+def _options(numerics: str, fully_connected: str, layers: bool) -> dict[str, Any]:
+    for value, known, what in ((numerics, NUMERICS, "numerics"), (fully_connected, FULLY_CONNECTED, "fully connected variant")):
+        if value not in known:
+            raise PiliteError(f"no {what} '{value}': choose one of {', '.join(known)}.")
+    return {"numerics": numerics, "fully_connected": fully_connected, "layers": layers}
+
+
+def _folder(options: dict[str, Any]) -> str:
+    """Options that change the bytes change the folder, so that builds do not displace each other."""
+    variant = "" if options["fully_connected"] == "q31" else f"-{options['fully_connected']}"
+    return f"{options['numerics']}{variant}{'-layers' if options['layers'] else ''}"
+
+
+def _sha256(model: Path) -> str:
+    try:
+        return hashlib.sha256(model.read_bytes()).hexdigest()
+    except OSError as error:
+        raise ModelError(f"{model}: {error.strerror}. Give a .tflite file or a name of `invoke models`.") from error

@@ -1,0 +1,119 @@
+"""Program -> kernel calls with addresses: selects kernels, packs constants, plans memory, shares equal code."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from pilite.compiler.aot import Call, Pointer
+from pilite.compiler.cpu import Cpu
+from pilite.compiler.kernels import Constants, Kernel, select
+from pilite.compiler.layout import Layout
+from pilite.compiler.plan import Blob, Need, plan
+from pilite.compiler.program import ARENA, IO, WEIGHTS, Program, Stage, Value
+
+
+@dataclass(frozen=True, eq=False)
+class Scheduled:
+    """Everything that code generation needs, and what `--explain` and the manifest tell."""
+
+    calls: tuple[Call, ...]
+    weights: bytes
+    arena_bytes: int
+    kernels: tuple[str, ...]  # by call
+
+
+@dataclass(frozen=True, eq=False)
+class _Chosen:
+    stage: Stage
+    kernel: Kernel
+    variant: Any
+    constants: Constants
+    xs: tuple[Layout, ...]
+    y: Layout
+    scratch: tuple[int, ...]
+
+    @property
+    def key(self) -> str:
+        return repr((self.kernel.name, self.stage.spec, self.variant, self.xs, self.y))
+
+
+def schedule(program: Program, cpu: Cpu) -> Scheduled:
+    """Choose and place every stage of `program` for `cpu`."""
+    chosen = [_choose(program, stage, cpu) for stage in program.stages]
+    blob = Blob()
+    places = _Places(program, chosen, blob)
+    functions: dict[str, Any] = {}
+    calls = []
+    for position, c in enumerate(chosen):
+        if c.key not in functions:
+            functions[c.key] = c.kernel.family.emit("kernel", c.stage.spec, c.variant, c.xs, c.y, cpu)
+        arguments = (
+            *(places.value(i) for i in c.stage.inputs),
+            *(Pointer(WEIGHTS, blob.add(np.ascontiguousarray(a).tobytes())) for a in c.constants),
+            *places.scratch(position),
+            places.value(c.stage.output),
+        )
+        calls.append(Call(c.key, functions[c.key], arguments))
+    return Scheduled(tuple(calls), blob.finish(), places.arena_bytes, tuple(c.kernel.name for c in chosen))
+
+
+def layout(value: Value) -> Layout:
+    return Layout(value.shape, value.dtype, value.halo)
+
+
+def _choose(program: Program, stage: Stage, cpu: Cpu) -> _Chosen:
+    kernel = select(stage.spec, cpu)
+    variant, constants = kernel.family.prepare(stage.spec, stage.arrays)
+    xs = tuple(layout(program.values[i]) for i in stage.inputs)
+    y = layout(program.values[stage.output])
+    return _Chosen(stage, kernel, variant, constants, xs, y, kernel.family.scratch(variant, y))
+
+
+class _Places:
+    """Addresses of values and scratch."""
+
+    def __init__(self, program: Program, chosen: Sequence[_Chosen], blob: Blob) -> None:
+        self._program, self._blob = program, blob
+        self._io = {value: i for i, value in enumerate((*program.inputs, *program.outputs))}
+        lives = _lives(program)
+        roots = sorted(lives)
+        scratch = [(p, n) for p, c in enumerate(chosen) for n in c.scratch]
+        needs = [Need(_nbytes(program.values[r]), *lives[r]) for r in roots]
+        needs += [Need(n, p, p) for p, n in scratch]
+        arena = plan(needs)
+        self.arena_bytes = arena.nbytes
+        self._offset = dict(zip(roots, arena.offsets, strict=False))
+        self._scratch: dict[int, list[Pointer]] = {}
+        for (p, _), offset in zip(scratch, arena.offsets[len(roots) :], strict=True):
+            self._scratch.setdefault(p, []).append(Pointer(ARENA, offset))
+
+    def value(self, index: int) -> Pointer:
+        v = self._program.values[index]
+        if v.place == IO:
+            return Pointer(IO, self._io[v.root])
+        if v.place == WEIGHTS:
+            assert v.data is not None
+            return Pointer(WEIGHTS, self._blob.add(np.ascontiguousarray(v.data).tobytes()))
+        return Pointer(ARENA, self._offset[v.root])
+
+    def scratch(self, position: int) -> list[Pointer]:
+        return self._scratch.get(position, [])
+
+
+def _nbytes(value: Value) -> int:
+    return layout(value).size * np.dtype(value.dtype).itemsize
+
+
+def _lives(program: Program) -> dict[int, tuple[int, int]]:
+    """First and last stage that touches each arena buffer, views counted for their root."""
+    lives: dict[int, tuple[int, int]] = {}
+    for position, stage in enumerate(program.stages):
+        for index in (*stage.inputs, stage.output):
+            v = program.values[index]
+            if v.place == ARENA:
+                lives[v.root] = (lives.get(v.root, (position, position))[0], position)
+    return lives

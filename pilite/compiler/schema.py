@@ -1,0 +1,155 @@
+"""The .tflite file format: field numbers, enumerations and type names of TFLite's schema that pilite uses.
+
+Field numbers never change: a flatbuffer schema only grows at the end of a table. A test compares these tables
+with the generated accessors of the `tflite` package.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from pilite.compiler import graph
+
+IDENTIFIER = b"TFL3"  # bytes 4 to 8 of every file
+VERSION = 3
+
+
+class Model:
+    version, operator_codes, subgraphs, description, buffers = range(5)
+
+
+class OperatorCode:
+    deprecated_builtin_code, custom_code, version, builtin_code = range(4)
+
+
+class SubGraph:
+    tensors, inputs, outputs, operators, name = range(5)
+
+
+class Tensor:
+    shape, type, buffer, name, quantization, is_variable, sparsity, shape_signature = range(8)
+
+
+class Quantization:
+    min, max, scale, zero_point, details_type, details, quantized_dimension = range(7)
+
+
+class Operator:
+    opcode_index, inputs, outputs, builtin_options_type, builtin_options = range(5)
+
+
+class Buffer:
+    data, offset, size = range(3)
+
+
+class ReshapeOptions:
+    new_shape = 0
+
+
+class SqueezeOptions:
+    squeeze_dims = 0
+
+
+class FullyConnectedOptions:
+    weights_format = 1  # the fields that become options are in OPERATORS
+
+
+@dataclass(frozen=True)
+class OptionField:
+    """How one attribute of an option record is stored: `slots` has two entries (h, w) for a pair."""
+
+    attribute: str
+    kind: str  # "padding", "activation", "number", "pair", "flag" or "real"
+    slots: tuple[int, ...]
+    default: int = 0
+
+
+@dataclass(frozen=True)
+class OperatorSchema:
+    """One operator that can be compiled: its codes in the file, its options and how many operands it takes."""
+
+    code: int  # BuiltinOperator
+    options_type: int  # BuiltinOptions
+    record: type[graph.Options]
+    operands: range  # how many the file may give, with shapes and axes
+    fields: tuple[OptionField, ...] = ()
+
+
+def _activation(slot: int) -> OptionField:
+    return OptionField("activation", "activation", (slot,))
+
+
+def _padding(slot: int) -> OptionField:
+    return OptionField("padding", "padding", (slot,))
+
+
+def _pair(attribute: str, h: int, w: int, default: int = 0) -> OptionField:
+    return OptionField(attribute, "pair", (h, w), default)
+
+
+CONV_2D = (_padding(0), _pair("stride", 2, 1), _activation(3), _pair("dilation", 5, 4, default=1))
+DEPTHWISE_CONV_2D = (
+    _padding(0),
+    _pair("stride", 2, 1),
+    OptionField("multiplier", "number", (3,)),
+    _activation(4),
+    _pair("dilation", 6, 5, default=1),
+)
+POOL_2D = (_padding(0), _pair("stride", 2, 1), _pair("window", 4, 3), _activation(5))
+FULLY_CONNECTED = (_activation(0), OptionField("keep_num_dims", "flag", (2,)))
+CONCATENATION = (OptionField("axis", "number", (0,)), _activation(1))
+
+ONE, TWO, TWO_OR_THREE = range(1, 2), range(2, 3), range(2, 4)
+OPERATORS = {
+    "ADD": OperatorSchema(0, 11, graph.Add, TWO, (_activation(0),)),
+    "AVERAGE_POOL_2D": OperatorSchema(1, 5, graph.Pool2D, ONE, POOL_2D),
+    "CONCATENATION": OperatorSchema(2, 10, graph.Concatenation, range(1, 1025), CONCATENATION),
+    "CONV_2D": OperatorSchema(3, 1, graph.Conv2D, TWO_OR_THREE, CONV_2D),
+    "DEPTHWISE_CONV_2D": OperatorSchema(4, 2, graph.DepthwiseConv2D, TWO_OR_THREE, DEPTHWISE_CONV_2D),
+    "DEQUANTIZE": OperatorSchema(6, 38, graph.NoOptions, ONE),
+    "EXPAND_DIMS": OperatorSchema(70, 52, graph.NoOptions, TWO),
+    "FULLY_CONNECTED": OperatorSchema(9, 8, graph.FullyConnected, TWO_OR_THREE, FULLY_CONNECTED),
+    "MAX_POOL_2D": OperatorSchema(17, 5, graph.Pool2D, ONE, POOL_2D),
+    "MEAN": OperatorSchema(40, 27, graph.Mean, TWO, (OptionField("keep_dims", "flag", (0,)),)),
+    "PAD": OperatorSchema(34, 22, graph.Pad, TWO),
+    "PADV2": OperatorSchema(60, 43, graph.Pad, range(3, 4)),
+    "QUANTIZE": OperatorSchema(114, 89, graph.NoOptions, ONE),
+    "RESHAPE": OperatorSchema(22, 17, graph.NoOptions, range(1, 3)),
+    "SOFTMAX": OperatorSchema(25, 9, graph.Softmax, ONE, (OptionField("beta", "real", (0,)),)),
+    "SQUEEZE": OperatorSchema(43, 30, graph.NoOptions, ONE),
+}
+CUSTOM = 32
+LAST_ONE_BYTE_CODE = 127  # deprecated_builtin_code holds this where builtin_code is larger
+
+# TensorType, in order. Names are numpy's where numpy has the type.
+DTYPES = (
+    "float32",
+    "float16",
+    "int32",
+    "uint8",
+    "int64",
+    "string",
+    "bool",
+    "int16",
+    "complex64",
+    "int8",
+    "float64",
+    "complex128",
+    "uint64",
+    "resource",
+    "variant",
+    "uint32",
+    "uint16",
+    "int4",
+    "bfloat16",
+)
+PADDINGS = ("SAME", "VALID")
+ACTIVATIONS = ("NONE", "RELU", "RELU_N1_TO_1", "RELU6", "TANH", "SIGN_BIT")
+
+
+def operator_name(code: int) -> str:
+    """TFLite's name of a builtin operator, also of those that cannot be compiled."""
+    import tflite  # here, because it takes a quarter of a second and only a refusal needs it
+
+    names = vars(tflite.BuiltinOperator).items()
+    return next((name for name, value in names if value == code), f"operator code {code}")

@@ -1,0 +1,159 @@
+"""The output shape that follows from an operator's operands, as TFLite computes it when it loads a model.
+
+    SHAPES[op](node, graph)  ->  shape; raises Mismatch when the operands do not fit together
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from itertools import zip_longest
+
+from pilite.compiler.graph import (
+    Concatenation,
+    Conv2D,
+    DepthwiseConv2D,
+    FullyConnected,
+    Graph,
+    Mean,
+    Node,
+    Pad,
+    Pool2D,
+    Tensor,
+)
+
+Shape = tuple[int, ...]
+
+
+class Mismatch(ValueError):
+    """The shapes of an operator's operands do not fit together."""
+
+
+def extent(size: int, window: int, stride: int, dilation: int, padding: str) -> int:
+    """How many positions a window has along one dimension."""
+    if padding == "SAME":
+        return -(-size // stride)
+    return (size - (window - 1) * dilation - 1) // stride + 1
+
+
+def _operand(node: Node, graph: Graph, i: int, rank: int = 0) -> Tensor:
+    tensor = graph.tensors[node.inputs[i]]
+    if rank and len(tensor.shape) != rank:
+        raise Mismatch(f"its operand {tensor.name!r} has shape {list(tensor.shape)}, not {rank} dimensions")
+    return tensor
+
+
+def _image(x: Tensor, kh: int, kw: int, channels: int, o: Conv2D | DepthwiseConv2D | Pool2D) -> Shape:
+    dilation = (1, 1) if isinstance(o, Pool2D) else o.dilation
+    if min(*o.stride, *dilation, kh, kw) < 1:
+        raise Mismatch(f"its window {kh}x{kw}, stride {o.stride} and dilation {dilation} must be positive")
+    n, h, w, _ = x.shape
+    oh = extent(h, kh, o.stride[0], dilation[0], o.padding)
+    ow = extent(w, kw, o.stride[1], dilation[1], o.padding)
+    if oh < 1 or ow < 1:
+        raise Mismatch(f"its window {kh}x{kw} is larger than the image {h}x{w}")
+    return n, oh, ow, channels
+
+
+def _conv_2d(node: Node, graph: Graph) -> Shape:
+    assert isinstance(node.options, Conv2D)
+    x, w = _operand(node, graph, 0, rank=4), _operand(node, graph, 1, rank=4)
+    oc, kh, kw, ic = w.shape
+    if ic != x.shape[3]:
+        raise Mismatch(f"its weights take {ic} of {x.shape[3]} input channels; grouped convolution is not supported")
+    return _image(x, kh, kw, oc, node.options)
+
+
+def _depthwise_conv_2d(node: Node, graph: Graph) -> Shape:
+    assert isinstance(node.options, DepthwiseConv2D)
+    x, w = _operand(node, graph, 0, rank=4), _operand(node, graph, 1, rank=4)
+    one, kh, kw, oc = w.shape
+    if one != 1 or oc != x.shape[3] * node.options.multiplier:
+        times = f"{x.shape[3]} channels times {node.options.multiplier}"
+        raise Mismatch(f"its weights have shape {list(w.shape)}, which does not fit {times}")
+    return _image(x, kh, kw, oc, node.options)
+
+
+def _pool_2d(node: Node, graph: Graph) -> Shape:
+    assert isinstance(node.options, Pool2D)
+    x = _operand(node, graph, 0, rank=4)
+    return _image(x, *node.options.window, x.shape[3], node.options)
+
+
+def _fully_connected(node: Node, graph: Graph) -> Shape:
+    assert isinstance(node.options, FullyConnected)
+    x, w = _operand(node, graph, 0), _operand(node, graph, 1, rank=2)
+    units, depth = w.shape
+    if node.options.keep_num_dims:
+        if not x.shape or x.shape[-1] != depth:
+            raise Mismatch(f"its input has shape {list(x.shape)}, its weights take {depth} values")
+        return *x.shape[:-1], units
+    if x.elements % depth:
+        raise Mismatch(f"its input has {x.elements} values, no multiple of the {depth} that its weights take")
+    return x.elements // depth, units
+
+
+def _add(node: Node, graph: Graph) -> Shape:
+    a, b = (_operand(node, graph, i).shape for i in (0, 1))
+    sizes = []
+    for m, n in zip_longest(reversed(a), reversed(b), fillvalue=1):
+        if m != n and 1 not in (m, n):
+            raise Mismatch(f"its operands have shapes {list(a)} and {list(b)}")
+        sizes.append(max(m, n))
+    return tuple(reversed(sizes))
+
+
+def _mean(node: Node, graph: Graph) -> Shape:
+    assert isinstance(node.options, Mean)
+    o, x = node.options, _operand(node, graph, 0)
+    kept = [1 if i in o.axes else n for i, n in enumerate(x.shape)]
+    return tuple(n for i, n in enumerate(kept) if o.keep_dims or i not in o.axes)
+
+
+def _concatenation(node: Node, graph: Graph) -> Shape:
+    assert isinstance(node.options, Concatenation)
+    axis = node.options.axis
+    shapes = [_operand(node, graph, i).shape for i in range(len(node.inputs))]
+    for shape in shapes:
+        if shape[:axis] + shape[axis + 1 :] != shapes[0][:axis] + shapes[0][axis + 1 :]:
+            raise Mismatch(f"its operands have shapes {list(shapes[0])} and {list(shape)}; joined along {axis}")
+    return *shapes[0][:axis], sum(shape[axis] for shape in shapes), *shapes[0][axis + 1 :]
+
+
+def _pad(node: Node, graph: Graph) -> Shape:
+    assert isinstance(node.options, Pad)
+    o, x = node.options, _operand(node, graph, 0)
+    if min((*o.before, *o.after), default=0) < 0:
+        raise Mismatch("its paddings are negative")
+    return tuple(a + n + b for a, n, b in zip(o.before, x.shape, o.after, strict=True))
+
+
+def _view(node: Node, graph: Graph) -> Shape:
+    """The new shape was compared when the options were read; here only the number of values counts."""
+    x, y = _operand(node, graph, 0), graph.tensors[node.outputs[0]]
+    if x.elements != y.elements:
+        raise Mismatch(f"it turns {x.elements} values into {y.elements}")
+    return y.shape
+
+
+def _same(node: Node, graph: Graph) -> Shape:
+    return _operand(node, graph, 0).shape
+
+
+SHAPES: dict[str, Callable[[Node, Graph], Shape]] = {
+    "ADD": _add,
+    "AVERAGE_POOL_2D": _pool_2d,
+    "CONCATENATION": _concatenation,
+    "CONV_2D": _conv_2d,
+    "DEPTHWISE_CONV_2D": _depthwise_conv_2d,
+    "DEQUANTIZE": _same,
+    "EXPAND_DIMS": _view,
+    "FULLY_CONNECTED": _fully_connected,
+    "MAX_POOL_2D": _pool_2d,
+    "MEAN": _mean,
+    "PAD": _pad,
+    "PADV2": _pad,
+    "QUANTIZE": _same,
+    "RESHAPE": _view,
+    "SOFTMAX": _same,
+    "SQUEEZE": _view,
+}

@@ -1,0 +1,161 @@
+"""What is computed, in integers only: the language between ops/ (which reads TFLite) and kernels/ (which know CPUs).
+
+A spec is hashable and holds geometry and scalars; two operators with equal specs and layouts share one compiled
+function. Per-channel arrays travel beside it in `Arrays`. All 8-bit values are int8 here: uint8 models were moved by
+-128 at the door. x, w, y are input, weights and output without zero points applied unless said otherwise.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import TypeAlias
+
+import numpy as np
+import numpy.typing as npt
+
+from pilite.compiler.fixedpoint import Multiplier, Requant
+from pilite.compiler.layout import Halo
+
+Arrays: TypeAlias = Mapping[str, npt.NDArray[np.generic]]
+
+
+@dataclass(frozen=True)
+class Window:
+    """A sliding window over height and width; padding is before and after, in pixels."""
+
+    kernel: tuple[int, int]
+    stride: tuple[int, int]
+    dilation: tuple[int, int]
+    before: tuple[int, int]
+    after: tuple[int, int]
+
+    @property
+    def halo(self) -> Halo:
+        return Halo(*self.before, *self.after)
+
+
+@dataclass(frozen=True)
+class QConv2D:
+    """y = requant(bias + sum x * w), accumulated, requantized, clamped and stored in one kernel.
+
+    Arrays: weight int16 (oc, kh, kw, ic), zero point subtracted, in [-255, 255]; bias int32 (oc,) with
+    -zero_point(x) * sum(w) folded in; the operands of `requant`, each (oc,).
+    """
+
+    window: Window
+    requant: Requant
+
+
+@dataclass(frozen=True)
+class QDepthwiseConv2D:
+    """As QConv2D with one input channel per output channel. weight is (kh, kw, c)."""
+
+    window: Window
+    requant: Requant
+
+
+@dataclass(frozen=True)
+class Broadcast:
+    """x of shape `source` repeated along its dimensions of extent 1 to `shape`.
+
+    A depth multiplier m is (..., c, 1) -> (..., c, m), after which a depthwise convolution is plain.
+    """
+
+    source: tuple[int, ...]
+    shape: tuple[int, ...]
+
+
+@dataclass(frozen=True)
+class QAdd:
+    """ADD of TFLite's reference kernel; see ops/add.py for the formula."""
+
+    left_shift: int
+    zero_points: tuple[int, int]  # of the operands
+    multipliers: tuple[Multiplier, Multiplier]
+    output: Multiplier
+    requant: Requant  # zero point and clamp only
+
+
+@dataclass(frozen=True)
+class Pool:
+    """AVERAGE or MAX over the part of the window inside the image, then clamp."""
+
+    kind: str  # "average" | "max"
+    window: Window
+    clamp_min: int
+    clamp_max: int
+    round_half_up: bool  # average of a uint8 model: floor(sum / n + 1/2); else ties away from zero
+
+
+@dataclass(frozen=True)
+class QMean:
+    """y = zero_point + (sum(x) - n * zero_point(x)) * multiplier over `axes`."""
+
+    axes: tuple[int, ...]
+    input_zero_point: int
+    multiplier: Multiplier
+    requant: Requant  # zero point and clamp only
+
+
+@dataclass(frozen=True)
+class Table:
+    """y = table[x + 128]. Array: table int8 (256,)."""
+
+
+@dataclass(frozen=True)
+class Softmax:
+    """Fixed-point softmax over the last axis. Arrays: exp int32 (256,), by the distance from the maximum.
+
+    exp is Q0.31, 0 where TFLite drops the term; see ops/softmax.py.
+    """
+
+    output_min: int
+
+
+@dataclass(frozen=True)
+class QuantizeFloat:
+    """y = clamp(round_half_away(x / scale) + zero_point), float32 arithmetic."""
+
+    scale: float
+    zero_point: int
+
+
+@dataclass(frozen=True)
+class DequantizeFloat:
+    """y = float32(float64(scale) * (x - zero_point))."""
+
+    scale: float
+    zero_point: int
+
+
+@dataclass(frozen=True)
+class Move:
+    """Copy x into a box of y that starts at `at`; `flip` moves between uint8 and int8 (x ^ 0x80)."""
+
+    at: tuple[int, ...]
+    flip: bool = False
+
+
+@dataclass(frozen=True)
+class Fill:
+    """Write `value` everywhere (whole) or only into the halo."""
+
+    value: int
+    whole: bool
+
+
+Spec: TypeAlias = (
+    QConv2D
+    | QDepthwiseConv2D
+    | Broadcast
+    | QAdd
+    | Pool
+    | QMean
+    | Table
+    | Softmax
+    | QuantizeFloat
+    | DequantizeFloat
+    | Move
+    | Fill
+)

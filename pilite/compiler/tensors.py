@@ -1,0 +1,110 @@
+"""Tensors out of the file: shape, dtype, quantization and constant data, or why a tensor cannot be used."""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from pilite.compiler import schema
+from pilite.compiler.container import Container
+from pilite.compiler.flatbuffer import Table
+from pilite.compiler.graph import Quant, Tensor
+from pilite.compiler.options import Refused
+
+MAX_RANK = 8  # of the artifact's tensor descriptor
+MAX_BYTES = 2**31 - 1  # of one tensor: TFLite's kernels index with int32
+
+DTYPES = ("int8", "uint8", "int32", "int64", "float32", "bool")
+FULL_INTEGER = "convert the model again with full-integer quantization (8-bit weights and activations)"
+# Why another dtype cannot be used, and what to do.
+REFUSED_DTYPES = {
+    "int16": "16-bit activations are not supported yet; convert the model again with 8-bit activations",
+    "float16": f"half-precision weights are float arithmetic; {FULL_INTEGER}",
+    "int4": "4-bit weights are not supported; convert the model again with 8-bit weights",
+}
+
+
+def read_tensors(file: Container) -> tuple[tuple[Tensor, ...], dict[int, str]]:
+    """All tensors, and what is wrong with those that no operator may use. Raises Damaged."""
+    tensors, faults = [], {}
+    for i, table in enumerate(file.tensors):
+        name = table.text(schema.Tensor.name)
+        try:
+            tensors.append(_tensor(file, table, i, name))
+        except Refused as e:
+            tensors.append(Tensor(i, name, (), "int8"))  # only holds the place
+            faults[i] = f"tensor {i} {name!r} {e}"
+    return tuple(tensors), faults
+
+
+def _tensor(file: Container, table: Table, index: int, name: str) -> Tensor:
+    if table.number(schema.Tensor.is_variable, "bool"):
+        raise Refused("keeps a state between runs; only models without state can be compiled")
+    if table.table(schema.Tensor.sparsity) is not None:
+        raise Refused("is stored sparse; convert the model again with dense weights")
+    dtype = _dtype(table)
+    shape = _shape(table, np.dtype(dtype).itemsize)
+    quant = _quant(table, shape, dtype)
+    return Tensor(index, name, shape, dtype, quant, _data(file, table, shape, dtype))
+
+
+def _dtype(table: Table) -> str:
+    number = table.number(schema.Tensor.type, "int8")
+    dtype = schema.DTYPES[number] if 0 <= number < len(schema.DTYPES) else f"type number {number}"
+    if dtype in DTYPES:
+        return dtype
+    raise Refused(f"is {dtype}: {REFUSED_DTYPES.get(dtype, FULL_INTEGER)}")
+
+
+def _shape(table: Table, itemsize: int) -> tuple[int, ...]:
+    stored = table.numbers(schema.Tensor.shape, "int32")
+    if stored is not None and stored.size > MAX_RANK:
+        raise Refused(f"has {stored.size} dimensions, more than {MAX_RANK}")
+    shape = () if stored is None else tuple(int(n) for n in stored.tolist())
+    if any(n < 0 for n in shape):
+        raise Refused(f"has the dynamic shape {list(shape)}; convert the model again with a fixed input shape")
+    if math.prod(shape) == 0 or math.prod(shape) * itemsize > MAX_BYTES:
+        raise Refused(f"has the shape {list(shape)}: empty or above 2 GB")
+    return shape
+
+
+def _quant(table: Table, shape: tuple[int, ...], dtype: str) -> Quant | None:
+    stored = table.table(schema.Tensor.quantization)
+    scales = None if stored is None else stored.numbers(schema.Quantization.scale, "float32")
+    if stored is None or scales is None or scales.size == 0 or dtype == "float32":
+        return None
+    if stored.number(schema.Quantization.details_type, "uint8"):
+        raise Refused("has a custom quantization; only scale and zero point can be compiled")
+    axis = stored.number(schema.Quantization.quantized_dimension, "int32")
+    if scales.size > 1 and not (0 <= axis < len(shape) and shape[axis] == scales.size):
+        raise Refused(f"has {scales.size} scales for axis {axis} of shape {list(shape)}; they do not match")
+    if not (np.isfinite(scales).all() and (scales > 0).all()):
+        raise Refused("has a scale that is no positive number; convert the model again")
+    zero_points = _zero_points(stored, scales.size, dtype)
+    return Quant(tuple(scales.tolist()), zero_points, axis if scales.size > 1 else 0)
+
+
+def _zero_points(stored: Table, count: int, dtype: str) -> tuple[int, ...]:
+    values = stored.numbers(schema.Quantization.zero_point, "int64")
+    if values is None or values.size == 0:
+        return (0,) * count
+    if values.size != count:
+        raise Refused(f"has {count} scales but {values.size} zero points; convert the model again")
+    limits = np.iinfo(dtype)
+    if values.min() < limits.min or values.max() > limits.max:
+        raise Refused(f"has a zero point outside {dtype}; convert the model again")
+    return tuple(values.tolist())
+
+
+def _data(file: Container, table: Table, shape: tuple[int, ...], dtype: str) -> npt.NDArray[Any] | None:
+    """The constant as a read-only view of the file."""
+    stored = file.constant(table)
+    if stored is None:
+        return None
+    expected = math.prod(shape) * np.dtype(dtype).itemsize
+    if stored.size != expected:
+        raise Refused(f"has {stored.size} bytes of data where {expected} follow from {dtype}{list(shape)}")
+    return stored.view(dtype).reshape(shape)

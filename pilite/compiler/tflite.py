@@ -1,0 +1,166 @@
+"""Reads a .tflite file into a Graph, or says why it cannot be compiled.
+
+    bytes -> Container (container.py: structure) -> tensors (tensors.py), operators (options.py) -> Graph -> checks.py
+
+All reasons of a model are collected and reported in one ModelError. Whatever the bytes are, the outcome is a Graph
+or a ModelError; anything else is a bug.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from pilite.compiler import checks, container, options, schema
+from pilite.compiler.container import Container, Foreign, Operator
+from pilite.compiler.flatbuffer import Damaged
+from pilite.compiler.graph import ABSENT, Graph, Node, Tensor
+from pilite.compiler.options import Refused
+from pilite.compiler.tensors import read_tensors
+from pilite.errors import ModelError
+
+MAX_LINES = 20  # of a message
+
+def read(path: Path) -> Graph:
+    """The graph of a .tflite file. Raises ModelError."""
+    try:
+        data = path.read_bytes()
+    except OSError as e:
+        raise ModelError(f"{path}: cannot be read ({e.strerror}); give the path of a .tflite file") from None
+    return parse(data, path.name)
+
+
+def parse(data: bytes, name: str) -> Graph:
+    """The graph in the bytes of a .tflite file; `name` stands for the file in messages. Raises ModelError."""
+    try:
+        file = container.read(data)
+        graph, refusals = _graph(file, name)
+    except Foreign as e:
+        raise ModelError(f"{name} {e}") from None
+    except Damaged as e:
+        raise ModelError(f"{name}: the file is damaged: {e}; copy or convert the model again") from None
+    if refusals:
+        raise ModelError(_report(name, refusals))
+    return graph
+
+
+@dataclass(frozen=True)
+class Refusal:
+    """Why a model cannot be compiled, and the operator it is about (None: the whole model)."""
+
+    operator: Operator | None
+    reason: str
+
+
+def _graph(file: Container, name: str) -> tuple[Graph, list[Refusal]]:
+    tensors, faults = read_tensors(file)
+    refusals = [*_model_refusals(file, tensors), *_order_refusals(file, tensors, faults)]
+    nodes = []
+    for operator in file.operators:
+        if operator.op in schema.OPERATORS:
+            try:
+                nodes.append(_node(operator, tensors, faults))
+            except Refused as e:
+                refusals.append(Refusal(operator, str(e)))
+    digest = hashlib.sha256(file.data).hexdigest()
+    graph = Graph(name, tensors, tuple(nodes), file.inputs, file.outputs, digest)
+    reasons = ((file.operators[node.index], checks.refusal(node, graph)) for node in nodes)
+    return graph, refusals + [Refusal(operator, reason) for operator, reason in reasons if reason]
+
+
+def _node(operator: Operator, tensors: Sequence[Tensor], faults: dict[int, str]) -> Node:
+    """Raises Refused and Damaged."""
+    known = schema.OPERATORS[operator.op]
+    if len(operator.inputs) not in known.operands or len(operator.outputs) != 1:
+        counts = f"{len(operator.inputs)} operands and {len(operator.outputs)} outputs"
+        raise Refused(f"it has {counts}, which TFLite does not define; convert the model again")
+    for i in (*operator.inputs, *operator.outputs):
+        if i in faults:
+            raise Refused(faults[i])
+    if operator.options is not None and operator.options_type != known.options_type:
+        raise Damaged(f"operator {operator} has options of another operator (type {operator.options_type})")
+    operands = [None if i == ABSENT else tensors[i] for i in operator.inputs]
+    record, data_operands = options.read(operator.op, operator.options, operands, tensors[operator.outputs[0]])
+    inputs = operator.inputs[:data_operands]
+    if known.operands == schema.TWO_OR_THREE:  # a bias that is left out is ABSENT, in both ways to leave it out
+        inputs = (*inputs, ABSENT)[:3]
+    return Node(operator.index, operator.op, inputs, operator.outputs, record)
+
+
+# Refusals of the model as a whole.
+
+
+def _model_refusals(file: Container, tensors: Sequence[Tensor]) -> Iterator[Refusal]:
+    if file.graphs > 1:
+        yield Refusal(None, f"the file has {file.graphs} graphs (control flow or several signatures); export one")
+    unsupported: dict[str, list[str]] = {}
+    for operator in file.operators:
+        if operator.op not in schema.OPERATORS:
+            unsupported.setdefault(operator.op, []).append(f"#{operator.index}")
+    if unsupported:
+        names = ", ".join(f"{op} ({_few(places)})" for op, places in unsupported.items())
+        yield Refusal(None, f"unsupported operators: {names}; `python3 run.py ops` lists the supported ones")
+    if not file.operators:
+        yield Refusal(None, "the graph has no operators; there is nothing to compile")
+    for i in file.inputs:
+        yield from _input_refusals(file, tensors[i], file.inputs)
+    computed = {i for operator in file.operators for i in operator.outputs}
+    for i in file.outputs:
+        if i not in computed or file.outputs.count(i) > 1:
+            yield Refusal(None, f"graph output {_show(tensors[i])} is an input, a constant or listed twice; remove it")
+
+
+def _input_refusals(file: Container, tensor: Tensor, inputs: Sequence[int]) -> Iterator[Refusal]:
+    stored = file.tensors[tensor.index].numbers(schema.Tensor.shape_signature, "int32")
+    signature = [] if stored is None else stored.tolist()
+    if -1 in signature[1:]:
+        yield Refusal(None, f"graph input {_show(tensor)} has the dynamic shape {signature}; fix it and convert again")
+    if tensor.is_constant or inputs.count(tensor.index) > 1:
+        yield Refusal(None, f"graph input {_show(tensor)} is a constant or listed twice; remove it")
+
+
+def _order_refusals(file: Container, tensors: Sequence[Tensor], faults: dict[int, str]) -> Iterator[Refusal]:
+    """Every operand is an input, a constant or computed by an operator before; nothing is computed twice."""
+    known = {*file.inputs, *faults, ABSENT, *(t.index for t in tensors if t.is_constant)}
+    computed = {i for operator in file.operators for i in operator.outputs}
+    for operator in file.operators:
+        for i in operator.inputs:
+            if i not in known and operator.op in schema.OPERATORS:
+                reason = "is computed by a later operator" if i in computed else "has no data and is never computed"
+                yield Refusal(operator, f"its operand {_show(tensors[i])} {reason}; convert the model again")
+        for i in operator.outputs:
+            if i in known and i not in faults:
+                yield Refusal(operator, f"its output {_show(tensors[i])} has a value already; convert the model again")
+        known.update(operator.outputs)
+
+
+# Text.
+
+
+def _show(tensor: Tensor) -> str:
+    return f"{tensor.index} {tensor.name!r}"
+
+
+def _few(items: Sequence[object], most: int = 6) -> str:
+    text = ", ".join(str(item) for item in items[:most])
+    return text if len(items) <= most else f"{text} and {len(items) - most} more"
+
+
+def _report(name: str, refusals: Sequence[Refusal]) -> str:
+    """One line for one reason; otherwise a list, where operators with the same reason share a line."""
+    operators: dict[str, list[Operator]] = {}
+    for refusal in refusals:
+        operators.setdefault(refusal.reason, []).extend([refusal.operator] if refusal.operator else [])
+    lines = [_line(reason, places) for reason, places in operators.items()]
+    if len(lines) == 1:
+        return f"{name}: {lines[0]}"
+    more = [f"and {len(lines) - MAX_LINES} more reasons"] if len(lines) > MAX_LINES else []
+    return "\n  ".join([f"{name}: cannot be compiled for {len(lines)} reasons:", *lines[:MAX_LINES], *more])
+
+
+def _line(reason: str, operators: Sequence[Operator]) -> str:
+    if not operators:
+        return reason
+    return f"operator{'s' if len(operators) > 1 else ''} {_few(operators)}: {reason}"

@@ -1,0 +1,34 @@
+"""Every failure a user can cause; each message says what, where, why and what to do next.
+
+PiliteError            exit code 2: wrong use
+├── ModelError         the .tflite cannot be compiled as it is
+├── CompileError       the compiler's own tools failed on an accepted model
+├── BoardError         a board cannot be reached, or refuses
+└── CheckFailed        exit code 1: everything ran, and the answer is no
+"""
+
+from __future__ import annotations
+
+
+class PiliteError(Exception):
+    """Base of all expected failures; the command line prints its text without a traceback."""
+
+    exit_code = 2
+
+
+class ModelError(PiliteError):
+    """The model is damaged, foreign or outside what pilite promises."""
+
+
+class CompileError(PiliteError):
+    """A tool of the compiler (TVM, zig) failed on a model that was accepted."""
+
+
+class BoardError(PiliteError):
+    """A board is unreachable, not what its file says, or refused an artifact."""
+
+
+class CheckFailed(PiliteError):
+    """A comparison, a test or a health check found a difference."""
+
+    exit_code = 1

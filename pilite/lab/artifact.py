@@ -1,0 +1,81 @@
+"""What the lab needs to know about an artifact, read from its manifest; the code in it is not touched."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from pilite import seal
+from pilite.errors import ModelError, PiliteError
+
+
+@dataclass(frozen=True)
+class TensorInfo:
+    """One input or output; real = scale * (q - zero_point), both None if it is not quantized."""
+
+    name: str
+    shape: tuple[int, ...]
+    dtype: str
+    scale: float | None = None
+    zero_point: int | None = None
+
+
+@dataclass(frozen=True)
+class Artifact:
+    """A compiled model on this machine."""
+
+    path: Path
+    model: str
+    cpu: str
+    numerics: str
+    build_id: str
+    source_sha256: str  # of the .tflite file
+    arch: str
+    inputs: tuple[TensorInfo, ...]
+    outputs: tuple[TensorInfo, ...]
+
+
+def place(artifacts: Path, model: str, cpu: str, numerics: str) -> Path:
+    """Where `build` puts an artifact."""
+    return artifacts / model / cpu / numerics / "model.so"
+
+
+def read(path: Path) -> Artifact:
+    """Read and check an artifact. Raises PiliteError if it is missing, ModelError if it is damaged."""
+    try:
+        data = path.read_bytes()
+    except OSError as problem:
+        raise PiliteError(f"{path}: {problem.strerror}. `build` makes artifacts.") from None
+    try:
+        elf, manifest = seal.unseal(data)
+        return _typed(path, elf, manifest)
+    except ModelError as problem:
+        raise ModelError(f"{path}: {problem}") from None
+    except (KeyError, TypeError, ValueError) as problem:
+        raise ModelError(f"{path}: its manifest lacks a value ({problem}). Build it again.") from None
+
+
+def _typed(path: Path, elf: bytes, manifest: dict[str, Any]) -> Artifact:
+    machine = int.from_bytes(elf[18:20], "little")
+    return Artifact(
+        path=path,
+        model=str(manifest["model"]),
+        cpu=str(manifest["cpu"]),
+        numerics=str(manifest["numerics"]),
+        build_id=str(manifest["build_id"]),
+        source_sha256=str(manifest["source_sha256"]),
+        arch={number: name for name, number in seal.MACHINES.items()}[machine],
+        inputs=tuple(map(_tensor, manifest["inputs"])),
+        outputs=tuple(map(_tensor, manifest["outputs"])),
+    )
+
+
+def _tensor(entry: dict[str, Any]) -> TensorInfo:
+    return TensorInfo(
+        name=str(entry["name"]),
+        shape=tuple(int(size) for size in entry["shape"]),
+        dtype=str(entry["dtype"]),
+        scale=entry.get("scale"),
+        zero_point=entry.get("zero_point"),
+    )

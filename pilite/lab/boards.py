@@ -1,0 +1,193 @@
+"""The inventory: boards/<name>.toml as typed values, and the way to each kind of board.
+
+    local      this machine, without SSH
+    container  an arm64 Debian container under qemu-user with a real sshd
+    ssh        a machine with an address, such as a Raspberry Pi
+"""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, fields, replace
+from pathlib import Path
+from typing import Any
+
+from pilite.errors import BoardError
+from pilite.lab import hostcpu
+from pilite.lab.connection import Connection, LocalConnection
+
+if sys.version_info >= (3, 11):
+    import tomllib
+else:
+    import tomli as tomllib
+
+ROOT = Path(__file__).resolve().parents[2]
+FOLDER = ROOT / "boards"
+DEFAULT_BOARD = "local"
+
+
+@dataclass(frozen=True)
+class Board:
+    """One board. `root` is the folder on it that deploys go to, `python` the interpreter there."""
+
+    name: str
+    kind: str
+    cpu: str
+    threads: tuple[int, ...] = (1, 4)
+    root: str = ""
+    python: str = ""
+    host: str = ""
+    port: int = 22
+    user: str = ""
+    key: str = ""
+    host_key: str = ""
+
+    @property
+    def arch(self) -> str:
+        """ "x86_64" or "aarch64", as uname says it."""
+        return hostcpu.arch_of(self.cpu)
+
+    @property
+    def timing_valid(self) -> bool:
+        """Whether a time measured on it says anything about the CPU in its file."""
+        return KINDS[self.kind].timing_valid
+
+    @property
+    def emulated(self) -> bool:
+        return KINDS[self.kind].emulated
+
+
+@dataclass(frozen=True)
+class Kind:
+    """How one kind of board is completed, reached and stopped."""
+
+    required: tuple[str, ...]
+    timing_valid: bool
+    emulated: bool
+    connect: Callable[[Board, Path], Connection]
+    complete: Callable[[Board, Path], Board]
+    stop: Callable[[Board, Path], None]
+
+
+def names(folder: Path = FOLDER) -> list[str]:
+    """The known boards."""
+    return sorted(path.stem for path in folder.glob("*.toml"))
+
+
+def load(name: str, artifacts: Path, folder: Path = FOLDER) -> Board:
+    """Read boards/<name>.toml. Raises BoardError for an unknown board and for a wrong file."""
+    if name not in names(folder):
+        raise BoardError(f"No board '{name}'; boards/ has: {', '.join(names(folder)) or 'none'}.")
+    path = folder / f"{name}.toml"
+    try:
+        values = tomllib.loads(path.read_text(encoding="utf-8"))
+    except ValueError as problem:
+        raise BoardError(f"boards/{name}.toml: {problem}") from None
+    board = parse(name, values)
+    return KINDS[board.kind].complete(board, artifacts)
+
+
+def parse(name: str, values: Mapping[str, Any]) -> Board:
+    """Check the values of a board's file one by one. Raises BoardError; it names the value."""
+    where = f"boards/{name}.toml"
+    kind = values.get("kind")
+    if kind not in KINDS:
+        raise BoardError(f"{where}: kind is {kind!r}; known kinds: {', '.join(KINDS)}.")
+    missing = [field for field in ("cpu", *KINDS[kind].required) if not values.get(field)]
+    if missing:
+        raise BoardError(f"{where}: {', '.join(missing)} missing; a board of kind {kind} needs it.")
+    for field, value in values.items():
+        _check(where, field, value)
+    checked = {field: tuple(value) if isinstance(value, list) else value for field, value in values.items()}
+    return Board(name=name, **checked)
+
+
+def _check(where: str, field: str, value: object) -> None:
+    if field not in _ALLOWED:
+        raise BoardError(f"{where}: unknown value {field}; known: {', '.join(_ALLOWED)}.")
+    what, right = _ALLOWED[field]
+    if not right(value):
+        raise BoardError(f"{where}: {field} is {value!r}; it must be {what}.")
+
+
+def _is_text(value: object) -> bool:
+    return isinstance(value, str) and bool(value)
+
+
+def _is_count(value: object) -> bool:
+    return isinstance(value, int) and not isinstance(value, bool) and 0 < value < 65536
+
+
+def _are_counts(value: object) -> bool:
+    return isinstance(value, list) and bool(value) and all(map(_is_count, value))
+
+
+_SPECIAL: dict[str, tuple[str, Callable[[object], bool]]] = {
+    "threads": ("a list of counts such as [1, 4]", _are_counts),
+    "port": ("a port number", _is_count),
+}
+_ALLOWED = {
+    field.name: _SPECIAL.get(field.name, ("a text", _is_text)) for field in fields(Board) if field.name != "name"
+}
+
+
+def connect(board: Board, artifacts: Path) -> Connection:
+    """Start the board if it is a virtual one, and open a connection. Raises BoardError."""
+    return KINDS[board.kind].connect(board, artifacts)
+
+
+def stop(board: Board, artifacts: Path) -> None:
+    """Stop and forget a virtual board, with what was deployed on it; nothing for a real one."""
+    KINDS[board.kind].stop(board, artifacts)
+
+
+def _complete_local(board: Board, artifacts: Path) -> Board:
+    cpu = hostcpu.best() if board.cpu == "best" else board.cpu
+    root = board.root or str((artifacts / "board" / board.name).resolve())
+    return replace(board, cpu=cpu, root=root, python=board.python or sys.executable)
+
+
+def _connect_local(board: Board, artifacts: Path) -> Connection:
+    Path(board.root).mkdir(parents=True, exist_ok=True)
+    return LocalConnection(board.name)
+
+
+def _complete_container(board: Board, artifacts: Path) -> Board:
+    return replace(
+        board, root=board.root or "/home/bench/pilite", user=board.user or "bench", python=board.python or "python3"
+    )
+
+
+def _connect_container(board: Board, artifacts: Path) -> Connection:
+    from pilite.lab import container  # docker and fabric take 0.5 s to import; local boards need neither
+
+    return container.connect(board, artifacts)
+
+
+def _stop_container(board: Board, artifacts: Path) -> None:
+    from pilite.lab import container
+
+    container.remove(board, artifacts)
+
+
+def _complete_ssh(board: Board, artifacts: Path) -> Board:
+    return replace(board, root=board.root or f"/home/{board.user}/pilite", python=board.python or "python3")
+
+
+def _connect_ssh(board: Board, artifacts: Path) -> Connection:
+    from pilite.lab import ssh
+
+    key = Path(board.key).expanduser()
+    return ssh.connect(ssh.Address(board.name, board.host, board.port, board.user, key, board.host_key))
+
+
+def _stop_nothing(board: Board, artifacts: Path) -> None:
+    """A real board stays on."""
+
+
+KINDS: dict[str, Kind] = {
+    "local": Kind((), True, False, _connect_local, _complete_local, _stop_nothing),
+    "container": Kind((), False, True, _connect_container, _complete_container, _stop_container),
+    "ssh": Kind(("host", "user", "key", "host_key"), True, False, _connect_ssh, _complete_ssh, _stop_nothing),
+}

@@ -1,0 +1,147 @@
+"""How the lab talks to a board: run a command, put a file, get a file. Over SSH (ssh.py) or on this machine."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import shlex
+import shutil
+import signal
+import subprocess
+from abc import ABC, abstractmethod
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from types import TracebackType
+
+from pilite.errors import BoardError
+
+SECONDS = 60.0  # for commands that only look or move files; an emulated board starts a process in 0.1 s
+TAIL = 300  # characters of a command's output that an error shows
+
+
+@dataclass(frozen=True)
+class Result:
+    """What a command on a board printed, and its exit code."""
+
+    code: int
+    out: str
+    err: str
+
+    @property
+    def tail(self) -> str:
+        """The end of what it said, on one line."""
+        return " ".join((self.err.strip() or self.out.strip())[-TAIL:].split())
+
+
+class Connection(ABC):
+    """An open way to one board. `where` names it in messages: "container (bench@127.0.0.1:2201)"."""
+
+    where: str
+
+    @abstractmethod
+    def run(
+        self, command: Sequence[str], *, timeout: float = SECONDS, env: Mapping[str, str] | None = None
+    ) -> Result:
+        """Run one command without a terminal; its exit code is in the result.
+
+        After `timeout` seconds the command and everything that it started is killed.
+        Raises BoardError then, and if the board does not answer.
+        """
+
+    @abstractmethod
+    def put(self, source: Path, target: str) -> None:
+        """Copy a file to the board, with its executable bits; the folder exists. Raises BoardError."""
+
+    @abstractmethod
+    def get(self, source: str, target: Path) -> None:
+        """Copy a file from the board. Raises BoardError."""
+
+    @abstractmethod
+    def close(self) -> None:
+        """End the connection; the board keeps running."""
+
+    def check(
+        self, command: Sequence[str], *, timeout: float = SECONDS, env: Mapping[str, str] | None = None
+    ) -> str:
+        """`run`, and the command's output. Raises BoardError also for an exit code other than 0."""
+        result = self.run(command, timeout=timeout, env=env)
+        if result.code:
+            raise BoardError(f"{self.where}: {short(command)} ended with {result.code}: {result.tail}")
+        return result.out
+
+    def __enter__(self) -> Connection:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, value: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+
+def short(command: Sequence[str]) -> str:
+    """A command for an error message: scripts given as an argument are cut."""
+    words = [word if len(word) < 80 and "\n" not in word else "..." for word in command]
+    return f"`{shlex.join(words)}`"
+
+
+def too_long(where: str, command: Sequence[str], timeout: float) -> BoardError:
+    return BoardError(f"{where}: {short(command)} was not done after {timeout:.0f} s and was killed.")
+
+
+class LocalConnection(Connection):
+    """This machine, as if it were a board."""
+
+    def __init__(self, where: str = "local") -> None:
+        self.where = where
+
+    def run(
+        self, command: Sequence[str], *, timeout: float = SECONDS, env: Mapping[str, str] | None = None
+    ) -> Result:
+        process = self._start(command, env)
+        try:
+            out, err = process.communicate(timeout=timeout)
+        except subprocess.TimeoutExpired:
+            raise too_long(self.where, command, timeout) from None
+        finally:
+            _kill_group(process)
+        return Result(process.returncode, out, err)
+
+    def _start(self, command: Sequence[str], env: Mapping[str, str] | None) -> subprocess.Popen[str]:
+        """In a session of its own, so that `_kill_group` reaches what it starts and nothing else."""
+        try:
+            return subprocess.Popen(
+                command,
+                stdin=subprocess.DEVNULL,
+                stdout=subprocess.PIPE,
+                stderr=subprocess.PIPE,
+                text=True,
+                errors="replace",
+                env={**os.environ, **(env or {})},
+                start_new_session=True,
+            )
+        except OSError as problem:
+            raise BoardError(f"{self.where}: {short(command)} cannot start: {problem.strerror}.") from None
+
+    def put(self, source: Path, target: str) -> None:
+        self._copy(source, Path(target))
+
+    def get(self, source: str, target: Path) -> None:
+        self._copy(Path(source), target)
+
+    def _copy(self, source: Path, target: Path) -> None:
+        try:
+            shutil.copyfile(source, target)
+            shutil.copymode(source, target)
+        except OSError as problem:
+            raise BoardError(f"{self.where}: {source} to {target}: {problem.strerror}.") from None
+
+    def close(self) -> None:
+        """Nothing is open."""
+
+
+def _kill_group(process: subprocess.Popen[str]) -> None:
+    """End what is left of a command's session, and the command itself."""
+    with contextlib.suppress(ProcessLookupError):
+        os.killpg(process.pid, signal.SIGKILL)
+    process.wait()

@@ -1,0 +1,173 @@
+"""Put a compiled model on a board: verified there, tried there, then switched to in one step; and back again."""
+
+from __future__ import annotations
+
+import re
+import tempfile
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+import numpy.typing as npt
+
+from pilite.errors import BoardError, CheckFailed, PiliteError
+from pilite.lab import artifact, inputs, loader, release
+from pilite.lab.artifact import Artifact
+from pilite.lab.boards import Board
+from pilite.lab.connection import Connection
+from pilite.lab.release import Place, Release
+
+Array = npt.NDArray[Any]
+
+ROOT = Path(__file__).resolve().parents[2]
+HEALTH_SEED = 0
+HEALTH_SECONDS = 300.0  # one run; an emulated board is up to a hundred times slower than a real one
+
+
+@dataclass(frozen=True)
+class Deployed:
+    """What is the current release of a model on a board now, and what it took."""
+
+    board: str
+    model: str
+    release: str
+    state: Literal["deployed", "unchanged", "rolled back"]
+    sent_bytes: int = 0
+
+    def row(self) -> dict[str, object]:
+        return {
+            "board": self.board,
+            "model": self.model,
+            "release": self.release,
+            "state": self.state,
+            "sent": f"{self.sent_bytes / 1e6:.1f} MB",
+        }
+
+
+@dataclass(frozen=True)
+class Health:
+    """What a new release has to compute before it becomes current; `expected` None: any answer will do."""
+
+    inputs: Sequence[Array]
+    expected: Sequence[Array] | None = None
+
+
+def deploy(
+    board: Board,
+    connection: Connection,
+    model: str,
+    artifacts: Path,
+    *,
+    numerics: str = "ref",
+    expected: Sequence[Array] | None = None,
+) -> Deployed:
+    """Make artifacts/<model>/<cpu>/<numerics>/model.so the current release of `model` on a board.
+
+    `expected`: the outputs for `inputs.random_inputs(artifact.inputs, HEALTH_SEED)`; the release must give these bytes.
+    Raises PiliteError if it is not built, BoardError if the board refuses it, CheckFailed if it computes
+    something else; the release that was current stays so.
+    """
+    built = built_artifact(board, model, artifacts, numerics)
+    health = Health(inputs.random_inputs(built.inputs, HEALTH_SEED), expected)
+    return install(place_of(board, connection, model), board.name, model, release_of(built, artifacts), health)
+
+
+def built_artifact(board: Board, model: str, artifacts: Path, numerics: str = "ref") -> Artifact:
+    """The artifact of a model for a board's CPU. Raises PiliteError if it is not built."""
+    path = artifact.place(artifacts, model, board.cpu, numerics)
+    if not path.is_file():
+        raise PiliteError(
+            f"{model} is not built for {board.name} ({board.cpu}, {numerics}): no {path}. "
+            f"Build it first: invoke build --model {model} --board {board.name}"
+        )
+    return artifact.read(path)
+
+
+def place_of(board: Board, connection: Connection, model: str) -> Place:
+    """The folder of a model on a board. Raises PiliteError if the model's name cannot name a folder."""
+    if not re.fullmatch(r"[A-Za-z0-9_][A-Za-z0-9._+-]*", model):
+        raise PiliteError(f"'{model}' cannot name a folder on a board: letters, digits and ._+- only.")
+    return Place(connection, f"{board.root}/{model}")
+
+
+def release_of(built: Artifact, artifacts: Path) -> Release:
+    """Everything that a board needs to run an artifact."""
+    files = loader.build_loader(built.arch, artifacts)  # type: ignore[arg-type]
+    return release.of(
+        {
+            "model.so": built.path,
+            "libpilite.so": files.library,
+            "pilite-run": files.runner,
+            "pilite.py": ROOT / "loader" / "pilite.py",
+            "measure.py": Path(__file__).with_name("measure.py"),
+        }
+    )
+
+
+def install(place: Place, board: str, model: str, new: Release, health: Health) -> Deployed:
+    """Upload, verify, try, switch. A second install of the same release verifies it on the board and stops."""
+    before = release.state(place, new.id)
+    if before.intact and before.current == new.id:
+        release.discard(place, new.id)
+        return Deployed(board, model, new.id, "unchanged")
+    sent = 0
+    if not before.intact:
+        sent = release.upload(place, new, before.arrived)
+        release.stage(place, new.id)
+    try:
+        check_health(place, new.id, health)
+    except (BoardError, CheckFailed):
+        release.discard(place, new.id)
+        raise
+    release.switch(place, new.id)
+    return Deployed(board, model, new.id, "deployed", sent)
+
+
+def rollback(board: Board, connection: Connection, model: str) -> Deployed:
+    """Go back to the release before. Raises BoardError if there is none."""
+    old = release.rollback(place_of(board, connection, model))
+    if old is None:
+        raise BoardError(f"{board.name}: {model} has no previous release to go back to.")
+    return Deployed(board.name, model, old, "rolled back")
+
+
+def check_health(place: Place, release_id: str, health: Health) -> None:
+    """Run a staged release on the board. Raises BoardError if it does not run, CheckFailed if it is wrong."""
+    scratch = f"{place.folder}/health"
+    place.connection.check(["sh", "-c", 'rm -rf "$1" && mkdir "$1"', "health", scratch])
+    try:
+        outputs = _run(place, release_id, health.inputs, scratch, len(health.expected or ()))
+    finally:
+        place.connection.run(["rm", "-rf", scratch])
+    for index, (got, want) in enumerate(zip(outputs, health.expected or (), strict=False)):
+        _compare(f"{place.connection.where}: release {release_id}: output {index}", got, want)
+
+
+def _run(place: Place, release_id: str, arrays: Sequence[Array], scratch: str, outputs: int) -> list[Array]:
+    """One run of pilite-run on the board; the first `outputs` outputs."""
+    with tempfile.TemporaryDirectory() as folder:
+        local = Path(folder)
+        command = [place.path(release_id, "pilite-run"), place.path(release_id, "model.so")]
+        for index, array in enumerate(arrays):
+            np.save(local / f"in.{index}.npy", array)
+            place.connection.put(local / f"in.{index}.npy", f"{scratch}/in.{index}.npy")
+            command += ["--input", f"{scratch}/in.{index}.npy"]
+        result = place.connection.run([*command, "--output", f"{scratch}/out"], timeout=HEALTH_SECONDS)
+        if result.code:
+            raise BoardError(
+                f"{place.connection.where}: the new release does not run there (exit code {result.code}): "
+                f"{result.tail} The current release stays."
+            )
+        for index in range(outputs):
+            place.connection.get(f"{scratch}/out.{index}.npy", local / f"out.{index}.npy")
+        return [np.load(local / f"out.{index}.npy", allow_pickle=False) for index in range(outputs)]
+
+
+def _compare(what: str, got: Array, want: Array) -> None:
+    if got.dtype != want.dtype or got.shape != want.shape:
+        raise CheckFailed(f"{what} is {got.dtype} {got.shape}, not {want.dtype} {want.shape}. The current release stays.")
+    different = int(np.count_nonzero(got != want))
+    if different:
+        raise CheckFailed(f"{what}: {different} of {want.size} elements differ from the expected ones. The current release stays.")

@@ -1,0 +1,155 @@
+"""Connections over SSH: one pinned host key, one key file, nothing taken from the user's own SSH set-up."""
+
+from __future__ import annotations
+
+import base64
+import binascii
+import os
+import shlex
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TypeVar
+
+import fabric
+import invoke
+import paramiko
+
+from pilite.errors import BoardError
+from pilite.lab.connection import SECONDS, Connection, Result, short, too_long
+
+GRACE = 5  # seconds between SIGTERM and SIGKILL when a command takes too long
+DEAD = 20  # seconds without an answer after which a board counts as gone
+TIMED_OUT = (124, 128 + 9)  # exit codes of timeout(1): SIGTERM was enough, SIGKILL was needed
+
+_Value = TypeVar("_Value")
+_FAILURES = (OSError, EOFError, paramiko.SSHException, invoke.exceptions.CommandTimedOut)
+
+
+@dataclass(frozen=True)
+class Address:
+    """Where a board is and what proves that it is that board; `host_key` as in known_hosts: "ssh-ed25519 AAAA..."."""
+
+    name: str
+    host: str
+    port: int
+    user: str
+    key: Path
+    host_key: str
+
+    def __str__(self) -> str:
+        return f"{self.name} ({self.user}@{self.host}:{self.port})"
+
+
+def connect(address: Address, patience: float = 10.0) -> SshConnection:
+    """Open a connection. Raises BoardError if there is no answer, or not the pinned host key."""
+    if not address.key.is_file():
+        raise BoardError(f"{address}: no key file {address.key}; boards/{address.name}.toml names it.")
+    client = fabric.Connection(
+        address.host,
+        user=address.user,
+        port=address.port,
+        connect_timeout=patience,
+        config=fabric.Config(overrides={"load_ssh_configs": False}),
+        connect_kwargs={
+            "key_filename": str(address.key),
+            "look_for_keys": False,
+            "allow_agent": False,
+            "banner_timeout": patience,
+            "auth_timeout": patience,
+        },
+    )
+    _pin(client.client, address)
+    _open(client, address)
+    return SshConnection(client, address)
+
+
+def _pin(client: paramiko.SSHClient, address: Address) -> None:
+    """Accept the pinned host key and no other; fabric's own policy accepts every key."""
+    name = address.host if address.port == 22 else f"[{address.host}]:{address.port}"
+    client.get_host_keys().clear()
+    if address.host_key:
+        key = parse_host_key(address.host_key, str(address))
+        client.get_host_keys().add(name, key.get_name(), key)
+    client.set_missing_host_key_policy(paramiko.RejectPolicy())
+
+
+def parse_host_key(text: str, where: str) -> paramiko.PKey:
+    """The key of a line "ssh-ed25519 AAAA...". Raises BoardError if it is none."""
+    try:
+        kind, data = text.split()[:2]
+        return paramiko.PKey.from_type_string(kind, base64.b64decode(data, validate=True))
+    except (ValueError, binascii.Error, paramiko.SSHException) as problem:
+        raise BoardError(f"{where}: host_key is no public key such as 'ssh-ed25519 AAAA...': {problem}") from None
+
+
+def _open(client: fabric.Connection, address: Address) -> None:
+    try:
+        client.open()
+    except paramiko.BadHostKeyException:
+        raise BoardError(
+            f"{address}: the board shows another host key than the pinned one. If it was installed anew, check its "
+            f"fingerprint and onboard it again; otherwise something stands between it and this machine."
+        ) from None
+    except paramiko.AuthenticationException as problem:
+        raise BoardError(f"{address}: the board refuses the key {address.key}: {problem}") from None
+    except _FAILURES as problem:
+        raise BoardError(f"{address}: {_why(problem)}") from None
+    client.transport.set_keepalive(5)
+
+
+def _why(problem: BaseException) -> str:
+    if "not found in known_hosts" in str(problem):
+        return "its host key is not pinned; onboard the board, or put host_key into its file."
+    return f"no connection ({str(problem) or type(problem).__name__}). Is it on, and is its address right?"
+
+
+class SshConnection(Connection):
+    """A board behind one fabric connection."""
+
+    def __init__(self, client: fabric.Connection, address: Address) -> None:
+        self.where = str(address)
+        self._client = client
+
+    def run(
+        self, command: Sequence[str], *, timeout: float = SECONDS, env: Mapping[str, str] | None = None
+    ) -> Result:
+        # timeout(1) makes a process group and kills all of it, also when this machine is gone by then.
+        settings = [f"{name}={value}" for name, value in (env or {}).items()]
+        line = shlex.join(["timeout", "-k", str(GRACE), f"{timeout:.0f}", "env", *settings, *command])
+
+        def remote() -> Result:
+            patience = timeout + GRACE + DEAD
+            done = self._client.run(line, hide=True, warn=True, in_stream=False, timeout=patience)
+            return Result(done.exited, done.stdout, done.stderr)
+
+        result = self._answer(remote, short(command))
+        if result.code in TIMED_OUT:
+            raise too_long(self.where, command, timeout)
+        return result
+
+    def put(self, source: Path, target: str) -> None:
+        def send() -> None:
+            self._sftp().put(str(source), target)
+            self._sftp().chmod(target, os.stat(source).st_mode & 0o777)
+
+        self._answer(send, f"{source} to {target}")
+
+    def get(self, source: str, target: Path) -> None:
+        self._answer(lambda: self._sftp().get(source, str(target)), f"{source} to {target}")
+
+    def _sftp(self) -> paramiko.SFTPClient:
+        sftp: paramiko.SFTPClient = self._client.sftp()
+        channel = sftp.get_channel()
+        if channel is not None:
+            channel.settimeout(DEAD)  # a silent board would block for ever
+        return sftp
+
+    def _answer(self, ask: Callable[[], _Value], what: str) -> _Value:
+        try:
+            return ask()
+        except _FAILURES as problem:
+            raise BoardError(f"{self.where}: {what}: {str(problem) or type(problem).__name__}") from None
+
+    def close(self) -> None:
+        self._client.close()

@@ -1,0 +1,80 @@
+"""Run the pinned C and C++ compiler: `zig cc` and `zig c++` of PyPI's ziglang. Nothing of the host is used.
+
+The same sources and options give the same bytes in every directory, container and process.
+"""
+
+from __future__ import annotations
+
+import importlib.metadata
+import os
+import subprocess
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Literal
+
+from pilite.errors import CompileError
+
+AARCH64 = "aarch64-linux-gnu.2.28"  # glibc 2.28: Raspberry Pi OS 10 and newer
+X86_64 = "x86_64-linux-gnu.2.28"
+TRIPLES = {"aarch64": AARCH64, "x86_64": X86_64}
+
+_CACHE = Path(__file__).resolve().parents[1] / "artifacts" / ".zig"
+_TAIL_LINES = 15
+# Variables that would let the host's headers, libraries or clock into the output.
+_UNHERMETIC = frozenset(
+    {
+        "CPATH",
+        "C_INCLUDE_PATH",
+        "CPLUS_INCLUDE_PATH",
+        "OBJC_INCLUDE_PATH",
+        "LIBRARY_PATH",
+        "SOURCE_DATE_EPOCH",
+    }
+)
+
+
+def version() -> str:
+    """The version of ziglang that is installed."""
+    return importlib.metadata.version("ziglang")
+
+
+def compiler_command(kind: Literal["cc", "c++"], triple: str) -> list[str]:
+    """The command that compiles or links for `triple`, e.g. "aarch64-linux-gnu.2.28".
+
+    Debug information is off, because it holds directory names.
+    """
+    return [sys.executable, "-m", "ziglang", kind, "-target", triple, "-g0"]
+
+
+def run_zig(arguments: Sequence[str], cwd: Path) -> None:
+    """Run a whole command, from `compiler_command`, in the folder `cwd`.
+
+    Raises CompileError with the end of zig's output.
+    """
+    command = list(arguments)
+    done = subprocess.run(
+        command,
+        cwd=cwd,
+        env=_environment(),
+        stdin=subprocess.DEVNULL,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+        errors="replace",
+        check=False,
+    )
+    if done.returncode:
+        raise CompileError(_failure(command, cwd, done.returncode, done.stdout))
+
+
+def _environment() -> dict[str, str]:
+    kept = {name: value for name, value in os.environ.items() if name not in _UNHERMETIC}
+    return {"ZIG_GLOBAL_CACHE_DIR": str(_CACHE), **kept}
+
+
+def _failure(command: Sequence[str], cwd: Path, code: int, output: str) -> str:
+    if "No module named ziglang" in output:
+        return "zig is missing from this Python environment. Install it: python3 run.py doctor"
+    tail = "\n".join(output.strip().splitlines()[-_TAIL_LINES:])
+    return f"zig {' '.join(command[3:])}\nfailed with code {code} in {cwd}:\n{tail}"

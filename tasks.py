@@ -1,0 +1,297 @@
+"""Every verb of pilite: check arguments, call one function, print. `python3 run.py --list` shows them.
+
+Tasks leave their results in files below artifacts/, so `build deploy bench` equals three commands.
+Exit codes: 0 done, 1 the check failed, 2 wrong use. Heavy imports are inside the task that needs them.
+"""
+
+from __future__ import annotations
+
+import functools
+import inspect
+import os
+import subprocess
+import sys
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from invoke.collection import Collection
+from invoke.context import Context
+from invoke.exceptions import Exit, ParseError
+from invoke.program import Program
+from invoke.tasks import task
+
+from pilite.console import Steps, chosen, show_table, whole_number, whole_numbers, write_json
+from pilite.errors import CheckFailed, PiliteError
+
+if TYPE_CHECKING:
+    from models import Source
+    from pilite.lab.boards import Board
+    from pilite.lab.connection import Connection
+    from pilite.lab.fleet import Outcome
+
+ROOT = Path(__file__).resolve().parent
+ARTIFACTS = ROOT / "artifacts"
+SHARED_MODELS = Path(os.environ.get("PILITE_MODELS", ROOT.parent / "shared" / "models"))
+DEFAULT_BOARDS = ("local",)
+NUMERICS = ("ref",)
+FULLY_CONNECTED = ("q31", "f64")
+RIVALS = ("tflite", "litert")
+CHECKS = (  # what `lint` runs, in this order
+    ("ruff", "check", "."),
+    ("ruff", "format", "--check", "."),
+    ("mypy",),
+)
+
+HELP = {
+    "artifact": "model.so to run; default: the default model's, built for this machine",
+    "board": "name in boards/; repeatable; default: local",
+    "cpu": "name in toolchains/; repeatable; default: the CPU of the board",
+    "fast": "under two minutes: leave out tests marked slow, docker or qemu",
+    "fully-connected": "q31 as tflite-runtime 2.14, f64 as newer reference kernels",
+    "input": "F.npy, a picture, or random:SEED",
+    "json": "also write the result to this file",
+    "layers": "compare every operator's output, not only the model's",
+    "model": "name in models/models.toml or path of a .tflite; repeatable; default: the zoo's MobileNet V2",
+    "numerics": f"whose rounding: {' or '.join(NUMERICS)}",
+    "output": "write the outputs to this .npz",
+    "rival": f"comma-separated, of {', '.join(RIVALS)}",
+    "threads": "thread counts, comma-separated where several are allowed",
+}
+
+
+@contextmanager
+def failures_as_text() -> Iterator[None]:
+    """Turn an expected failure into its text on stderr and its exit code."""
+    try:
+        yield
+    except PiliteError as error:
+        raise Exit(str(error), code=error.exit_code) from None
+    except KeyboardInterrupt:
+        raise Exit("interrupted", code=130) from None
+    except ParseError as error:
+        hint = "`--list` shows the tasks, `--help TASK` the options of one."
+        raise Exit(f"{error} {hint}", code=2) from None
+
+
+def verb(*repeatable: str) -> Callable[[Callable[..., None]], Any]:
+    """Make an invoke task: long options only, each with its text of HELP, failures without a traceback."""
+
+    def wrap(function: Callable[..., None]) -> Any:
+        @functools.wraps(function)
+        def body(*arguments: Any, **options: Any) -> None:
+            with failures_as_text():
+                function(*arguments, **options)
+
+        texts = {
+            name: HELP[name.replace("_", "-")]
+            for name in inspect.signature(function).parameters
+            if name != "c"
+        }
+        return task(help=texts, iterable=list(repeatable), auto_shortflags=False)(body)
+
+    return wrap
+
+
+def sources(names: Sequence[str]) -> list[Source]:
+    """The models called `names`, or the default one."""
+    import models
+
+    return [models.resolve(name, ARTIFACTS, SHARED_MODELS) for name in names or [models.DEFAULT_MODEL]]
+
+
+def cpus_of(boards: Sequence[str], cpus: Sequence[str]) -> list[str]:
+    """The CPUs asked for, by name or through a board; the local board's if nothing is asked for."""
+    from pilite.lab import boards as inventory
+
+    wanted = boards or (() if cpus else DEFAULT_BOARDS)
+    return list(dict.fromkeys([*cpus, *(inventory.load(name, ARTIFACTS).cpu for name in wanted)]))
+
+
+@verb("model", "board", "cpu")
+def build(
+    c: Context,
+    model: Sequence[str] = (),
+    board: Sequence[str] = (),
+    cpu: Sequence[str] = (),
+    numerics: str = "ref",
+    fully_connected: str = "q31",
+) -> None:
+    """Compile models into artifacts/<model>/<cpu>/<numerics>/model.so."""
+    chosen(numerics, NUMERICS, "--numerics")
+    chosen(fully_connected, FULLY_CONNECTED, "--fully-connected")
+    cpus = cpus_of(board, cpu)
+    found = sources(model)
+    from pilite.compiler import pipeline
+
+    for source in found:
+        for name in cpus:
+            with Steps(f"{source.name} for {name}") as steps:
+                done = pipeline.build(
+                    source.path,
+                    source.name,
+                    name,
+                    numerics,
+                    ARTIFACTS,
+                    fully_connected=fully_connected,
+                    progress=steps.show,
+                )
+                steps.end(f"{'nothing changed, kept' if done.reused else 'built'} {done.path}")
+
+
+@verb()
+def run(
+    c: Context, artifact: str = "", input: str = "random:0", output: str = "", threads: str = "1"
+) -> None:
+    """Run one artifact on this machine; an aarch64 one under qemu-user when the host is x86."""
+    count = whole_number(threads, "--threads")
+    from pilite.lab import run as runner
+
+    path = Path(artifact) if artifact else default_artifact()
+    runner.run(path, input, Path(output) if output else None, count, ARTIFACTS)
+
+
+@verb("model", "cpu")
+def compare(
+    c: Context,
+    model: Sequence[str] = (),
+    cpu: Sequence[str] = (),
+    numerics: str = "ref",
+    threads: str = "1",
+    layers: bool = False,
+    json: str = "",
+) -> None:
+    """Compare outputs with TFLite's byte by byte; exit 1 if one differs."""
+    chosen(numerics, NUMERICS, "--numerics")
+    counts = whole_numbers(threads, "--threads")
+    cpus = cpus_of((), cpu)
+    from pilite.compiler import compare as comparison
+
+    ...
+
+
+@verb("board", "model")
+def deploy(c: Context, board: Sequence[str] = (), model: Sequence[str] = (), numerics: str = "ref") -> None:
+    """Put built artifacts on boards: checked and tried there, then switched to; the previous one is kept."""
+    chosen(numerics, NUMERICS, "--numerics")
+    found = sources(model)
+    from pilite.lab import deploy as deployment
+    from pilite.lab import fleet
+
+    def act(where: Board, connection: Connection) -> list[dict[str, object]]:
+        done = [deployment.deploy(where, connection, one.name, ARTIFACTS, numerics=numerics) for one in found]
+        return [deployed.row() for deployed in done]
+
+    finish("Deployed", fleet.each(board or DEFAULT_BOARDS, ARTIFACTS, act))
+
+
+@verb("board", "model")
+def rollback(c: Context, board: Sequence[str] = (), model: Sequence[str] = ()) -> None:
+    """Switch boards back to the release before the current one."""
+    found = sources(model)
+    from pilite.lab import deploy as deployment
+    from pilite.lab import fleet
+
+    def act(where: Board, connection: Connection) -> list[dict[str, object]]:
+        return [deployment.rollback(where, connection, one.name).row() for one in found]
+
+    finish("Rolled back", fleet.each(board or DEFAULT_BOARDS, ARTIFACTS, act))
+
+
+def finish(title: str, outcome: Outcome) -> None:
+    """Show what boards did; raise what the others said."""
+    if outcome.rows:
+        show_table(title, outcome.rows)
+    outcome.raise_failures()
+
+
+@verb("board")
+def bench(
+    c: Context,
+    board: Sequence[str] = (),
+    model: Sequence[str] = (),
+    threads: str = "1,4",
+    rival: str = "tflite,litert",
+    numerics: str = "ref",
+    json: str = "",
+) -> None:
+    """Measure pilite beside its rivals, and check every output byte in the same run."""
+    ...
+
+
+@verb()
+def doctor(c: Context, json: str = "") -> None:
+    """Say what this machine has and what each missing part costs; exit 1 if a required one is missing."""
+    from pilite.lab import doctor as surgery
+
+    findings = surgery.examine(surgery.Places(ROOT, SHARED_MODELS))
+    show_table("What is here", [finding.row() for finding in findings])
+    if json:
+        write_json(Path(json), surgery.document(findings))
+    missing = [finding.name for finding in findings if finding.required and not finding.found]
+    if missing:
+        raise CheckFailed(f"required and missing: {', '.join(missing)}; the table says what to do.")
+
+
+@verb()
+def ops(c: Context) -> None:
+    """Print the operators that are compiled."""
+    from pilite.compiler import ops as operators
+
+    show_table("Operators", operators.table())
+
+
+@verb()
+def kernels(c: Context) -> None:
+    """Print the kernels, in the order in which they are tried."""
+    from pilite.compiler import kernels as family
+
+    show_table("Kernels", family.table())
+
+
+@verb()
+def models(c: Context) -> None:
+    """Print the models that have a name."""
+    import models as catalogue
+
+    show_table("Models", catalogue.table())
+
+
+@verb()
+def test(c: Context, fast: bool = False) -> None:
+    """Run every test that this machine can; under CI=true a skip for a missing part is a failure."""
+    selection = ["-m", "not slow and not docker and not qemu"] if fast else []
+    if python_module("pytest", *selection) != 0:
+        raise CheckFailed("tests failed.")
+
+
+@verb()
+def lint(c: Context) -> None:
+    """Run ruff (rules and format) and mypy over the tree."""
+    failed = [" ".join(check) for check in CHECKS if python_module(*check) != 0]
+    if failed:
+        raise CheckFailed(f"failed: {', '.join(failed)}.")
+
+
+def python_module(*command: str) -> int:
+    """Run `python -m COMMAND` of this environment in the checkout; the exit code."""
+    sys.stdout.flush()
+    return subprocess.run([sys.executable, "-m", *command], cwd=ROOT, check=False).returncode
+
+
+class CommandLine(Program):
+    """Invoke with exit code 2 for a mistyped command line, where its own would be 1."""
+
+    def parse_core(self, argv: list[str] | None) -> None:
+        with failures_as_text():
+            super().parse_core(argv)
+
+    def parse_tasks(self) -> None:
+        with failures_as_text():
+            super().parse_tasks()
+
+
+if __name__ == "__main__":
+    here = Collection.from_module(sys.modules["__main__"])
+    CommandLine(name="pilite", binary="run.py", namespace=here).run()

@@ -1,0 +1,122 @@
+"""What every test may use: golden texts, the parts of this machine, and the rule that CI skips nothing.
+
+A test says what it needs by a marker (`docker`, `qemu`) or by `pytest.skip(reason)`. On a developer's machine
+that is a skip with its reason. Under CI=true a skip is a failure, because CI must have every part; only a
+reason that starts with `hardware:` stays a skip, for what no installation brings (an instruction, a real board).
+"""
+
+from __future__ import annotations
+
+import functools
+import os
+import shutil
+from collections.abc import Callable, Generator
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[1]
+SHARED_MODELS = Path(os.environ.get("PILITE_MODELS", ROOT.parent / "shared" / "models"))
+SHARED_IMAGES = SHARED_MODELS.parent / "images"
+HARDWARE = "hardware:"
+
+
+@functools.cache
+def missing_docker() -> str:
+    """Why docker tests cannot run here, or ""."""
+    import docker
+
+    try:
+        docker.from_env(timeout=20).ping()
+    except (docker.errors.DockerException, OSError) as problem:
+        return f"no Docker engine answers ({str(problem).splitlines()[0][:80]}); start dockerd"
+    return ""
+
+
+@functools.cache
+def missing_qemu() -> str:
+    """Why aarch64 code cannot run here, or ""."""
+    if os.uname().machine == "aarch64":
+        return ""
+    if shutil.which("qemu-aarch64") is None:
+        return "no qemu-aarch64; apt-get install qemu-user"
+    if not Path("/usr/aarch64-linux-gnu/lib/libc.so.6").exists():
+        return "no aarch64 C library; apt-get install libc6-arm64-cross"
+    return ""
+
+
+MISSING: dict[str, Callable[[], str]] = {"docker": missing_docker, "qemu": missing_qemu}
+
+
+def skips_are_failures() -> bool:
+    return os.environ.get("CI") == "true"
+
+
+def pytest_addoption(parser: pytest.Parser) -> None:
+    parser.addoption(
+        "--update-golden", action="store_true", help="write the golden texts anew instead of comparing"
+    )
+
+
+def pytest_runtest_setup(item: pytest.Item) -> None:
+    for marker, missing in MISSING.items():
+        if item.get_closest_marker(marker) and missing():
+            pytest.skip(missing())
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_makereport(item: pytest.Item) -> Generator[None, pytest.TestReport, pytest.TestReport]:
+    report = yield
+    fail_if_skipped(report)
+    return report
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_make_collect_report(
+    collector: pytest.Collector,
+) -> Generator[None, pytest.CollectReport, pytest.CollectReport]:
+    report = yield
+    fail_if_skipped(report)
+    return report
+
+
+def fail_if_skipped(report: pytest.TestReport | pytest.CollectReport) -> None:
+    """Under CI=true turn a skip for a missing part into a failure that says which part."""
+    if not (report.skipped and skips_are_failures()) or hasattr(report, "wasxfail"):
+        return
+    reason = str(report.longrepr[2]) if isinstance(report.longrepr, tuple) else str(report.longrepr)
+    if not reason.removeprefix("Skipped: ").startswith(HARDWARE):
+        report.outcome = "failed"
+        report.longrepr = f"skipped under CI=true, where every part must be there: {reason}"
+
+
+@pytest.fixture
+def shared_models() -> Path:
+    """The folder of real models; skips without it."""
+    if not SHARED_MODELS.is_dir():
+        pytest.skip(f"no folder {SHARED_MODELS}; set PILITE_MODELS to the folder of real models")
+    return SHARED_MODELS
+
+
+@pytest.fixture
+def shared_images() -> Path:
+    """The folder of pictures beside the real models; skips without it."""
+    if not SHARED_IMAGES.is_dir():
+        pytest.skip(f"no folder {SHARED_IMAGES}; it is expected beside PILITE_MODELS")
+    return SHARED_IMAGES
+
+
+@pytest.fixture
+def golden(request: pytest.FixtureRequest) -> Callable[[str], None]:
+    """Compare a text with tests/golden/<test file>/<test name>.txt; `--update-golden` writes it."""
+    module = request.path.relative_to(ROOT / "tests").with_suffix("")
+    path = ROOT / "tests" / "golden" / module / f"{request.node.name.replace('/', '_')}.txt"
+
+    def check(text: str) -> None:
+        if request.config.getoption("--update-golden"):
+            path.parent.mkdir(parents=True, exist_ok=True)
+            path.write_text(text, encoding="utf-8")
+        assert path.exists(), f"no golden text {path}; run pytest with --update-golden and read what it wrote"
+        assert text == path.read_text(encoding="utf-8")
+
+    return check

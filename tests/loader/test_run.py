@@ -1,0 +1,178 @@
+"""pilite_run: threads, parallel regions, failures, sleep. Through the Python loader."""
+
+from __future__ import annotations
+
+import os
+import threading
+import time
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from loader.pilite import Model, PiliteError
+from tests.loader.conftest import OpenModel
+from tests.loader.fakes import ADD, FAIL_ENTRY, FAIL_TASK, NEST, REMEMBER, WAIT
+
+X = np.arange(1000, dtype=np.int32).astype(np.int8).reshape(1, 1000)
+IDLE_SECONDS = 0.5
+
+
+def command(mode: int, tasks: int = 0, regions: int = 1, detail: int = 0) -> np.ndarray:
+    return np.array([mode, tasks, regions, detail], np.int32)
+
+
+@pytest.mark.parametrize("threads", range(1, 9))
+def test_every_task_runs_exactly_once(fake: Path, open_model: OpenModel, threads: int) -> None:
+    with open_model(fake, threads=threads) as model:
+        for tasks in (0, 1, 2, 3, 5, 8, 64, 255):
+            y, counts, regions = model.run(X, command(ADD, tasks, 20))
+            ran = tasks or threads
+            np.testing.assert_array_equal(y, X + 1)
+            np.testing.assert_array_equal(counts, np.where(np.arange(256) < ran, 20, 0))
+            assert regions == 20
+
+
+@pytest.mark.parametrize("threads", [1, 2, 4])
+@pytest.mark.parametrize("tasks", [0, 1, 9])
+@pytest.mark.parametrize("failing", ["first", "last"])
+def test_one_failed_task_fails_a_run_whose_entry_says_it_is_fine(
+    fake: Path, open_model: OpenModel, threads: int, tasks: int, failing: str
+) -> None:
+    last = (tasks or threads) - 1
+    with open_model(fake, threads=threads) as model:
+        with pytest.raises(PiliteError, match="a parallel task of the model failed") as caught:
+            model.run(X, command(FAIL_TASK, tasks, 3, 0 if failing == "first" else last))
+        assert caught.value.status == "RUN"
+        model.run(X, command(ADD))  # the failure does not stick to the next run
+
+
+def test_a_failed_entry_is_reported_with_its_code(fake: Path, open_model: OpenModel) -> None:
+    with open_model(fake) as model, pytest.raises(PiliteError, match="failed with code 7") as caught:
+        model.run(X, command(FAIL_ENTRY))
+    assert caught.value.status == "RUN"
+
+
+@pytest.mark.parametrize("threads", [1, 4])
+def test_a_region_inside_a_task_runs_in_that_task(fake: Path, open_model: OpenModel, threads: int) -> None:
+    with open_model(fake, threads=threads) as model:
+        _, counts, _ = model.run(X, command(NEST, tasks=1, regions=5, detail=3))
+        np.testing.assert_array_equal(counts[:4], [5, 5, 5, 0])
+
+
+def test_the_arena_is_zero_at_first_and_belongs_to_one_session(fake: Path, open_model: OpenModel) -> None:
+    with open_model(fake) as one, open_model(fake) as other:
+        seen = [int(model.run(X, command(REMEMBER))[1][0]) for model in (one, one, other, one)]
+    assert seen == [0, 1, 0, 2]
+
+
+@pytest.mark.parametrize("threads", [2, 4])
+def test_an_idle_session_uses_no_cpu(fake: Path, open_model: OpenModel, threads: int) -> None:
+    with open_model(fake, threads=threads) as model:
+        model.run(X, command(ADD, regions=50))
+        before = time.process_time()
+        time.sleep(IDLE_SECONDS)
+        assert time.process_time() - before < 0.05 * IDLE_SECONDS
+
+
+def test_workers_sleep_while_one_task_is_long(fake: Path, open_model: OpenModel) -> None:
+    with open_model(fake, threads=4) as model:
+        before = time.process_time()
+        model.run(X, command(WAIT, detail=300))
+        assert time.process_time() - before < 0.03
+
+
+def test_more_threads_than_cpus_are_not_much_slower_than_one(fake: Path, open_model: OpenModel) -> None:
+    with open_model(fake, threads=4 * len(os.sched_getaffinity(0))) as model:
+        start = time.perf_counter()
+        model.run(X, command(ADD, regions=1000))
+        assert time.perf_counter() - start < 2.0
+
+
+def test_threads_are_pinned_to_the_cpus_that_are_named(fake: Path, open_model: OpenModel) -> None:
+    allowed = sorted(os.sched_getaffinity(0))
+    cpus = [allowed[-1], allowed[0], allowed[0]]
+    with open_model(fake, threads=3, cpus=cpus) as model:
+        model.run(X, command(ADD))
+        assert sorted(worker_cpus()) == [{allowed[0]}, {allowed[0]}]
+        assert os.sched_getaffinity(0) == set(allowed)
+
+
+def worker_cpus() -> list[set[int]]:
+    """The affinity of every thread that the loader has started."""
+    tasks = [path for path in Path("/proc/self/task").iterdir() if (path / "comm").read_text() == "pilite\n"]
+    return [os.sched_getaffinity(int(task.name)) for task in tasks]
+
+
+def test_the_caller_is_pinned_during_the_run_only(fake: Path, open_model: OpenModel) -> None:
+    allowed = os.sched_getaffinity(0)
+    cpu = max(allowed)
+    seen: set[int] = set()
+    with open_model(fake, threads=1, cpus=[cpu]) as model:
+        model.inputs[1][:] = command(WAIT, tasks=1, detail=200)
+        caller = threading.Thread(target=model.invoke)
+        caller.start()
+        time.sleep(0.1)
+        if caller.native_id is not None:
+            seen = os.sched_getaffinity(caller.native_id)
+        caller.join()
+        assert seen == {cpu}
+        model.run(X, command(ADD))
+        assert os.sched_getaffinity(0) == allowed
+
+
+def test_a_cpu_that_this_process_may_not_use_is_refused(fake: Path, open_model: OpenModel) -> None:
+    with pytest.raises(
+        PiliteError, match=r"CPU 1000 is not available to this process; available: \d"
+    ) as caught:
+        open_model(fake, threads=2, cpus=[min(os.sched_getaffinity(0)), 1000])
+    assert caught.value.status == "ARG"
+
+
+@pytest.mark.parametrize("threads", [0, 65, -1, 1 << 40])
+def test_an_impossible_number_of_threads_is_refused(fake: Path, open_model: OpenModel, threads: int) -> None:
+    with pytest.raises(PiliteError, match="threads") as caught:
+        open_model(fake, threads=threads)
+    assert caught.value.status == "ARG"
+
+
+@pytest.mark.parametrize("threads", [1, 3])
+def test_a_forked_child_is_told_to_open_the_model_again(
+    fake: Path, open_model: OpenModel, threads: int
+) -> None:
+    with open_model(fake, threads=threads) as model:
+        model.run(X, command(ADD))
+        child = os.fork()
+        if child == 0:
+            os._exit(run_in_child(model))
+        assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == (0 if threads == 1 else 1)
+        model.run(X, command(ADD))
+
+
+def run_in_child(model: Model) -> int:
+    """0: ran; 1: refused because of the fork; 2: anything else. Closing must not wait for threads of the parent."""
+    try:
+        model.run(X, command(ADD))
+        code = 0
+    except PiliteError as error:
+        code = 1 if "fork" in str(error) else 2
+    model.close()
+    return code
+
+
+def test_sessions_of_several_python_threads_run_side_by_side(fake: Path, open_model: OpenModel) -> None:
+    wrong: list[int] = []
+
+    def work(value: int) -> None:
+        with open_model(fake, threads=2) as model:
+            for _ in range(50):
+                y, counts, _ = model.run(np.full_like(X, value), command(ADD, 5, 3))
+                if not (y == value + 1).all() or counts.sum() != 15:
+                    wrong.append(value)
+
+    workers = [threading.Thread(target=work, args=(value,)) for value in range(4)]
+    for worker in workers:
+        worker.start()
+    for worker in workers:
+        worker.join()
+    assert not wrong

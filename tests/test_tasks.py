@@ -1,0 +1,131 @@
+"""tasks.py as a user types it: exit codes, what a mistake prints, and state that passes through files."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+import tasks
+from pilite import console
+from pilite.errors import CheckFailed, PiliteError
+
+ROOT = Path(__file__).parents[1]
+
+
+def typed(*words: str, cwd: Path = ROOT, **environment: str) -> tuple[int, str, str]:
+    """Run a command line in this environment: exit code, stdout, stderr."""
+    done = subprocess.run(
+        [sys.executable, str(ROOT / "tasks.py"), *words],
+        cwd=cwd,
+        capture_output=True,
+        text=True,
+        env={**os.environ, **environment},
+        check=False,
+    )
+    return done.returncode, done.stdout, done.stderr
+
+
+MISTAKES = {
+    "unknown task": (["biuld"], "No idea what 'biuld' is!"),
+    "unknown option": (["build", "--modle", "x"], "No idea what '--modle' is!"),
+    "option without value": (["build", "--model"], "needed value"),
+    "no number": (["run", "--threads", "two"], "--threads two: not a whole number above 0"),
+    "zero": (["bench", "--threads", "0,1"], "--threads 0,1: not a whole number above 0"),
+    "negative": (["compare", "--threads", "-1"], "--threads"),
+    "two numbers where one is meant": (
+        ["run", "--threads", "1,4"],
+        "--threads 1,4: one whole number is needed",
+    ),
+    "unknown numerics": (["build", "--numerics", "exact"], "--numerics exact: unknown; known: ref"),
+    "unknown rival": (["bench", "--rival", "onnx"], "--rival onnx: unknown; known: tflite, litert"),
+    "unknown model": (["build", "--model", "mobilenet_v9"], "mobilenet_v9"),
+    "unknown board": (["build", "--board", "toaster"], "local"),
+    "unknown cpu": (["build", "--cpu", "z80"], "cortex-a72"),
+    "unknown board to deploy to": (["deploy", "--board", "toaster"], "local"),
+    "artifact that does not exist": (["run", "--artifact", "no/such.so"], "no/such.so"),
+}
+
+
+@pytest.mark.parametrize("name", MISTAKES)
+def test_a_mistake_ends_with_exit_code_2_and_a_text_without_traceback(name: str) -> None:
+    words, said = MISTAKES[name]
+    code, _, err = typed(*words)
+    assert said in err
+    assert "Traceback" not in err
+    assert code == 2
+
+
+def test_help_of_a_task_lists_its_options() -> None:
+    code, out, _ = typed("--help", "bench")
+    assert code == 0
+    assert all(option in out for option in ("--board", "--model", "--threads", "--rival", "--json"))
+
+
+@pytest.mark.parametrize("name", ["ops", "kernels", "models"])
+def test_a_table_is_printed(name: str) -> None:
+    code, out, err = typed(name)
+    assert code == 0, err
+    assert len(out.splitlines()) > 5
+
+
+def test_doctor_writes_json_and_finds_what_is_required(tmp_path: Path) -> None:
+    code, out, err = typed("doctor", "--json", str(tmp_path / "new" / "doctor.json"))
+    assert code == 0, err
+    assert "zig" in out
+    assert json.loads((tmp_path / "new" / "doctor.json").read_text())["schema"] == "pilite.doctor/1"
+
+
+def test_a_json_file_that_cannot_be_written_is_a_mistake_of_use(tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("")
+    code, _, err = typed("doctor", "--json", str(tmp_path / "file" / "doctor.json"))
+    assert code == 2
+    assert "cannot be written" in err
+
+
+@pytest.mark.parametrize(("failure", "code"), [(PiliteError("use"), 2), (CheckFailed("check"), 1)])
+def test_an_expected_failure_becomes_its_text_and_exit_code(failure: PiliteError, code: int) -> None:
+    from invoke.exceptions import Exit
+
+    with pytest.raises(Exit) as caught, tasks.failures_as_text():
+        raise failure
+    assert (caught.value.code, caught.value.message) == (code, str(failure))
+
+
+def test_an_unexpected_failure_is_not_hidden() -> None:
+    with pytest.raises(ZeroDivisionError), tasks.failures_as_text():
+        _ = 1 / 0
+
+
+@pytest.mark.parametrize("text", ["", "1,", ",", "0", "-1", "1.5", "1e3", "\u0661", "9" * 5000, "1,x"])
+def test_what_is_no_whole_number_is_refused(text: str) -> None:
+    with pytest.raises(PiliteError, match="--threads"):
+        console.whole_numbers(text, "--threads")
+
+
+def test_whole_numbers_may_have_spaces() -> None:
+    assert console.whole_numbers("1, 4", "--threads") == [1, 4]
+
+
+def test_names_are_split_and_checked() -> None:
+    assert console.chosen("tflite, litert", ("tflite", "litert"), "--rival") == ["tflite", "litert"]
+    assert console.chosen("", ("tflite",), "--rival") == []
+
+
+def test_a_table_shows_rows_under_their_keys(capsys: pytest.CaptureFixture[str]) -> None:
+    console.show_table("Title", [{"name": "[red]x", "ms": 1.5, "ok": True, "none": None}])
+    out = capsys.readouterr().out
+    assert all(word in out for word in ("Title", "name", "[red]x", "1.500", "yes"))
+
+
+def test_json_is_written_whole_or_not_at_all(tmp_path: Path) -> None:
+    path = tmp_path / "result.json"
+    console.write_json(path, {"schema": "x/1"})
+    with pytest.raises(TypeError):
+        console.write_json(path, {"schema": object()})
+    assert json.loads(path.read_text()) == {"schema": "x/1"}
+    assert list(tmp_path.iterdir()) == [path]
