@@ -26,13 +26,19 @@ constexpr unsigned kMachine = 183;  // EM_AARCH64
 
 // Bits of AT_HWCAP as in the kernel's asm/hwcap.h, written out: old headers lack the newer ones.
 constexpr Feature kFeatures[] = {
-    {1ull << 0, "fp (floating point)"},      {1ull << 1, "asimd (NEON)"},
-    {1ull << 3, "aes"},                      {1ull << 4, "pmull"},
-    {1ull << 7, "crc32"},                    {1ull << 8, "atomics (LSE)"},
-    {1ull << 9, "fphp (half precision)"},    {1ull << 10, "asimdhp (half precision NEON)"},
+    {1ull << 0, "fp (floating point)"},
+    {1ull << 1, "asimd (NEON)"},
+    {1ull << 3, "aes"},
+    {1ull << 4, "pmull"},
+    {1ull << 7, "crc32"},
+    {1ull << 8, "atomics (LSE)"},
+    {1ull << 9, "fphp (half precision)"},
+    {1ull << 10, "asimdhp (half precision NEON)"},
     {1ull << 12, "asimdrdm (rounding doubling multiply-accumulate)"},
-    {1ull << 15, "lrcpc"},                   {1ull << 20, "asimddp (dot product)"},
-    {1ull << 22, "sve"},                     {1ull << 23, "asimdfhm"},
+    {1ull << 15, "lrcpc"},
+    {1ull << 20, "asimddp (dot product)"},
+    {1ull << 22, "sve"},
+    {1ull << 23, "asimdfhm"},
 };
 
 inline uint64_t cpu_features() { return getauxval(AT_HWCAP); }
@@ -42,9 +48,12 @@ inline uint64_t cpu_features() { return getauxval(AT_HWCAP); }
 constexpr unsigned kMachine = 62;  // EM_X86_64
 
 constexpr Feature kFeatures[] = {
-    {PILITE_X86_AVX2, "avx2"}, {PILITE_X86_FMA, "fma"},
-    {PILITE_X86_BMI2, "bmi2"}, {PILITE_X86_F16C, "f16c"},
-    {PILITE_X86_AVX512, "avx512 (F, BW, CD, DQ, VL)"}, {PILITE_X86_AVX512VNNI, "avx512vnni (8-bit dot product)"},
+    {PILITE_X86_AVX2, "avx2"},
+    {PILITE_X86_FMA, "fma"},
+    {PILITE_X86_BMI2, "bmi2"},
+    {PILITE_X86_F16C, "f16c"},
+    {PILITE_X86_AVX512, "avx512 (F, BW, CD, DQ, VL)"},
+    {PILITE_X86_AVX512VNNI, "avx512vnni (8-bit dot product)"},
 };
 
 // Register state that the kernel saves: without it the instructions trap even if the CPU has them.

@@ -1,7 +1,7 @@
 // error.h - the text of the last failure, one per thread.
 //
-// It hangs on a pthread key and not on thread_local: a thread_local of a library that was loaded late is allocated on
-// its first use in each thread, which would put a malloc into pilite_run.
+// It hangs on a pthread key and not on thread_local: a thread_local of a library that was loaded late is
+// allocated on its first use in each thread, which would put a malloc into pilite_run.
 #pragma once
 #include <stdarg.h>
 #include <stdio.h>
@@ -33,7 +33,8 @@ inline char* error_text(bool create) {
 }
 
 // Record one line and hand the status on: `return fail(PILITE_E_IO, "%s: ...", path)`.
-__attribute__((format(printf, 2, 3))) inline pilite_status fail(pilite_status status, const char* format, ...) {
+__attribute__((format(printf, 2, 3))) inline pilite_status fail(pilite_status status, const char* format,
+                                                                ...) {
   char* text = error_text(true);
   va_list values;
   va_start(values, format);

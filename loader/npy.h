@@ -8,7 +8,8 @@
 
 namespace pilite {
 
-constexpr const char* kNpyTypes[] = {"|i1", "|u1", "<i2", "<i4", "<i8", "<f4", "|b1"};  // by enum pilite_dtype
+// By enum pilite_dtype.
+constexpr const char* kNpyTypes[] = {"|i1", "|u1", "<i2", "<i4", "<i8", "<f4", "|b1"};
 constexpr const char* kDtypeNames[] = {"int8", "uint8", "int16", "int32", "int64", "float32", "bool"};
 
 // "(1, 224, 224, 3)"; "(5,)" for one dimension, "()" for none: Python's way.
@@ -26,7 +27,8 @@ constexpr size_t kNpyText = 512;
 inline size_t npy_dictionary(const pilite_tensor& t, char* text) {
   char shape[256];
   shape_text(t, shape, sizeof shape);
-  int n = snprintf(text, kNpyText, "{'descr': '%s', 'fortran_order': False, 'shape': %s, }", kNpyTypes[t.dtype], shape);
+  int n = snprintf(text, kNpyText, "{'descr': '%s', 'fortran_order': False, 'shape': %s, }",
+                   kNpyTypes[t.dtype], shape);
   size_t length = static_cast<size_t>(n);
   while ((kNpyHeader + length + 1) % 64) text[length++] = ' ';
   text[length++] = '\n';
@@ -36,7 +38,8 @@ inline size_t npy_dictionary(const pilite_tensor& t, char* text) {
 inline pilite_status write_npy(const char* path, const pilite_tensor& t, const void* data) {
   char text[kNpyText + 64];
   const size_t n = npy_dictionary(t, text);
-  const char header[kNpyHeader] = {'\x93', 'N', 'U', 'M', 'P', 'Y', 1, 0, static_cast<char>(n & 255), static_cast<char>(n >> 8)};
+  const char header[kNpyHeader] = {
+      '\x93', 'N', 'U', 'M', 'P', 'Y', 1, 0, static_cast<char>(n & 255), static_cast<char>(n >> 8)};
   FILE* file = fopen(path, "wb");
   if (!file) return fail(PILITE_E_IO, "%s: cannot be written: %s", path, strerror(errno));
   bool done = fwrite(header, 1, sizeof header, file) == sizeof header && fwrite(text, 1, n, file) == n &&
@@ -74,13 +77,14 @@ inline pilite_status check_npy(const char* path, const pilite_tensor& t, const c
   npy_value(text, "'shape'", shape, sizeof shape);
   snprintf(expected_descr, sizeof expected_descr, "'%s'", kNpyTypes[t.dtype]);
   shape_text(t, expected_shape, sizeof expected_shape);
-  if (!strcmp(order, "True")) return fail(PILITE_E_ARG, "%s: is in Fortran order; save numpy.ascontiguousarray of it", path);
+  if (!strcmp(order, "True"))
+    return fail(PILITE_E_ARG, "%s: is in Fortran order; save numpy.ascontiguousarray of it", path);
   char wanted[256];
   snprintf(wanted, sizeof wanted, "%s", expected_shape);
   remove_blanks(wanted);
   if (strcmp(descr, expected_descr) || strcmp(shape, wanted)) {
-    return fail(PILITE_E_ARG, "%s: has type %s and shape %s; %s needs %s (%s) and %s", path, descr, shape, t.name,
-                expected_descr, kDtypeNames[t.dtype], expected_shape);
+    return fail(PILITE_E_ARG, "%s: has type %s and shape %s; %s needs %s (%s) and %s", path, descr, shape,
+                t.name, expected_descr, kDtypeNames[t.dtype], expected_shape);
   }
   return PILITE_OK;
 }
@@ -104,11 +108,13 @@ inline pilite_status read_tensor(const char* path, const pilite_tensor& t, void*
   FILE* file = fopen(path, "rb");
   if (!file) return fail(PILITE_E_IO, "%s: cannot be opened: %s", path, strerror(errno));
   char magic[6] = {};
-  const bool npy = fread(magic, 1, sizeof magic, file) == sizeof magic && !memcmp(magic, "\x93NUMPY", sizeof magic);
+  const bool npy =
+      fread(magic, 1, sizeof magic, file) == sizeof magic && !memcmp(magic, "\x93NUMPY", sizeof magic);
   rewind(file);
   pilite_status status = npy ? read_npy_header(path, file, t) : PILITE_OK;
   if (!status && (fread(data, 1, t.nbytes, file) != t.nbytes || fgetc(file) != EOF)) {
-    status = fail(PILITE_E_ARG, "%s: does not hold exactly the %llu bytes of %s", path, (unsigned long long)t.nbytes, t.name);
+    status = fail(PILITE_E_ARG, "%s: does not hold exactly the %llu bytes of %s", path,
+                  (unsigned long long)t.nbytes, t.name);
   }
   fclose(file);
   return status;

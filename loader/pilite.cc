@@ -31,7 +31,7 @@ __attribute__((constructor(101))) void make_keys() {
 }
 
 constexpr uint64_t kAlign = 64;
-constexpr uint64_t kSlack = 64;           // readable bytes behind the arena and every own buffer
+constexpr uint64_t kSlack = 64;             // readable bytes behind the arena and every own buffer
 constexpr uint64_t kMaxBytes = 1ull << 46;  // of one buffer: keeps every sum below 2^63
 constexpr uint32_t kMaxTensors = 4096;
 constexpr size_t kBuildIdDigits = 64;
@@ -77,7 +77,8 @@ pilite_status check_cpus(const pilite_options& o) {
     return fail(PILITE_E_ARG, "the CPUs of this process cannot be read: %s", strerror(errno));
   }
   for (uint32_t i = 0; i < o.threads; ++i) {
-    if (o.cpus[i] < 0 || o.cpus[i] >= kMaxCpus || !CPU_ISSET(o.cpus[i], &allowed)) return fail_cpu(o.cpus[i], allowed);
+    if (o.cpus[i] < 0 || o.cpus[i] >= kMaxCpus || !CPU_ISSET(o.cpus[i], &allowed))
+      return fail_cpu(o.cpus[i], allowed);
   }
   return PILITE_OK;
 }
@@ -95,7 +96,8 @@ pilite_status read_options(const pilite_options* given, pilite_options* o) {
   *o = {sizeof *o, 1, nullptr, PILITE_SPIN_DEFAULT_US, 0};
   if (!given) return PILITE_OK;
   if (given->size < sizeof *o || given->size > kMaxOptions) {
-    return fail(PILITE_E_ARG, "options.size is %u; it must be sizeof(pilite_options), %zu", given->size, sizeof *o);
+    return fail(PILITE_E_ARG, "options.size is %u; it must be sizeof(pilite_options), %zu", given->size,
+                sizeof *o);
   }
   if (has_unknown_options(*given) || given->flags & ~uint32_t{PILITE_F_NO_CHECKSUM}) {
     return fail(PILITE_E_ARG, "options ask for something that this loader does not know; update the loader");
@@ -123,11 +125,14 @@ bool is_sound(const pilite_tensor& t) {
 }
 
 pilite_status check_tensors(const char* path, const pilite_model& m) {
-  if (!m.n_inputs || !m.n_outputs || m.n_inputs > kMaxTensors || m.n_outputs > kMaxTensors || !m.inputs || !m.outputs) {
-    return fail(PILITE_E_ABI, "%s: the model describes %u inputs and %u outputs", path, m.n_inputs, m.n_outputs);
+  if (!m.n_inputs || !m.n_outputs || m.n_inputs > kMaxTensors || m.n_outputs > kMaxTensors || !m.inputs ||
+      !m.outputs) {
+    return fail(PILITE_E_ABI, "%s: the model describes %u inputs and %u outputs", path, m.n_inputs,
+                m.n_outputs);
   }
   for (uint32_t i = 0; i < tensor_count(m); ++i) {
-    if (!is_sound(tensor(m, i))) return fail(PILITE_E_ABI, "%s: the description of tensor %u is not sound", path, i);
+    if (!is_sound(tensor(m, i)))
+      return fail(PILITE_E_ABI, "%s: the description of tensor %u is not sound", path, i);
   }
   return PILITE_OK;
 }
@@ -135,12 +140,14 @@ pilite_status check_tensors(const char* path, const pilite_model& m) {
 pilite_status check_build_id(const char* path, const pilite_model& m, const char* manifest) {
   size_t length = 0;
   const char* expected = json_string(manifest, "build_id", &length);
-  if (!expected || length != kBuildIdDigits) return fail(PILITE_E_CORRUPT, "%s: the manifest has no build_id", path);
+  if (!expected || length != kBuildIdDigits)
+    return fail(PILITE_E_CORRUPT, "%s: the manifest has no build_id", path);
   if (m.build_id && strlen(m.build_id) == length && !memcmp(m.build_id, expected, length)) return PILITE_OK;
-  return fail(PILITE_E_LINK,
-              "%s: build %.12s was loaded where the manifest says %.12s; if an older model of this name is open, close it or "
-              "use another file name",
-              path, m.build_id ? m.build_id : "(none)", expected);
+  return fail(
+      PILITE_E_LINK,
+      "%s: build %.12s was loaded where the manifest says %.12s; if an older model of this name is open, "
+      "close it or use another file name",
+      path, m.build_id ? m.build_id : "(none)", expected);
 }
 
 pilite_status check_cpu(const char* path, const pilite_model& m) {
@@ -152,10 +159,11 @@ pilite_status check_cpu(const char* path, const pilite_model& m) {
 }
 
 pilite_status check_model(const char* path, const pilite_model* m, const char* manifest) {
-  if (!m || memcmp(m->magic, PILITE_MAGIC, sizeof m->magic)) return fail(PILITE_E_ABI, "%s: holds no model descriptor", path);
+  if (!m || memcmp(m->magic, PILITE_MAGIC, sizeof m->magic))
+    return fail(PILITE_E_ABI, "%s: holds no model descriptor", path);
   if (m->abi_major != PILITE_ABI_MAJOR || m->struct_size < sizeof *m) {
-    return fail(PILITE_E_ABI, "%s: the model has ABI %u.%u and this loader %u.%u; build the model again", path, m->abi_major,
-                m->abi_minor, PILITE_ABI_MAJOR, PILITE_ABI_MINOR);
+    return fail(PILITE_E_ABI, "%s: the model has ABI %u.%u and this loader %u.%u; build the model again",
+                path, m->abi_major, m->abi_minor, PILITE_ABI_MAJOR, PILITE_ABI_MINOR);
   }
   if (!m->name || !m->target || !m->bind || !m->run || m->arena_bytes > kMaxBytes) {
     return fail(PILITE_E_ABI, "%s: the model descriptor is incomplete", path);
@@ -168,8 +176,8 @@ pilite_status check_model(const char* path, const pilite_model* m, const char* m
 
 // ---- loading
 
-// By its real path. Not through /proc/self/fd/N: the dynamic linker compares names, and a second model on the same
-// descriptor number would silently be the first one.
+// By its real path. Not through /proc/self/fd/N: the dynamic linker compares names, and a second model on the
+// same descriptor number would silently be the first one.
 pilite_status load(const char* path, const struct stat& checked, pilite_session* s) {
   char* real = realpath(path, nullptr);
   if (!real) return fail(PILITE_E_IO, "%s: cannot be opened: %s", path, strerror(errno));
@@ -178,7 +186,8 @@ pilite_status load(const char* path, const struct stat& checked, pilite_session*
   free(real);
   if (!s->library) return fail(PILITE_E_LINK, "the dynamic linker refuses the model: %s", dlerror());
   if (!unchanged) {
-    return fail(PILITE_E_IO, "%s: changed while it was opened; write a new file and rename it over the old one", path);
+    return fail(PILITE_E_IO,
+                "%s: changed while it was opened; write a new file and rename it over the old one", path);
   }
   pilite_model_get_fn get = reinterpret_cast<pilite_model_get_fn>(dlsym(s->library, "pilite_model_get"));
   if (!get) return fail(PILITE_E_ABI, "%s: does not export pilite_model_get", path);
@@ -199,8 +208,8 @@ pilite_status allocate(const char* path, pilite_session* s) {
     s->memory_bytes = bytes;
   }
   if (!s->io || !s->memory) {
-    return fail(PILITE_E_NOMEM, "%s: needs %llu bytes for activations, which this machine does not give", path,
-                (unsigned long long)bytes);
+    return fail(PILITE_E_NOMEM, "%s: needs %llu bytes for activations, which this machine does not give",
+                path, (unsigned long long)bytes);
   }
   s->own = s->io + n;
   uint8_t* next = s->memory + padded(m.arena_bytes);
@@ -213,7 +222,8 @@ pilite_status allocate(const char* path, pilite_session* s) {
 
 pilite_status start_pool(const pilite_options& o, pilite_session* s) {
   const int error = s->pool.start(static_cast<int>(o.threads), o.cpus, o.spin);
-  return error ? fail(PILITE_E_NOMEM, "%u threads cannot be started: %s", o.threads, strerror(error)) : PILITE_OK;
+  return error ? fail(PILITE_E_NOMEM, "%u threads cannot be started: %s", o.threads, strerror(error))
+               : PILITE_OK;
 }
 
 pilite_status open_session(const char* path, const pilite_options& o, pilite_session* s) {
@@ -222,8 +232,8 @@ pilite_status open_session(const char* path, const pilite_options& o, pilite_ses
   if (!status) status = load(path, artifact.stat, s);
   if (!status) status = check_model(path, s->model, artifact.manifest);
   if (!status && s->model->bind(&kHost)) {
-    status = fail(PILITE_E_ABI, "%s: the model needs a newer loader (this one has ABI %u.%u)", path, PILITE_ABI_MAJOR,
-                  PILITE_ABI_MINOR);
+    status = fail(PILITE_E_ABI, "%s: the model needs a newer loader (this one has ABI %u.%u)", path,
+                  PILITE_ABI_MAJOR, PILITE_ABI_MINOR);
   }
   if (!status) status = allocate(path, s);
   if (!status) status = start_pool(o, s);
@@ -237,7 +247,8 @@ pilite_session* new_session() {
 }
 
 pilite_status run(pilite_session* s) {
-  if (s->pool.is_forked()) return fail(PILITE_E_RUN, "%s: opened before fork(); open it again in the child", s->model->name);
+  if (s->pool.is_forked())
+    return fail(PILITE_E_RUN, "%s: opened before fork(); open it again in the child", s->model->name);
   Pool* const outer = current_pool();
   pthread_setspecific(keys.pool, &s->pool);  // no malloc: glibc keeps the first 32 keys in the thread itself
   s->pool.begin();
@@ -245,7 +256,8 @@ pilite_status run(pilite_session* s) {
   const bool tasks_done = s->pool.end();
   pthread_setspecific(keys.pool, outer);
   if (code) return fail(PILITE_E_RUN, "%s: the model failed with code %d", s->model->name, code);
-  return tasks_done ? PILITE_OK : fail(PILITE_E_RUN, "%s: a parallel task of the model failed", s->model->name);
+  return tasks_done ? PILITE_OK
+                    : fail(PILITE_E_RUN, "%s: a parallel task of the model failed", s->model->name);
 }
 
 pilite_status bind_tensor(pilite_session* s, uint32_t index, void* data, size_t bytes) {
@@ -254,7 +266,8 @@ pilite_status bind_tensor(pilite_session* s, uint32_t index, void* data, size_t 
   if (data && bytes != t.nbytes) {
     return fail(PILITE_E_ARG, "%s: needs %llu bytes, got %zu", t.name, (unsigned long long)t.nbytes, bytes);
   }
-  if (reinterpret_cast<uintptr_t>(data) % kAlign) return fail(PILITE_E_ARG, "%s: its buffer is not 64-byte aligned", t.name);
+  if (reinterpret_cast<uintptr_t>(data) % kAlign)
+    return fail(PILITE_E_ARG, "%s: its buffer is not 64-byte aligned", t.name);
   s->io[index] = data ? data : s->own[index];
   return PILITE_OK;
 }
@@ -283,7 +296,8 @@ const char* pilite_error(void) {
 pilite_status pilite_open(const char* path, const pilite_options* options, pilite_session** session) {
   if (session) *session = nullptr;
   if (!path || !session) return fail(PILITE_E_ARG, "pilite_open: path and session must not be NULL");
-  if (!keys.ready) return fail(PILITE_E_LINK, "on glibc older than 2.34 the program must be linked with -ldl -lpthread");
+  if (!keys.ready)
+    return fail(PILITE_E_LINK, "on glibc older than 2.34 the program must be linked with -ldl -lpthread");
   pilite_options checked;
   pilite_status status = read_options(options, &checked);
   if (status) return status;

@@ -7,10 +7,11 @@
 //   int8_t best = model.output<int8_t>(0)[0];
 #ifndef PILITE_HPP
 #define PILITE_HPP
+#include <cstddef>
+#include <cstdint>
 #include <memory>
 #include <stdexcept>
 #include <string>
-#include <type_traits>
 #include <vector>
 
 #include "pilite.h"
@@ -43,19 +44,23 @@ class View {
   std::size_t size_;
 };
 
+// The pilite_dtype of an element type; -1: no tensor has it.
 template <class T>
-constexpr pilite_dtype dtype_of() {
-  if constexpr (std::is_same_v<T, std::int8_t>) return PILITE_INT8;
-  else if constexpr (std::is_same_v<T, std::uint8_t>) return PILITE_UINT8;
-  else if constexpr (std::is_same_v<T, std::int16_t>) return PILITE_INT16;
-  else if constexpr (std::is_same_v<T, std::int32_t>) return PILITE_INT32;
-  else if constexpr (std::is_same_v<T, std::int64_t>) return PILITE_INT64;
-  else if constexpr (std::is_same_v<T, float>) return PILITE_FLOAT32;
-  else {
-    static_assert(std::is_same_v<T, bool>, "no tensor has this element type");
-    return PILITE_BOOL;
-  }
-}
+inline constexpr int dtype_of = -1;
+template <>
+inline constexpr int dtype_of<std::int8_t> = PILITE_INT8;
+template <>
+inline constexpr int dtype_of<std::uint8_t> = PILITE_UINT8;
+template <>
+inline constexpr int dtype_of<std::int16_t> = PILITE_INT16;
+template <>
+inline constexpr int dtype_of<std::int32_t> = PILITE_INT32;
+template <>
+inline constexpr int dtype_of<std::int64_t> = PILITE_INT64;
+template <>
+inline constexpr int dtype_of<float> = PILITE_FLOAT32;
+template <>
+inline constexpr int dtype_of<bool> = PILITE_BOOL;
 
 // One session. Movable; one caller at a time. Every member but the destructor may throw Error.
 class Model {
@@ -89,7 +94,9 @@ class Model {
   }
 
   // Let an input or output live in the caller's 64-byte aligned memory; see pilite_bind.
-  void bind_input(std::uint32_t i, void* data, std::size_t bytes) { check(pilite_bind(session_.get(), i, data, bytes)); }
+  void bind_input(std::uint32_t i, void* data, std::size_t bytes) {
+    check(pilite_bind(session_.get(), i, data, bytes));
+  }
   void bind_output(std::uint32_t i, void* data, std::size_t bytes) {
     check(pilite_bind(session_.get(), info().n_inputs + i, data, bytes));
   }
@@ -107,10 +114,12 @@ class Model {
 
   template <class T>
   View<T> view(const pilite_tensor& tensor, std::uint32_t index) const {
-    if (tensor.dtype != dtype_of<T>()) {
+    static_assert(dtype_of<T> >= 0, "no tensor has this element type");
+    if (tensor.dtype != dtype_of<T>) {
       throw Error(PILITE_E_ARG, std::string(tensor.name) + ": is not of the element type asked for");
     }
-    return {static_cast<T*>(pilite_buffer(session_.get(), index)), static_cast<std::size_t>(tensor.nbytes / sizeof(T))};
+    return {static_cast<T*>(pilite_buffer(session_.get(), index)),
+            static_cast<std::size_t>(tensor.nbytes / sizeof(T))};
   }
 
   std::unique_ptr<pilite_session, Close> session_;

@@ -48,7 +48,8 @@ bool parse_cpus(const char* text, Arguments* a) {
   for (const char* p = text; p; ++p) {
     char* end;
     long cpu = strtol(p, &end, 10);
-    if (end == p || cpu < 0 || cpu > 4095 || a->n_cpus == PILITE_MAX_THREADS || (*end && *end != ',')) return false;
+    if (end == p || cpu < 0 || cpu > 4095 || a->n_cpus == PILITE_MAX_THREADS || (*end && *end != ','))
+      return false;
     a->cpus[a->n_cpus++] = static_cast<int>(cpu);
     if (!*end) return true;
     p = end;
@@ -88,7 +89,8 @@ bool parse(int argc, char** argv, Arguments* a) {
     }
   }
   if (a->n_cpus && a->n_cpus != a->threads) {
-    fprintf(stderr, "pilite-run: --cpus names %d CPUs for --threads %ld; give one per thread\n", a->n_cpus, a->threads);
+    fprintf(stderr, "pilite-run: --cpus names %d CPUs for --threads %ld; give one per thread\n", a->n_cpus,
+            a->threads);
     return false;
   }
   if (!a->model && !a->help) fprintf(stderr, "pilite-run: no model given; see pilite-run --help\n");
@@ -133,13 +135,14 @@ int fill_inputs(const Arguments& a, pilite_session* session) {
   const pilite_model& model = *pilite_info(session);
   uint64_t state = static_cast<uint64_t>(a.seed);
   if (!a.random && static_cast<uint32_t>(a.n_inputs) != model.n_inputs) {
-    fprintf(stderr, "pilite-run: %s: has %u inputs, %d given; use --input once per input, or --random SEED\n", a.model,
-            model.n_inputs, a.n_inputs);
+    fprintf(stderr, "pilite-run: %s: has %u inputs, %d given; use --input once per input, or --random SEED\n",
+            a.model, model.n_inputs, a.n_inputs);
     return kWrongUse;
   }
   for (uint32_t i = 0; i < model.n_inputs; ++i) {
     if (a.random) fill_random(model.inputs[i], pilite_buffer(session, i), &state);
-    if (!a.random && read_tensor(a.inputs[i], model.inputs[i], pilite_buffer(session, i))) return failed(kWrongUse);
+    if (!a.random && read_tensor(a.inputs[i], model.inputs[i], pilite_buffer(session, i)))
+      return failed(kWrongUse);
   }
   return 0;
 }
@@ -168,7 +171,8 @@ int time_runs(long runs, double load_ms, double first_ms, pilite_session* sessio
   }
   qsort(samples, static_cast<size_t>(runs), sizeof(double), compare);
   const double median = (samples[(runs - 1) / 2] + samples[runs / 2]) / 2;
-  printf("runs %ld: median %.4f ms, min %.4f ms, first %.4f ms, load %.4f ms\n", runs, median, samples[0], first_ms, load_ms);
+  printf("runs %ld: median %.4f ms, min %.4f ms, first %.4f ms, load %.4f ms\n", runs, median, samples[0],
+         first_ms, load_ms);
   free(samples);
   return 0;
 }
@@ -193,7 +197,8 @@ void print_tensors(const pilite_model& model) {
     const pilite_tensor& t = input ? model.inputs[i] : model.outputs[i - model.n_inputs];
     char shape[256];
     shape_text(t, shape, sizeof shape);
-    printf("%s %u: %s %s %s\n", input ? "input " : "output", input ? i : i - model.n_inputs, t.name, kDtypeNames[t.dtype], shape);
+    printf("%s %u: %s %s %s\n", input ? "input " : "output", input ? i : i - model.n_inputs, t.name,
+           kDtypeNames[t.dtype], shape);
   }
 }
 
@@ -210,7 +215,8 @@ int run_session(const Arguments& a, double load_ms, pilite_session* session) {
 }
 
 int run_model(const Arguments& a) {
-  const pilite_options options = {sizeof options, static_cast<uint32_t>(a.threads), a.n_cpus ? a.cpus : nullptr, 0, 0};
+  const pilite_options options = {sizeof options, static_cast<uint32_t>(a.threads),
+                                  a.n_cpus ? a.cpus : nullptr, 0, 0};
   pilite_session* session;
   const double start = milliseconds();
   if (pilite_open(a.model, &options, &session)) return failed(kWrongUse);

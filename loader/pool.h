@@ -3,9 +3,9 @@
 //   caller    begin ─── launch ──────── launch ─── end        one thread at a time
 //   workers   woken     tasks   spin    tasks      asleep
 //
-// A region has one slot per thread; slot s holds the tasks s, s + slots, s + 2 slots ... Thread s takes slot s, so that
-// a core meets the same rows again in the next region. Who is done early takes slots that nobody has begun: a worker that
-// is late, or that shares its core, delays nobody and no task is ever dropped.
+// A region has one slot per thread; slot s holds the tasks s, s + slots, s + 2 slots ... Thread s takes slot
+// s, so that a core meets the same rows again in the next region. Who is done early takes slots that nobody
+// has begun: a worker that is late, or that shares its core, delays nobody and no task is ever dropped.
 #pragma once
 #include <errno.h>
 #include <limits.h>
@@ -54,7 +54,8 @@ inline void cpu_relax() {
 #endif
 }
 
-// Says "spin once more" until `microseconds` have passed since its first call; yields the core in the second half.
+// Says "spin once more" until `microseconds` have passed since its first call; yields the core in the second
+// half.
 class Spinner {
  public:
   explicit Spinner(uint32_t microseconds) : limit_(microseconds * 1000ull) {}
@@ -90,7 +91,8 @@ class Pool {
   // `cpus`: `threads` entries or NULL. 0 or the errno of pthread_create; stop() is needed in both cases.
   int start(int threads, const int* cpus, uint32_t spin_us) {
     threads_ = 1;
-    spin_us_ = cores(threads, cpus) < threads ? 0 : spin_us;  // spinning would keep the working thread off its core
+    spin_us_ =
+        cores(threads, cpus) < threads ? 0 : spin_us;  // spinning would keep the working thread off its core
     process_ = getpid();
     caller_cpu_ = cpus ? cpus[0] : -1;
     sigset_t before = block_signals();
@@ -136,7 +138,8 @@ class Pool {
     return !failures_.load();
   }
 
-  // Run f(0 .. tasks - 1) and wait for all of them; tasks <= 0 means one per thread. 0 if every task returned 0.
+  // Run f(0 .. tasks - 1) and wait for all of them; tasks <= 0 means one per thread. 0 if every task returned
+  // 0.
   int launch(pilite_lambda f, void* cdata, int tasks) {
     if (tasks <= 0) tasks = threads_;
     if (threads_ < 2 || tasks == 1 || is_inside_) return serial(f, cdata, tasks);
@@ -188,7 +191,8 @@ class Pool {
 
   static constexpr int kCrashes[] = {SIGSEGV, SIGBUS, SIGFPE, SIGILL, SIGABRT, SIGTRAP};
 
-  // Workers inherit the mask: the program's signal handlers run in the program's threads. Crashes stay deliverable.
+  // Workers inherit the mask: the program's signal handlers run in the program's threads. Crashes stay
+  // deliverable.
   static sigset_t block_signals() {
     sigset_t blocked, before;
     sigfillset(&blocked);
@@ -246,8 +250,9 @@ class Pool {
 
   // Take every slot of the current region that is still free, `id`'s own first.
   //
-  // A late thread may read the job while the caller writes the next one. Then all slots of the epoch that it read are
-  // claimed, every exchange below fails, and what it read is not used: a claim can succeed only while its region runs.
+  // A late thread may read the job while the caller writes the next one. Then all slots of the epoch that it
+  // read are claimed, every exchange below fails, and what it read is not used: a claim can succeed only
+  // while its region runs.
   void take_slots(int id) {
     const uint32_t epoch = epoch_.acquire();
     const pilite_lambda f = f_.relaxed();

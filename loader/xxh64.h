@@ -1,4 +1,5 @@
-// xxh64.h - the XXH64 hash, seed 0, little-endian machines. It finds damage; it is no protection against an attacker.
+// xxh64.h - the XXH64 hash, seed 0, little-endian machines. It finds damage; it is no protection against an
+// attacker.
 #pragma once
 #include <stddef.h>
 #include <stdint.h>

@@ -4,9 +4,9 @@
     y = TensorSpec("y", (1, 4), "int8", (1 / 256,), (-128,))
     data = write([x, y], [OpSpec("SOFTMAX", (0,), (1,), Softmax(beta=1.0))], inputs=[0], outputs=[1])
 
-An operator carries an option record of pilite's graph. Operands that the graph turned into options (the axes of
-a MEAN, the borders of a PAD, the new shape of a RESHAPE) become constant int32 tensors behind the given ones,
-unless the operator already lists more operands than its data.
+An operator carries an option record of pilite's graph. Operands that the graph turned into options (the axes
+of a MEAN, the borders of a PAD, the new shape of a RESHAPE) become constant int32 tensors behind the given
+ones, unless the operator already lists more operands than its data.
 """
 
 from __future__ import annotations
@@ -95,9 +95,9 @@ def write(
 def with_outputs(model: bytes, outputs: Sequence[int]) -> bytes:
     """The same .tflite with these tensors as the outputs of its graph, in this order.
 
-    This is how intermediate values are observed: TFLite's `experimental_preserve_all_tensors` shows the value of
-    a later operator where that one computes in place. The new list goes to the end of the file, nothing else moves.
-    Raises ValueError (flatbuffer.Damaged) when `model` is no .tflite with a graph.
+    This is how intermediate values are observed: TFLite's `experimental_preserve_all_tensors` shows the value
+    of a later operator where that one computes in place. The new list goes to the end of the file, nothing
+    else moves. Raises ValueError (flatbuffer.Damaged) when `model` is no .tflite with a graph.
     """
     subgraphs = flatbuffer.root(model).tables(schema.Model.subgraphs)
     pointer = subgraphs[0].locate(schema.SubGraph.outputs, 4) if subgraphs else None

@@ -58,7 +58,9 @@ def compile_object(calls: Sequence[Call], io_count: int, cpu: Cpu) -> bytes:
         return _emit(_lower(_module(calls, io_count, target(cpu)), target(cpu)), target(cpu))
     except (tvm.error.TVMError, ValueError, RuntimeError) as error:
         last = str(error).strip().splitlines()[-1]
-        raise CompileError(f"TVM failed for {cpu.name}: {last}. This is a bug of pilite: please report the model.") from error
+        raise CompileError(
+            f"TVM failed for {cpu.name}: {last}. This is a bug of pilite: please report the model."
+        ) from error
 
 
 def _module(calls: Sequence[Call], io_count: int, tgt: Target) -> tvm.IRModule:

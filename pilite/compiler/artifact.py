@@ -36,8 +36,15 @@ def versions() -> dict[str, str]:
 def compiler_hash() -> str:
     """sha256 of the files that decide the bytes: the compiler itself, its data and the ABI."""
     digest = hashlib.sha256()
-    files = [*SOURCES.glob("compiler/**/*.py"), SOURCES / "zig.py", SOURCES / "seal.py", LOADER / "pilite_abi.h"]
-    for path in sorted((*files, *TOOLCHAINS.glob("*.toml")), key=lambda p: p.relative_to(SOURCES.parent).as_posix()):
+    files = [
+        *SOURCES.glob("compiler/**/*.py"),
+        SOURCES / "zig.py",
+        SOURCES / "seal.py",
+        LOADER / "pilite_abi.h",
+    ]
+    for path in sorted(
+        (*files, *TOOLCHAINS.glob("*.toml")), key=lambda p: p.relative_to(SOURCES.parent).as_posix()
+    ):
         digest.update(path.relative_to(SOURCES.parent).as_posix().encode() + b"\0")
         digest.update(hashlib.sha256(path.read_bytes()).digest())
     return digest.hexdigest()
@@ -56,7 +63,9 @@ def build_id(model_sha256: str, name: str, cpu: Cpu, options: dict[str, Any]) ->
     return hashlib.sha256(seal.canonical(inputs)).hexdigest()
 
 
-def manifest(graph: Graph, cpu: Cpu, options: dict[str, Any], d: Descriptor, kernels: dict[str, int]) -> dict[str, Any]:
+def manifest(
+    graph: Graph, cpu: Cpu, options: dict[str, Any], d: Descriptor, kernels: dict[str, int]
+) -> dict[str, Any]:
     """What the artifact says about itself, readable without loading it."""
     return {
         "schema": SCHEMA,
@@ -77,7 +86,17 @@ def manifest(graph: Graph, cpu: Cpu, options: dict[str, Any], d: Descriptor, ker
         "kernels": kernels,
         "versions": versions(),
         "abi": [seal.ABI_MAJOR, seal.ABI_MINOR],
+        **({"layers": _layer_rows(graph)} if options["layers"] else {}),
     }
+
+
+def _layer_rows(graph: Graph) -> list[dict[str, Any]]:
+    """What each output of a layers artifact is, in the order of the outputs."""
+    return [
+        {"operator": node.index, "op": node.op, "tensor": tensor}
+        for node in graph.nodes
+        for tensor in node.outputs
+    ]
 
 
 def _end_row(e: End) -> dict[str, Any]:

@@ -18,7 +18,14 @@ TOOLCHAINS = Path(__file__).parents[2] / "toolchains"
 
 # Feature -> bits of `cpu_required` (loader/pilite_abi.h) and the mattr names LLVM may be asked for.
 AARCH64_HWCAP = {"asimd": 1 << 1, "dotprod": 1 << 20}
-X86_BITS = {"avx2": 1 << 0, "fma": 1 << 1, "bmi2": 1 << 2, "f16c": 1 << 3, "avx512": 1 << 4, "avx512vnni": 1 << 5}
+X86_BITS = {
+    "avx2": 1 << 0,
+    "fma": 1 << 1,
+    "bmi2": 1 << 2,
+    "f16c": 1 << 3,
+    "avx512": 1 << 4,
+    "avx512vnni": 1 << 5,
+}
 
 
 @dataclass(frozen=True)

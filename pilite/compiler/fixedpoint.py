@@ -27,7 +27,9 @@ Int64 = npt.NDArray[np.int64]
 class Rounding(str, Enum):
     """How an int32 accumulator becomes an 8-bit output, before the zero point is added."""
 
-    GEMMLOWP = "gemmlowp"  # doubling-high-mul, ties up; then shift, ties away from zero. TFLite's reference kernels
+    GEMMLOWP = (
+        "gemmlowp"  # doubling-high-mul, ties up; then shift, ties away from zero. TFLite's reference kernels
+    )
     FLOAT64 = "float64"  # round_half_away(double(acc) * scale). FULLY_CONNECTED of newer reference kernels
 
 

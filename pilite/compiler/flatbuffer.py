@@ -2,13 +2,14 @@
 
     Damaged     an offset, a size or a count that does not fit the file
 
-The generated accessors trust the file: on damaged data they read from wrong places or fail in a dozen ways. Here
-a table is checked when it is opened and a field when it is read; the worst outcome is `Damaged`.
+The generated accessors trust the file: on damaged data they read from wrong places or fail in a dozen ways.
+Here a table is checked when it is opened and a field when it is read; the worst outcome is `Damaged`.
 """
 
 from __future__ import annotations
 
 import struct
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -60,7 +61,7 @@ class Table:
         """A float32 field."""
         return float(self._scalar(slot, "float32", default))
 
-    def numbers(self, slot: int, dtype: str) -> npt.NDArray[np.generic] | None:
+    def numbers(self, slot: int, dtype: str) -> npt.NDArray[Any] | None:
         """A vector of numbers as a read-only view of the file; None when left out."""
         start = self._target(slot)
         if start is None:

@@ -1,7 +1,7 @@
-"""Option records out of the file: the stored fields of an operator plus its constant shape and axis operands.
+"""Option records out of the file: an operator's stored fields plus its constant shape and axis operands.
 
-TFLite keeps some options in operands: the axes of MEAN, the borders of PAD, the shape of RESHAPE. They have to be
-constants, because every shape is fixed when a model is compiled.
+TFLite keeps some options in operands: the axes of MEAN, the borders of PAD, the shape of RESHAPE. They have to
+be constants, because every shape is fixed when a model is compiled.
 """
 
 from __future__ import annotations
@@ -24,12 +24,12 @@ Completion: TypeAlias = Callable[[Table | None, Operands, Tensor], dict[str, Any
 
 
 def read(op: str, stored: Table | None, operands: Operands, y: Tensor) -> tuple[Options, int]:
-    """The option record, and how many of the leading operands are data. Raises Refused and flatbuffer.Damaged.
+    """The option record, and how many of the leading operands are data. Raises Refused and Damaged.
 
     A field that the file leaves out has the schema's default; without `stored` options all fields have it.
     """
     known = schema.OPERATORS[op]
-    values = {f.attribute: LOAD[f.kind](stored, f) for f in known.fields}
+    values: dict[str, Any] = {f.attribute: LOAD[f.kind](stored, f) for f in known.fields}
     if op in COMPLETE:
         values |= COMPLETE[op](stored, operands, y)
     return known.record(**values), DATA_OPERANDS.get(op, len(operands))
@@ -61,14 +61,23 @@ LOAD: dict[str, Callable[[Table | None, schema.OptionField], object]] = {
 }
 
 
+def _depthwise(stored: Table | None, operands: Operands, y: Tensor) -> dict[str, Any]:
+    """The multiplier, from the shapes: TFLite's kernels ignore the stored one, which may therefore be wrong."""
+    x, w = _operand(operands, 0), _operand(operands, 1)
+    channels, outputs = (x.shape or (1,))[-1], (w.shape or (1,))[-1]
+    return {"multiplier": outputs // channels}
+
+
 def _fully_connected(stored: Table | None, operands: Operands, y: Tensor) -> dict[str, Any]:
     if _number(stored, schema.FullyConnectedOptions.weights_format, "int8"):
-        raise Refused("its weights are shuffled (SHUFFLED4x16INT8); convert the model with the default layout")
+        raise Refused(
+            "its weights are shuffled (SHUFFLED4x16INT8); convert the model with the default layout"
+        )
     return {}
 
 
 def _concatenation(stored: Table | None, operands: Operands, y: Tensor) -> dict[str, Any]:
-    axis = _number(stored, schema.ConcatenationOptions.axis, "int32")
+    axis = _number(stored, schema.CONCATENATION[0].slots[0], "int32")
     return {"axis": _positive(axis, len(_operand(operands, 0).shape))}
 
 
@@ -125,6 +134,7 @@ def _expand_dims(stored: Table | None, operands: Operands, y: Tensor) -> dict[st
 
 COMPLETE: dict[str, Completion] = {
     "CONCATENATION": _concatenation,
+    "DEPTHWISE_CONV_2D": _depthwise,
     "EXPAND_DIMS": _expand_dims,
     "FULLY_CONNECTED": _fully_connected,
     "MEAN": _mean,

@@ -71,10 +71,21 @@ def build(
 
 
 def compile_graph(
-    graph: Graph, name: str, cpu: Cpu, options: dict[str, Any], build_id: str, progress: Progress = lambda step: None
+    graph: Graph,
+    name: str,
+    cpu: Cpu,
+    options: dict[str, Any],
+    build_id: str,
+    progress: Progress = lambda step: None,
 ) -> tuple[bytes, dict[str, Any]]:
     """The sealed artifact of an accepted graph, and its manifest."""
-    from pilite.compiler import aot, link, lower, program, schedule  # TVM: only a model that passed the door pays for it
+    from pilite.compiler import (  # TVM: only a model that passed the door pays for it
+        aot,
+        link,
+        lower,
+        program,
+        schedule,
+    )
 
     graph = exposed(graph) if options["layers"] else graph
     progress("lower")
@@ -95,7 +106,9 @@ def compile_graph(
         weights_bytes=len(scheduled.weights),
     )
     library = link.link(model_object, scheduled.weights, descriptor, cpu)
-    manifest = artifact.manifest(graph, cpu, options, descriptor, dict(sorted(Counter(scheduled.kernels).items())))
+    manifest = artifact.manifest(
+        graph, cpu, options, descriptor, dict(sorted(Counter(scheduled.kernels).items()))
+    )
     return seal.seal(library, manifest), manifest
 
 
@@ -105,7 +118,10 @@ def exposed(graph: Graph) -> Graph:
 
 
 def _options(numerics: str, fully_connected: str, layers: bool) -> dict[str, Any]:
-    for value, known, what in ((numerics, NUMERICS, "numerics"), (fully_connected, FULLY_CONNECTED, "fully connected variant")):
+    for value, known, what in (
+        (numerics, NUMERICS, "numerics"),
+        (fully_connected, FULLY_CONNECTED, "fully connected variant"),
+    ):
         if value not in known:
             raise PiliteError(f"no {what} '{value}': choose one of {', '.join(known)}.")
     return {"numerics": numerics, "fully_connected": fully_connected, "layers": layers}
@@ -121,4 +137,6 @@ def _sha256(model: Path) -> str:
     try:
         return hashlib.sha256(model.read_bytes()).hexdigest()
     except OSError as error:
-        raise ModelError(f"{model}: {error.strerror}. Give a .tflite file or a name of `invoke models`.") from error
+        raise ModelError(
+            f"{model}: {error.strerror}. Give a .tflite file or a name of `invoke models`."
+        ) from error

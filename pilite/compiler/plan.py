@@ -38,7 +38,9 @@ def plan(needs: Sequence[Need]) -> Arena:
     placed: list[int] = []
     for i in sorted(range(len(needs)), key=lambda i: (-needs[i].nbytes, i)):
         others = [j for j in placed if needs[j].first <= needs[i].last and needs[i].first <= needs[j].last]
-        offsets[i] = _best_gap(_size(needs[i]), sorted((offsets[j], offsets[j] + _size(needs[j])) for j in others))
+        offsets[i] = _best_gap(
+            _size(needs[i]), sorted((offsets[j], offsets[j] + _size(needs[j])) for j in others)
+        )
         placed.append(i)
     return Arena(tuple(offsets), max((offsets[i] + _size(needs[i]) for i in placed), default=0))
 

@@ -66,7 +66,7 @@ class OptionField:
 
 @dataclass(frozen=True)
 class OperatorSchema:
-    """One operator that can be compiled: its codes in the file, its options and how many operands it takes."""
+    """One operator that can be compiled: its codes in the file, its options, its number of operands."""
 
     code: int  # BuiltinOperator
     options_type: int  # BuiltinOptions

@@ -1,6 +1,6 @@
 """The output shape that follows from an operator's operands, as TFLite computes it when it loads a model.
 
-    SHAPES[op](node, graph)  ->  shape; raises Mismatch when the operands do not fit together
+SHAPES[op](node, graph)  ->  shape; raises Mismatch when the operands do not fit together
 """
 
 from __future__ import annotations
@@ -59,7 +59,9 @@ def _conv_2d(node: Node, graph: Graph) -> Shape:
     x, w = _operand(node, graph, 0, rank=4), _operand(node, graph, 1, rank=4)
     oc, kh, kw, ic = w.shape
     if ic != x.shape[3]:
-        raise Mismatch(f"its weights take {ic} of {x.shape[3]} input channels; grouped convolution is not supported")
+        raise Mismatch(
+            f"its weights take {ic} of {x.shape[3]} input channels; grouped convolution is not supported"
+        )
     return _image(x, kh, kw, oc, node.options)
 
 
@@ -115,7 +117,9 @@ def _concatenation(node: Node, graph: Graph) -> Shape:
     shapes = [_operand(node, graph, i).shape for i in range(len(node.inputs))]
     for shape in shapes:
         if shape[:axis] + shape[axis + 1 :] != shapes[0][:axis] + shapes[0][axis + 1 :]:
-            raise Mismatch(f"its operands have shapes {list(shapes[0])} and {list(shape)}; joined along {axis}")
+            raise Mismatch(
+                f"its operands have shapes {list(shapes[0])} and {list(shape)}; joined along {axis}"
+            )
     return *shapes[0][:axis], sum(shape[axis] for shape in shapes), *shapes[0][axis + 1 :]
 
 

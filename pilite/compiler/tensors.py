@@ -21,10 +21,14 @@ DTYPES = ("int8", "uint8", "int32", "int64", "float32", "bool")
 FULL_INTEGER = "convert the model again with full-integer quantization (8-bit weights and activations)"
 # Why another dtype cannot be used, and what to do.
 REFUSED_DTYPES = {
-    "int16": "16-bit activations are not supported yet; convert the model again with 8-bit activations",
-    "float16": f"half-precision weights are float arithmetic; {FULL_INTEGER}",
-    "int4": "4-bit weights are not supported; convert the model again with 8-bit weights",
+    "int16": "16-bit activations are not supported yet, convert the model again with 8-bit activations",
+    "float16": f"half precision is float arithmetic, {FULL_INTEGER}",
+    "int4": "4-bit weights are not supported, convert the model again with 8-bit weights",
 }
+
+
+class WrongDtype(Refused):
+    """The same for many tensors of a model, so the text does not name one."""
 
 
 def read_tensors(file: Container) -> tuple[tuple[Tensor, ...], dict[int, str]]:
@@ -36,7 +40,7 @@ def read_tensors(file: Container) -> tuple[tuple[Tensor, ...], dict[int, str]]:
             tensors.append(_tensor(file, table, i, name))
         except Refused as e:
             tensors.append(Tensor(i, name, (), "int8"))  # only holds the place
-            faults[i] = f"tensor {i} {name!r} {e}"
+            faults[i] = str(e) if isinstance(e, WrongDtype) else f"tensor {i} {name!r} {e}"
     return tuple(tensors), faults
 
 
@@ -56,7 +60,7 @@ def _dtype(table: Table) -> str:
     dtype = schema.DTYPES[number] if 0 <= number < len(schema.DTYPES) else f"type number {number}"
     if dtype in DTYPES:
         return dtype
-    raise Refused(f"is {dtype}: {REFUSED_DTYPES.get(dtype, FULL_INTEGER)}")
+    raise WrongDtype(f"works on {dtype} tensors; {REFUSED_DTYPES.get(dtype, FULL_INTEGER)}")
 
 
 def _shape(table: Table, itemsize: int) -> tuple[int, ...]:
@@ -65,7 +69,9 @@ def _shape(table: Table, itemsize: int) -> tuple[int, ...]:
         raise Refused(f"has {stored.size} dimensions, more than {MAX_RANK}")
     shape = () if stored is None else tuple(int(n) for n in stored.tolist())
     if any(n < 0 for n in shape):
-        raise Refused(f"has the dynamic shape {list(shape)}; convert the model again with a fixed input shape")
+        raise Refused(
+            f"has the dynamic shape {list(shape)}; convert the model again with a fixed input shape"
+        )
     if math.prod(shape) == 0 or math.prod(shape) * itemsize > MAX_BYTES:
         raise Refused(f"has the shape {list(shape)}: empty or above 2 GB")
     return shape

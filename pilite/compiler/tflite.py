@@ -1,9 +1,12 @@
 """Reads a .tflite file into a Graph, or says why it cannot be compiled.
 
-    bytes -> Container (container.py: structure) -> tensors (tensors.py), operators (options.py) -> Graph -> checks.py
+    bytes -> Container    container.py: structure, through flatbuffer.py, which trusts nothing
+          -> tensors      tensors.py
+          -> operators    options.py
+          -> Graph        checks.py, shapes.py: may it be compiled?
 
-All reasons of a model are collected and reported in one ModelError. Whatever the bytes are, the outcome is a Graph
-or a ModelError; anything else is a bug.
+All reasons of a model are collected and reported in one ModelError. Whatever the bytes are, the outcome is
+a Graph or a ModelError; anything else is a bug.
 """
 
 from __future__ import annotations
@@ -22,6 +25,7 @@ from pilite.compiler.tensors import read_tensors
 from pilite.errors import ModelError
 
 MAX_LINES = 20  # of a message
+
 
 def read(path: Path) -> Graph:
     """The graph of a .tflite file. Raises ModelError."""
@@ -82,9 +86,13 @@ def _node(operator: Operator, tensors: Sequence[Tensor], faults: dict[int, str])
     if operator.options is not None and operator.options_type != known.options_type:
         raise Damaged(f"operator {operator} has options of another operator (type {operator.options_type})")
     operands = [None if i == ABSENT else tensors[i] for i in operator.inputs]
-    record, data_operands = options.read(operator.op, operator.options, operands, tensors[operator.outputs[0]])
+    record, data_operands = options.read(
+        operator.op, operator.options, operands, tensors[operator.outputs[0]]
+    )
     inputs = operator.inputs[:data_operands]
-    if known.operands == schema.TWO_OR_THREE:  # a bias that is left out is ABSENT, in both ways to leave it out
+    if (
+        known.operands == schema.TWO_OR_THREE
+    ):  # a bias that is left out is ABSENT, in both ways to leave it out
         inputs = (*inputs, ABSENT)[:3]
     return Node(operator.index, operator.op, inputs, operator.outputs, record)
 
@@ -94,7 +102,9 @@ def _node(operator: Operator, tensors: Sequence[Tensor], faults: dict[int, str])
 
 def _model_refusals(file: Container, tensors: Sequence[Tensor]) -> Iterator[Refusal]:
     if file.graphs > 1:
-        yield Refusal(None, f"the file has {file.graphs} graphs (control flow or several signatures); export one")
+        yield Refusal(
+            None, f"the file has {file.graphs} graphs (control flow or several signatures); export one"
+        )
     unsupported: dict[str, list[str]] = {}
     for operator in file.operators:
         if operator.op not in schema.OPERATORS:
@@ -109,14 +119,18 @@ def _model_refusals(file: Container, tensors: Sequence[Tensor]) -> Iterator[Refu
     computed = {i for operator in file.operators for i in operator.outputs}
     for i in file.outputs:
         if i not in computed or file.outputs.count(i) > 1:
-            yield Refusal(None, f"graph output {_show(tensors[i])} is an input, a constant or listed twice; remove it")
+            yield Refusal(
+                None, f"graph output {_show(tensors[i])} is an input, a constant or listed twice; remove it"
+            )
 
 
 def _input_refusals(file: Container, tensor: Tensor, inputs: Sequence[int]) -> Iterator[Refusal]:
     stored = file.tensors[tensor.index].numbers(schema.Tensor.shape_signature, "int32")
     signature = [] if stored is None else stored.tolist()
     if -1 in signature[1:]:
-        yield Refusal(None, f"graph input {_show(tensor)} has the dynamic shape {signature}; fix it and convert again")
+        yield Refusal(
+            None, f"graph input {_show(tensor)} has the dynamic shape {signature}; fix it and convert again"
+        )
     if tensor.is_constant or inputs.count(tensor.index) > 1:
         yield Refusal(None, f"graph input {_show(tensor)} is a constant or listed twice; remove it")
 
@@ -128,11 +142,17 @@ def _order_refusals(file: Container, tensors: Sequence[Tensor], faults: dict[int
     for operator in file.operators:
         for i in operator.inputs:
             if i not in known and operator.op in schema.OPERATORS:
-                reason = "is computed by a later operator" if i in computed else "has no data and is never computed"
+                reason = (
+                    "is computed by a later operator"
+                    if i in computed
+                    else "has no data and is never computed"
+                )
                 yield Refusal(operator, f"its operand {_show(tensors[i])} {reason}; convert the model again")
         for i in operator.outputs:
             if i in known and i not in faults:
-                yield Refusal(operator, f"its output {_show(tensors[i])} has a value already; convert the model again")
+                yield Refusal(
+                    operator, f"its output {_show(tensors[i])} has a value already; convert the model again"
+                )
         known.update(operator.outputs)
 
 

@@ -48,24 +48,29 @@ def read(path: Path) -> Artifact:
     except OSError as problem:
         raise PiliteError(f"{path}: {problem.strerror}. `build` makes artifacts.") from None
     try:
-        elf, manifest = seal.unseal(data)
-        return _typed(path, elf, manifest)
+        _, manifest = seal.unseal(data)
     except ModelError as problem:
         raise ModelError(f"{path}: {problem}") from None
+    return of_manifest(path, manifest)
+
+
+def of_manifest(path: Path, manifest: dict[str, Any]) -> Artifact:
+    """The same from a manifest that was read elsewhere. Raises ModelError if a value is missing."""
+    try:
+        return _typed(path, manifest)
     except (KeyError, TypeError, ValueError) as problem:
         raise ModelError(f"{path}: its manifest lacks a value ({problem}). Build it again.") from None
 
 
-def _typed(path: Path, elf: bytes, manifest: dict[str, Any]) -> Artifact:
-    machine = int.from_bytes(elf[18:20], "little")
+def _typed(path: Path, manifest: dict[str, Any]) -> Artifact:
     return Artifact(
         path=path,
-        model=str(manifest["model"]),
+        model=str(manifest["name"]),
         cpu=str(manifest["cpu"]),
         numerics=str(manifest["numerics"]),
         build_id=str(manifest["build_id"]),
         source_sha256=str(manifest["source_sha256"]),
-        arch={number: name for name, number in seal.MACHINES.items()}[machine],
+        arch=str(manifest["arch"]),
         inputs=tuple(map(_tensor, manifest["inputs"])),
         outputs=tuple(map(_tensor, manifest["outputs"])),
     )

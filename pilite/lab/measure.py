@@ -99,7 +99,7 @@ RUNTIMES: dict[str, Any] = {"pilite": Pilite, "tflite": Tflite, "litert": Litert
 # The worker.
 
 
-def worker(requests: Iterator[str], reply: Any) -> None:
+def serve(requests: Iterator[str], reply: Any) -> None:
     """Serve requests, one JSON object a line, until the pipe closes."""
     state: Json = {}
     for line in requests:
@@ -298,7 +298,7 @@ def main(arguments: list[str]) -> None:
     if arguments == ["--worker"]:
         reply = os.fdopen(os.dup(1), "w")
         os.dup2(2, 1)  # what a runtime prints must not get between the answers
-        worker(iter(sys.stdin), reply)
+        serve(iter(sys.stdin), reply)
         return
     job, result = map(Path, arguments)
     document = measure(json.loads(job.read_text()))

@@ -89,7 +89,7 @@ static int busy(const char* path) {
 static void try_open(const char* what, const char* path, const pilite_options* options) {
   pilite_session* session = NULL;
   const int status = pilite_open(path, options, &session);
-  printf("%s: %d %s: %s\n", what, status, session ? "open" : "closed", status ? pilite_error() : "");
+  printf("%s: %d %s\n", what, status, session ? "open" : pilite_error());
   pilite_close(session);
 }
 
@@ -100,7 +100,8 @@ typedef struct {
 
 static void try_options(const char* path) {
   const int cpus[] = {0, 4000}, negative[] = {-1};
-  const longer_options harmless = {{sizeof harmless, 1, NULL, 0, 0}, 0}, unknown = {{sizeof unknown, 1, NULL, 0, 0}, 1};
+  const longer_options harmless = {{sizeof harmless, 1, NULL, 0, 0}, 0},
+                       unknown = {{sizeof unknown, 1, NULL, 0, 0}, 1};
   try_open("no path", NULL, NULL);
   try_open("no size", path, &(pilite_options){0, 1, NULL, 0, 0});
   try_open("65 threads", path, &(pilite_options){sizeof(pilite_options), 65, NULL, 0, 0});

@@ -10,7 +10,7 @@ import subprocess
 import tempfile
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import cast
+from typing import Literal, cast
 
 import pytest
 
@@ -71,7 +71,7 @@ def zig_program(files: LoaderFiles) -> Callable[[str, Sequence[str]], Path]:
     """Compile tests/loader/<source> with zig and link it with libpilite.so."""
 
     def build(source: str, options: Sequence[str]) -> Path:
-        kind = "c++" if source.endswith(".cc") else "cc"
+        kind: Literal["cc", "c++"] = "c++" if source.endswith(".cc") else "cc"
         command = [*zig.compiler_command(kind, zig.TRIPLES[NATIVE]), "-O2", "-Wall", "-Wextra", "-Werror"]
         arguments = [*command, *options, f"-I{LOADER}", source, str(files.library), "-lpthread", "-ldl"]
         return _kept(arguments, lambda words: zig.run_zig(words, HERE))
@@ -82,9 +82,9 @@ def zig_program(files: LoaderFiles) -> Callable[[str, Sequence[str]], Path]:
 @pytest.fixture(scope="session")
 def sanitized() -> Sanitized:
     """Compile tests/loader/<source> and the loader with a host compiler and a sanitizer."""
-    compiler = shutil.which("clang++") or shutil.which("g++")
+    compiler = shutil.which("g++") or shutil.which("clang++")
     if compiler is None:
-        pytest.skip("no C++ compiler on this machine; apt-get install clang")
+        pytest.skip("no C++ compiler on this machine; apt-get install g++")
 
     def build(source: str, sanitizer: str) -> Path:
         options = ["-std=c++17", "-O1", "-g", f"-fsanitize={sanitizer}", "-fno-sanitize-recover=all"]

@@ -1,6 +1,7 @@
 // cycle.cc - open, run and close many times, with two models open at once; for LeakSanitizer.
 //
-// usage: cycle ARTIFACT OTHER COUNT. Prints what is left over: open files and mappings more than after the first turn.
+// usage: cycle ARTIFACT OTHER COUNT. Prints what is left over: open files and mappings more than after the
+// first turn.
 #include <dirent.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -47,6 +48,7 @@ int main(int argc, char** argv) {
   for (long i = 0; i < atol(argv[3]); ++i) {
     if (!turn(argv[1], argv[2], static_cast<uint32_t>(1 + i % 4))) return printf("%s\n", pilite_error()), 1;
   }
-  printf("files %ld, mappings %ld\n", count_files() - files, count_mapped_models(argv[1]) + count_mapped_models(argv[2]));
+  printf("files %ld, mappings %ld\n", count_files() - files,
+         count_mapped_models(argv[1]) + count_mapped_models(argv[2]));
   return 0;
 }

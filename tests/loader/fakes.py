@@ -1,4 +1,4 @@
-"""Artifacts for the loader's tests: fake_model.c compiled by zig and sealed. Kept in artifacts/loader/fakes/."""
+"""Artifacts for the loader's tests: fake_model.c compiled by zig and sealed; kept in artifacts/loader."""
 
 from __future__ import annotations
 

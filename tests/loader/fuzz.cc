@@ -1,6 +1,8 @@
-// fuzz.cc - damage an artifact in many ways; every damaged file must be refused with one line, in one process.
+// fuzz.cc - damage an artifact in many ways; every damaged file must be refused with one line, in one
+// process.
 //
-// usage: fuzz ARTIFACT SCRATCH_FILE COUNT SEED. Prints "refused N" and exits 0, or says which damage got through.
+// usage: fuzz ARTIFACT SCRATCH_FILE COUNT SEED. Prints "refused N" and exits 0, or says which damage got
+// through.
 #include <errno.h>
 #include <fcntl.h>
 #include <stdint.h>
@@ -26,13 +28,18 @@ uint64_t pick(uint64_t below) {
   return (state >> 33) % below;
 }
 
-void set_u32(Bytes b, size_t field, uint32_t value) { memcpy(b.data + b.size - sizeof(pilite_footer) + field, &value, 4); }
-void set_u64(Bytes b, size_t field, uint64_t value) { memcpy(b.data + b.size - sizeof(pilite_footer) + field, &value, 8); }
+void set_u32(Bytes b, size_t field, uint32_t value) {
+  memcpy(b.data + b.size - sizeof(pilite_footer) + field, &value, 4);
+}
+void set_u64(Bytes b, size_t field, uint64_t value) {
+  memcpy(b.data + b.size - sizeof(pilite_footer) + field, &value, 8);
+}
 
 // Make the footer's own hash right again, so that the checks behind it are reached.
 void hash_footer(Bytes b) {
   const uint8_t* footer = b.data + b.size - sizeof(pilite_footer);
-  set_u64(b, offsetof(pilite_footer, footer_hash), pilite::Xxh64::of(footer, offsetof(pilite_footer, footer_hash)));
+  set_u64(b, offsetof(pilite_footer, footer_hash),
+          pilite::Xxh64::of(footer, offsetof(pilite_footer, footer_hash)));
 }
 
 void truncate_end(Bytes* b) { b->size = pick(b->size); }
@@ -59,7 +66,8 @@ void wrong_sizes(Bytes* b) {
   hash_footer(*b);
 }
 void wrong_version(Bytes* b) {
-  set_u32(*b, pick(2) ? offsetof(pilite_footer, abi_major) : offsetof(pilite_footer, format), static_cast<uint32_t>(2 + pick(9)));
+  set_u32(*b, pick(2) ? offsetof(pilite_footer, abi_major) : offsetof(pilite_footer, format),
+          static_cast<uint32_t>(2 + pick(9)));
   hash_footer(*b);
 }
 void wrong_machine(Bytes* b) {
@@ -68,7 +76,8 @@ void wrong_machine(Bytes* b) {
 }
 void wrong_reserved(Bytes* b) { set_u64(*b, offsetof(pilite_footer, reserved), 1 + pick(1000)); }
 
-// A manifest that a broken tool wrote and sealed properly. Its first entry is the build_id: {"build_id":"5e5e..."
+// A manifest that a broken tool wrote and sealed properly. Its first entry is the build_id:
+// {"build_id":"5e5e..."
 void other_manifest(Bytes* b) {
   pilite_footer footer;
   memcpy(&footer, b->data + b->size - sizeof footer, sizeof footer);
@@ -86,12 +95,18 @@ struct Damage {
   void (*apply)(Bytes*);
 };
 constexpr Damage kDamages[] = {
-    {"truncate_end", truncate_end},       {"cut_start", cut_start},
-    {"flip_bit", flip_bit},               {"flip_header_byte", flip_header_byte},
-    {"flip_footer_bit", flip_footer_bit}, {"flip_manifest_bit", flip_manifest_bit},
-    {"zero_range", zero_range},           {"append", append},
-    {"wrong_sizes", wrong_sizes},         {"wrong_version", wrong_version},
-    {"wrong_machine", wrong_machine},     {"wrong_reserved", wrong_reserved},
+    {"truncate_end", truncate_end},
+    {"cut_start", cut_start},
+    {"flip_bit", flip_bit},
+    {"flip_header_byte", flip_header_byte},
+    {"flip_footer_bit", flip_footer_bit},
+    {"flip_manifest_bit", flip_manifest_bit},
+    {"zero_range", zero_range},
+    {"append", append},
+    {"wrong_sizes", wrong_sizes},
+    {"wrong_version", wrong_version},
+    {"wrong_machine", wrong_machine},
+    {"wrong_reserved", wrong_reserved},
     {"other_manifest", other_manifest},
 };
 constexpr size_t kCount = sizeof kDamages / sizeof *kDamages;

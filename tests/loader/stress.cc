@@ -1,4 +1,5 @@
-// stress.cc - the pool alone: every task of every region runs exactly once, for 1 to 8 threads. For ThreadSanitizer.
+// stress.cc - the pool alone: every task of every region runs exactly once, for 1 to 8 threads. For
+// ThreadSanitizer.
 #include <stdio.h>
 #include <string.h>
 
@@ -18,7 +19,8 @@ struct Region {
 
 int count(int task, void* env, void* cdata) {
   Region* region = static_cast<Region*>(cdata);
-  if (task < 0 || task >= region->tasks || static_cast<pilite::ParallelEnv*>(env)->num_task != region->tasks) return 1;
+  if (task < 0 || task >= region->tasks || static_cast<pilite::ParallelEnv*>(env)->num_task != region->tasks)
+    return 1;
   region->ran[task]++;
   return 0;
 }

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import itertools
 import os
 import platform
 import struct
+import threading
+from collections import Counter
 from pathlib import Path
 
 import pytest
@@ -186,6 +189,38 @@ def test_a_newer_version_under_the_same_name_is_not_taken_for_the_open_one(
         assert "close it or use another file name" in str(error)
     with open_model(path) as model:
         assert model.build_id == OTHER_ID
+
+
+def test_a_file_that_is_replaced_all_the_time_is_opened_whole_or_refused(
+    tmp_path: Path, open_model: OpenModel
+) -> None:
+    one, two = Fake(), Fake({"BUILD_ID": f'"{OTHER_ID}"', "ADDEND": "2"}, manifest={"build_id": OTHER_ID})
+    artifacts = (one.artifact(NATIVE), two.artifact(NATIVE))
+    path, stop = one.write(tmp_path / "model.so", NATIVE), threading.Event()
+
+    def replace() -> None:
+        for i in itertools.takewhile(lambda _: not stop.is_set(), itertools.count()):
+            (tmp_path / "new.so").write_bytes(artifacts[i % 2])
+            os.replace(tmp_path / "new.so", path)
+
+    replacer = threading.Thread(target=replace)
+    replacer.start()
+    outcomes = Counter(open_and_run(open_model, path) for _ in range(200))
+    stop.set()
+    replacer.join()
+    assert set(outcomes) <= {(BUILD_ID, 1), (OTHER_ID, 2), "IO", "LINK"}
+    assert outcomes[BUILD_ID, 1] + outcomes[OTHER_ID, 2] > 0
+
+
+def open_and_run(open_model: OpenModel, path: Path) -> tuple[str, int] | str:
+    """The build and what it adds to 0, or the status of the refusal."""
+    try:
+        with open_model(path) as model:
+            model.inputs[1][:] = [0, 0, 1, 0]
+            model.invoke()
+            return model.build_id, int(model.outputs[0][0, 0])
+    except PiliteError as error:
+        return error.status
 
 
 def test_two_models_and_two_sessions_of_one_are_independent(tmp_path: Path, open_model: OpenModel) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
@@ -40,17 +41,17 @@ def test_a_second_caller_gets_busy(checks: Path, files: LoaderFiles, fake: Path)
 
 MISUSE = """\
 error before: []
-no path: 7 closed: pilite_open: path and session must not be NULL
-no size: 7 closed: options.size is 0; it must be sizeof(pilite_options), 24
-65 threads: 7 closed: 65 threads asked for; 1 to 64 are possible
-64 threads: 0 open: 
-0 threads: 0 open: 
-unknown flag: 7 closed: options ask for something that this loader does not know; update the loader
-no checksum: 0 open: 
-unknown CPU: 7 closed: CPU 4000 is not available to this process; available: {cpus}
-negative CPU: 7 closed: CPU -1 is not available to this process; available: {cpus}
-later options, zero: 0 open: 
-later options, set: 7 closed: options ask for something that this loader does not know; update the loader
+no path: 7 pilite_open: path and session must not be NULL
+no size: 7 options.size is 0; it must be sizeof(pilite_options), 24
+65 threads: 7 65 threads asked for; 1 to 64 are possible
+64 threads: 0 open
+0 threads: 0 open
+unknown flag: 7 options ask for something that this loader does not know; update the loader
+no checksum: 0 open
+unknown CPU: 7 CPU 4000 is not available to this process; available: {cpus}
+negative CPU: 7 CPU -1 is not available to this process; available: {cpus}
+later options, zero: 0 open
+later options, set: 7 options ask for something that this loader does not know; update the loader
 open without result: 7
 run NULL: 7, bind NULL: 7
 info NULL: 1, buffer NULL: 1
@@ -64,8 +65,9 @@ unbind: 0 1
 
 
 def test_misuse_gives_an_error_and_never_a_crash(checks: Path, files: LoaderFiles, fake: Path) -> None:
-    done = run_program(["taskset", "-c", "0", checks, "misuse", fake], files.library)
-    assert done.stdout == MISUSE.format(cpus="0")
+    cpus = ",".join(str(cpu) for cpu in sorted(os.sched_getaffinity(0)))
+    done = run_program([checks, "misuse", fake], files.library)
+    assert done.stdout == MISUSE.format(cpus=cpus)
     assert done.returncode == 0
 
 
@@ -94,6 +96,8 @@ def test_opening_and_closing_leaves_nothing_behind(tmp_path: Path, sanitized: Sa
 
 def test_the_pool_has_no_race(sanitized: Sanitized) -> None:
     done = run_program([sanitized("stress.cc", "thread")])
+    if "unexpected memory mapping" in done.stderr:
+        pytest.skip("hardware: this kernel randomizes addresses more than ThreadSanitizer can take")
     assert (done.returncode, done.stdout, done.stderr) == (0, "every task ran once\n", "")
 
 

@@ -11,7 +11,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from loader.pilite import Model, PiliteError
+from loader.pilite import Array, Model, PiliteError, TensorDetails
 from pilite.lab.loader import LoaderFiles
 from tests.loader.conftest import OpenModel, run_program
 from tests.loader.fakes import ADD, BUILD_ID, LOADER, WAIT
@@ -28,11 +28,10 @@ def model(fake: Path, open_model: OpenModel) -> Model:
 def test_details_are_those_of_the_descriptor(model: Model) -> None:
     x, command = model.input_details
     y, _, regions = model.output_details
-    assert (x.name, x.shape, x.dtype, x.scale, x.zero_point) == ("x", (1, 1000), np.int8, 0.5, 3)
-    assert (command.name, command.shape, command.dtype) == ("command", (4,), np.int32)
-    assert (command.scale, command.zero_point) == (None, None)
+    assert x == TensorDetails("x", (1, 1000), np.dtype(np.int8), 0.5, 3)
+    assert command == TensorDetails("command", (4,), np.dtype(np.int32), None, None)
     assert (y.scale, y.zero_point) == (0.25, -7)
-    assert (regions.name, regions.shape, regions.dtype) == ("regions", (), np.float32)
+    assert regions == TensorDetails("regions", (), np.dtype(np.float32), None, None)
     assert (model.name, model.target, model.build_id) == ("fake", "any CPU", BUILD_ID)
 
 
@@ -71,7 +70,7 @@ WRONG = [
 
 
 @pytest.mark.parametrize(("arrays", "says"), WRONG)
-def test_inputs_of_another_kind_are_refused(model: Model, arrays: list[np.ndarray], says: str) -> None:
+def test_inputs_of_another_kind_are_refused(model: Model, arrays: list[Array], says: str) -> None:
     with pytest.raises(PiliteError, match=says) as caught:
         model.run(*arrays)
     assert caught.value.status == "ARG"

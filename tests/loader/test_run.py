@@ -10,7 +10,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from loader.pilite import Model, PiliteError
+from loader.pilite import Array, Model, PiliteError
 from tests.loader.conftest import OpenModel
 from tests.loader.fakes import ADD, FAIL_ENTRY, FAIL_TASK, NEST, REMEMBER, WAIT
 
@@ -18,7 +18,7 @@ X = np.arange(1000, dtype=np.int32).astype(np.int8).reshape(1, 1000)
 IDLE_SECONDS = 0.5
 
 
-def command(mode: int, tasks: int = 0, regions: int = 1, detail: int = 0) -> np.ndarray:
+def command(mode: int, tasks: int = 0, regions: int = 1, detail: int = 0) -> Array:
     return np.array([mode, tasks, regions, detail], np.int32)
 
 
@@ -150,7 +150,7 @@ def test_a_forked_child_is_told_to_open_the_model_again(
 
 
 def run_in_child(model: Model) -> int:
-    """0: ran; 1: refused because of the fork; 2: anything else. Closing must not wait for threads of the parent."""
+    """0: ran; 1: refused because of the fork; 2: anything else. Closing must not wait for the workers."""
     try:
         model.run(X, command(ADD))
         code = 0

@@ -11,6 +11,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from loader.pilite import Array
 from pilite.lab.loader import LoaderFiles, build_loader
 from pilite.seal import MACHINES
 from tests.loader.conftest import FOREIGN, NATIVE, Runner, run_program
@@ -149,7 +150,7 @@ WRONG_FILES = [
 
 @pytest.mark.parametrize(("content", "says"), WRONG_FILES)
 def test_a_file_that_does_not_fit_is_refused(
-    tmp_path: Path, fake: Path, runner: Runner, inputs: list[str], content: np.ndarray | bytes, says: str
+    tmp_path: Path, fake: Path, runner: Runner, inputs: list[str], content: Array | bytes, says: str
 ) -> None:
     path = tmp_path / "wrong.npy"
     if isinstance(content, bytes):
@@ -204,7 +205,7 @@ def test_aarch64_gives_the_same_outputs(
     tmp_path: Path, aarch64: LoaderFiles, inputs: list[str], threads: int
 ) -> None:
     model = Fake().write(tmp_path / "model.so", "aarch64")
-    options = [*inputs, "--output", tmp_path / "result", "--threads", str(threads), "--runs", "20"]
+    options = [*inputs, "--output", str(tmp_path / "result"), "--threads", str(threads), "--runs", "20"]
     done = run_program(emulate("cortex-a53", aarch64.runner, model, *options))
     assert (done.returncode, done.stderr) == (0, "")
     check_outputs(tmp_path)

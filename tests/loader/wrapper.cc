@@ -25,7 +25,8 @@ int main(int, char** argv) {
   alignas(64) static std::int8_t y[1000];
   model.bind_output(0, y, sizeof y);
   model.run();
-  std::cout << model.info().name << " " << int(y[0]) << " " << int(y[99]) << " " << model.output<float>(2)[0] << "\n";
+  std::cout << model.info().name << " " << int(y[0]) << " " << int(y[99]) << " " << model.output<float>(2)[0]
+            << "\n";
   expect_error("missing", [] { pilite::Model("/nowhere/model.so"); });
   expect_error("type", [&] { model.input<float>(0); });
   expect_error("index", [&] { model.output<float>(3); });

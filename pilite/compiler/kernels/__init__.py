@@ -31,7 +31,9 @@ class Family(Protocol):
     def scratch(self, variant: Any, y: Layout) -> tuple[int, ...]:
         """Bytes of each scratch parameter."""
 
-    def emit(self, name: str, spec: Any, variant: Any, xs: Sequence[Layout], y: Layout, cpu: Cpu) -> tirx.PrimFunc:
+    def emit(
+        self, name: str, spec: Any, variant: Any, xs: Sequence[Layout], y: Layout, cpu: Cpu
+    ) -> tirx.PrimFunc:
         """The function for these layouts."""
 
 
@@ -65,7 +67,13 @@ class Depthwise:
         return ()
 
     def emit(
-        self, name: str, spec: s.QDepthwiseConv2D, variant: depthwise.Taps, xs: Sequence[Layout], y: Layout, cpu: Cpu
+        self,
+        name: str,
+        spec: s.QDepthwiseConv2D,
+        variant: depthwise.Taps,
+        xs: Sequence[Layout],
+        y: Layout,
+        cpu: Cpu,
     ) -> tirx.PrimFunc:
         return depthwise.emit(name, self.strategy, spec, variant, xs[0], y, cpu)
 
@@ -86,7 +94,9 @@ class Plain:
     def scratch(self, variant: None, y: Layout) -> tuple[int, ...]:
         return ()
 
-    def emit(self, name: str, spec: Any, variant: None, xs: Sequence[Layout], y: Layout, cpu: Cpu) -> tirx.PrimFunc:
+    def emit(
+        self, name: str, spec: Any, variant: None, xs: Sequence[Layout], y: Layout, cpu: Cpu
+    ) -> tirx.PrimFunc:
         return self.code(name, spec, xs, y, cpu)
 
 
@@ -106,18 +116,33 @@ class Kernel:
 
 
 KERNELS: tuple[Kernel, ...] = (
-    Kernel("qs8_gemm_8x8c4__neondot", s.QConv2D, Gemm(Dot(), "gemm_dot", 8), ("neon",), frozenset({"dotprod"}), "sdot"),
+    Kernel(
+        "qs8_gemm_8x8c4__neondot",
+        s.QConv2D,
+        Gemm(Dot(), "gemm_dot", 8),
+        ("neon",),
+        frozenset({"dotprod"}),
+        "sdot",
+    ),
     Kernel("qs8_gemm_4x4c16__neon", s.QConv2D, Gemm(Mull(), "gemm_mull", 4), ("neon",), instruction="smlal"),
-    Kernel("qs8_gemm_4x16c2__avx2", s.QConv2D, Gemm(Madd(), "gemm_madd", 16), ("avx2",), instruction="vpmaddwd"),
+    Kernel(
+        "qs8_gemm_4x16c2__avx2", s.QConv2D, Gemm(Madd(), "gemm_madd", 16), ("avx2",), instruction="vpmaddwd"
+    ),
     Kernel("qs8_dwconv_4x8__neon", s.QDepthwiseConv2D, Depthwise(Mull8()), ("neon",), instruction="smlal"),
-    Kernel("qs8_dwconv_4x16__avx2", s.QDepthwiseConv2D, Depthwise(Madd16()), ("avx2",), instruction="vpmaddwd"),
+    Kernel(
+        "qs8_dwconv_4x16__avx2", s.QDepthwiseConv2D, Depthwise(Madd16()), ("avx2",), instruction="vpmaddwd"
+    ),
     Kernel("qs8_add_8", s.QAdd, Plain(lambda n, p, x, y, c: pointwise.add(n, ISAS[c.isa], p, x[0], x[1], y))),
     Kernel("s8_pool_8", s.Pool, Plain(lambda n, p, x, y, c: reduce.pool(n, ISAS[c.isa], p, x[0], y))),
     Kernel("qs8_mean_8", s.QMean, Plain(lambda n, p, x, y, c: reduce.mean(n, ISAS[c.isa], p, x[0], y))),
     Kernel("s8_softmax", s.Softmax, Plain(lambda n, p, x, y, c: reduce.softmax(n, p, x[0], y), ("exp",))),
     Kernel("s8_table", s.Table, Plain(lambda n, p, x, y, c: pointwise.table(n, x[0], y), ("table",))),
-    Kernel("f32_qs8_8", s.QuantizeFloat, Plain(lambda n, p, x, y, c: pointwise.quantize_float(n, p, x[0], y))),
-    Kernel("qs8_f32_8", s.DequantizeFloat, Plain(lambda n, p, x, y, c: pointwise.dequantize_float(n, p, x[0], y))),
+    Kernel(
+        "f32_qs8_8", s.QuantizeFloat, Plain(lambda n, p, x, y, c: pointwise.quantize_float(n, p, x[0], y))
+    ),
+    Kernel(
+        "qs8_f32_8", s.DequantizeFloat, Plain(lambda n, p, x, y, c: pointwise.dequantize_float(n, p, x[0], y))
+    ),
     Kernel("x_move_16", s.Move, Plain(lambda n, p, x, y, c: pointwise.move(n, p, x[0], y))),
     Kernel("x_broadcast_16", s.Broadcast, Plain(lambda n, p, x, y, c: pointwise.broadcast(n, p, x[0], y))),
     Kernel("x_fill_16", s.Fill, Plain(lambda n, p, x, y, c: pointwise.fill(n, p, y))),
@@ -129,7 +154,9 @@ def select(spec: s.Spec, cpu: Cpu) -> Kernel:
     for kernel in KERNELS:
         if kernel.spec is type(spec) and kernel.fits(cpu):
             return kernel
-    raise LookupError(f"no kernel for {type(spec).__name__} fits {cpu.name} ({cpu.isa}, {sorted(cpu.features)})")
+    raise LookupError(
+        f"no kernel for {type(spec).__name__} fits {cpu.name} ({cpu.isa}, {sorted(cpu.features)})"
+    )
 
 
 def table() -> list[dict[str, str]]:

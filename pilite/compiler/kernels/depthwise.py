@@ -9,6 +9,7 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from dataclasses import dataclass
+from math import prod
 from typing import Any, ClassVar
 
 import numpy as np
@@ -18,6 +19,7 @@ from tvm.script.ir_builder import tirx as T
 from pilite.compiler.cpu import Cpu
 from pilite.compiler.fixedpoint import Requant, requantize
 from pilite.compiler.kernels.emit import (
+    PARALLEL_MACS,
     Param,
     assign,
     function,
@@ -171,7 +173,13 @@ def _taps(layers: Sequence[Int]) -> tuple[Taps, Int]:
     if kh * kw > UNROLL:
         columns = tuple((0, j) for _ in layers for j in range(kw))
         return Taps(kh, columns), np.concatenate(layers, axis=1)
-    chosen = [(k, i, j) for k, w in enumerate(layers) for i in range(kh) for j in range(kw) if k == 0 or w[i, j].any()]
+    chosen = [
+        (k, i, j)
+        for k, w in enumerate(layers)
+        for i in range(kh)
+        for j in range(kw)
+        if k == 0 or w[i, j].any()
+    ]
     weights = np.stack([layers[k][i, j] for k, i, j in chosen])
     return Taps(1, tuple((i, j) for _, i, j in chosen)), weights.reshape(1, len(chosen), channels)
 
@@ -218,9 +226,11 @@ class _Code:
     def loops(self, blocks: int) -> None:
         n, oh, ow, _ = self.y.shape
         rows, tiles = n * oh, -(-ow // self.width)
-        extents = (rows, blocks) if rows >= ROWS_PARALLEL or blocks < 4 else (blocks, rows)
-        with loop(extents[0], parallel=True) as a, loop(extents[1]) as b, loop(tiles) as t:
-            r, block = (a, b) if extents[0] == rows and extents == (rows, blocks) else (b, a)
+        rows_outside = rows >= ROWS_PARALLEL or blocks < 4
+        extents = (rows, blocks) if rows_outside else (blocks, rows)
+        parallel = rows * ow * blocks * self.strategy.block * prod(self.spec.window.kernel) >= PARALLEL_MACS
+        with loop(extents[0], parallel=parallel) as a, loop(extents[1]) as b, loop(tiles) as t:
+            r, block = (a, b) if rows_outside else (b, a)
             start = t * self.width
             column = start if ow % self.width == 0 else minimum(start, ow - self.width)
             self.tile(split(r, (n, oh)), block, column)
@@ -229,7 +239,9 @@ class _Code:
         strategy, requant, lanes = self.strategy, self.spec.requant, self.strategy.isa.lanes
         channels = self.y.shape[3]
         first = block * strategy.block
-        channel = first if channels % strategy.block == 0 else minimum(first, max(channels - strategy.block, 0))
+        channel = (
+            first if channels % strategy.block == 0 else minimum(first, max(channels - strategy.block, 0))
+        )
 
         def operand(name: str, part: int) -> Any:
             return load(self.buffers[name], first + part * lanes, lanes)
@@ -253,7 +265,9 @@ class _Code:
         """Offset of the window's first tap for the pixel at `column`."""
         window, (image, line, pixel, _) = self.spec.window, self.x.strides
         start = self.x.start - window.before[0] * line - window.before[1] * pixel
-        return start + row[0] * image + row[1] * (window.stride[0] * line) + column * (window.stride[1] * pixel)
+        return (
+            start + row[0] * image + row[1] * (window.stride[0] * line) + column * (window.stride[1] * pixel)
+        )
 
     def _window(self, acc: Sequence[Sequence[Any]], origin: Any, first: Any) -> None:
         strategy, window = self.strategy, self.spec.window

@@ -17,6 +17,10 @@ from tvm.script.ir_builder import tirx as T
 
 STACK_LIMIT_BYTES = 1024
 
+# Work below which a barrier costs more than sharing saves: about 10 us of one core.
+PARALLEL_MACS = 65536
+PARALLEL_ELEMENTS = 16384
+
 
 @dataclass(frozen=True)
 class Param:

@@ -27,6 +27,7 @@ from tvm.script.ir_builder import tirx as T
 from pilite.compiler.cpu import Cpu
 from pilite.compiler.fixedpoint import Requant, requantize
 from pilite.compiler.kernels.emit import (
+    PARALLEL_MACS,
     Param,
     assign,
     constant,
@@ -86,6 +87,11 @@ class Geometry:
     @property
     def tiles(self) -> int:
         return -(-self.width // self.tile)
+
+    @property
+    def parallel(self) -> bool:
+        """Whether the work is worth a barrier."""
+        return self.rows * self.width * self.channels * self.runs.count * self.runs.length >= PARALLEL_MACS
 
     def column(self, tile: Any) -> Any:
         """First pixel of a tile; the last tile is moved back to stay inside the row."""
@@ -226,7 +232,14 @@ def channel_params(requant: Requant, columns: int) -> list[Param]:
 
 
 def emit(
-    name: str, strategy: Strategy, spec: QConv2D, variant: Variant, x: Layout, y: Layout, cpu: Cpu, tile: tuple[int, int]
+    name: str,
+    strategy: Strategy,
+    spec: QConv2D,
+    variant: Variant,
+    x: Layout,
+    y: Layout,
+    cpu: Cpu,
+    tile: tuple[int, int],
 ) -> tirx.PrimFunc:
     """The kernel. Parameters: x, weights, bias, requantization operands, [row sums,] y."""
     geo = geometry(spec, x, y, tile[0])
@@ -242,10 +255,20 @@ def emit(
     ]
 
     def body(*buffers: Any) -> None:
-        code = _Code(strategy, spec.requant, variant, geo, nr, block, dict(zip((p.name for p in params), buffers, strict=True)))
+        code = _Code(
+            strategy,
+            spec.requant,
+            variant,
+            geo,
+            nr,
+            block,
+            dict(zip((p.name for p in params), buffers, strict=True)),
+        )
         if variant.offset:
             row_sums(strategy.isa, geo, code.buffers["x"], code.buffers["sums"])
-        code.columns_outside() if _columns_outside(geo, block * (columns // nr), nr, cpu) else code.rows_outside()
+        code.columns_outside() if _columns_outside(
+            geo, block * (columns // nr), nr, cpu
+        ) else code.rows_outside()
 
     return function(name, params, body)
 
@@ -270,7 +293,7 @@ def row_sums(isa: Isa, geo: Geometry, x: Any, sums: Any) -> None:
     """sums[pixel] = the sum of x under the window; exact bytes only, since no zero weight hides what follows."""
     vectors, rest = divmod(geo.runs.length, 8)
     lanes = isa.lanes
-    with loop(geo.rows, parallel=True) as r, loop(geo.width) as column:
+    with loop(geo.rows, parallel=geo.parallel) as r, loop(geo.width) as column:
         acc, total = registers(lanes, "int32"), T.alloc_buffer((1,), "int32")
         assign(acc, isa.fill(0), lanes)
         T.buffer_store(total, T.int32(0), [0])
@@ -308,7 +331,7 @@ class _Code:
 
     def rows_outside(self) -> None:
         """Each tile of rows meets all columns: A stays in L1, W is streamed."""
-        with loop(self.geo.rows * self.geo.tiles, parallel=True) as p:
+        with loop(self.geo.rows * self.geo.tiles, parallel=self.geo.parallel) as p:
             if self.full:
                 with loop(self.full) as b:
                     self.tile(p, b, self.nr)
@@ -319,10 +342,10 @@ class _Code:
         """Each block of columns meets all rows: W is read once."""
         tiles = self.geo.rows * self.geo.tiles
         if self.full:
-            with loop(self.full, parallel=True) as b, loop(tiles) as p:
+            with loop(self.full, parallel=self.geo.parallel) as b, loop(tiles) as p:
                 self.tile(p, b, self.nr)
         if self.rest:
-            with loop(tiles, parallel=True) as p:
+            with loop(tiles, parallel=self.geo.parallel) as p:
                 self.tile(p, self.full, self.rest)
 
     def tile(self, position: Any, block: Any, count: int) -> None:
@@ -347,7 +370,9 @@ class _Code:
         q = [[self._requantize(block, j, acc) for j, acc in enumerate(row)] for row in finished]
         for i, pieces in enumerate(strategy.narrow(q, self.requant)):
             for vector, lanes, first in pieces:
-                store_first(self.buffers["y"], y_base + i * geo.pixel_out + first, vector, lanes, count - first)
+                store_first(
+                    self.buffers["y"], y_base + i * geo.pixel_out + first, vector, lanes, count - first
+                )
 
     def _vector(self, name: str, block: Any, j: int) -> Any:
         lanes = self.strategy.isa.lanes

@@ -18,10 +18,10 @@ CHUNK = 96  # elements of K widened at a time: MR * CHUNK * 2 bytes must stay on
 class Madd(Strategy):
     """vpmaddwd on int16 pairs (x86-64-v3). Nine-bit weights fit, so weight zero points cost nothing.
 
-        acc[i][v]  int32x8: row i, eight columns; starts at the bias
-        chunk      MR rows of x widened to int16 on the stack, then one pair of K broadcast per row and step
-        registers  4 x 2 accumulators + 2 w + 1 x
-        weights    int16 [block][run][pair][vector][8 columns][2]
+    acc[i][v]  int32x8: row i, eight columns; starts at the bias
+    chunk      MR rows of x widened to int16 on the stack, then one pair of K broadcast per row and step
+    registers  4 x 2 accumulators + 2 w + 1 x
+    weights    int16 [block][run][pair][vector][8 columns][2]
     """
 
     isa = Avx2()
@@ -34,7 +34,6 @@ class Madd(Strategy):
     def order(self, nr: int) -> Sequence[int]:
         assert nr == len(AVX2_ORDER)
         return AVX2_ORDER
-
 
     def pack(self, blocks: Int) -> Int:
         nb, nr, runs, length = blocks.shape
@@ -57,13 +56,20 @@ class Madd(Strategy):
                 self._chunk(tile, acc, wide, offset + chunks * CHUNK, base + chunks * (CHUNK * tile.nr), rest)
         return [[whole(a, 8) for a in row] for row in acc]
 
-    def _chunk(self, tile: Tile, acc: list[list[Any]], wide: Any, offset: Any, w_offset: Any, length: int) -> None:
+    def _chunk(
+        self, tile: Tile, acc: list[list[Any]], wide: Any, offset: Any, w_offset: Any, length: int
+    ) -> None:
         """Widen `length` elements of every row, then multiply pair by pair."""
         for i, row in enumerate(tile.rows):
             sixteens, rest = divmod(length, 16)
             if sixteens:
                 with loop(sixteens) as k:
-                    store(wide, i * CHUNK + k * 16, T.Cast("int16x16", load(tile.x, row + offset + k * 16, 16)), 16)
+                    store(
+                        wide,
+                        i * CHUNK + k * 16,
+                        T.Cast("int16x16", load(tile.x, row + offset + k * 16, 16)),
+                        16,
+                    )
             for k in range(sixteens * 16, sixteens * 16 + rest, 4):
                 store(wide, i * CHUNK + k, T.Cast("int16x4", load(tile.x, row + offset + k, 4)), 4)
         with loop(length // 2) as pair:

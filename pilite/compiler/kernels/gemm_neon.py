@@ -56,10 +56,10 @@ class _Neon(Strategy):
 class Mull(_Neon):
     """8-bit multiply pairs (cortex-a53, a72): smull, smlal2, sadalp.
 
-        acc[i][j]  int32x4: four partial sums of row i, column j; added across at the end (addp)
-        step       16 bytes of K: a = x[i][0..15], b = w[j][0..15]; acc += pairs(a_lo * b_lo + a_hi * b_hi)
-        registers  4 x 4 accumulators + 1 a + 1 b + products
-        weights    [block][run][step of 16][column][16], then [column][8] where 8 bytes remain
+    acc[i][j]  int32x4: four partial sums of row i, column j; added across at the end (addp)
+    step       16 bytes of K: a = x[i][0..15], b = w[j][0..15]; acc += pairs(a_lo * b_lo + a_hi * b_hi)
+    registers  4 x 4 accumulators + 1 a + 1 b + products
+    weights    [block][run][step of 16][column][16], then [column][8] where 8 bytes remain
     """
 
     granule: ClassVar[int] = 8
@@ -121,10 +121,10 @@ class Mull(_Neon):
 class Dot(_Neon):
     """Dot product (cortex-a76): sdot by lane.
 
-        acc[i][v]  int32x4: row i, columns 4v .. 4v+3; starts at the bias
-        step       16 bytes of K: x[i] in one register, each of its four quads broadcast by lane
-        registers  8 x 2 accumulators + 8 x + 2 w
-        weights    [block][run][quad][vector][4 columns][4]
+    acc[i][v]  int32x4: row i, columns 4v .. 4v+3; starts at the bias
+    step       16 bytes of K: x[i] in one register, each of its four quads broadcast by lane
+    registers  8 x 2 accumulators + 8 x + 2 w
+    weights    [block][run][quad][vector][4 columns][4]
     """
 
     granule: ClassVar[int] = 4

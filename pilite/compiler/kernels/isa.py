@@ -143,9 +143,7 @@ class Avx2(Isa):
 
     def mul_high_round(self, x: Any, m: Any) -> Any:
         """Even and odd lanes as 64-bit products (vpmuldq); the wanted 32 bits are 31..62 of each."""
-        even, odd = (
-            self._product(x, m, high) + T.broadcast(T.int64(1 << 30), 4) for high in (False, True)
-        )
+        even, odd = (self._product(x, m, high) + T.broadcast(T.int64(1 << 30), 4) for high in (False, True))
         low = T.reinterpret("int32x8", self._shift_right_logical(even, 31))
         top = T.reinterpret("int32x8", even_left(odd, 1))
         return shuffle([low, top], [i if i % 2 == 0 else 8 + i for i in range(8)])
@@ -181,7 +179,9 @@ class Avx2(Isa):
         return [T.Cast("int32x8", x)]
 
     def narrow8(self, q: Sequence[Any], zero_point: int, clamp_min: int, clamp_max: int) -> Any:
-        narrow = call("int16x8", "llvm.x86.sse2.packssdw.128", *(shuffle([q[0]], range(i, i + 4)) for i in (0, 4)))
+        narrow = call(
+            "int16x8", "llvm.x86.sse2.packssdw.128", *(shuffle([q[0]], range(i, i + 4)) for i in (0, 4))
+        )
         if zero_point:
             narrow = call("int16x8", "llvm.sadd.sat.v8i16", narrow, constant(zero_point, "int16", 8))
         bytes_ = call("int8x16", "llvm.x86.sse2.packsswb.128", narrow, narrow)
@@ -214,6 +214,8 @@ def _clamp8(x: Any, low: int, high: int, lanes: int) -> Any:
 
 
 # Channel held by (vector, lane) of a block of 16 so that vpackssdw puts the 16 results in order.
-AVX2_ORDER: tuple[int, ...] = tuple(8 * (lane // 4) + 4 * vector + lane % 4 for vector in range(2) for lane in range(8))
+AVX2_ORDER: tuple[int, ...] = tuple(
+    8 * (lane // 4) + 4 * vector + lane % 4 for vector in range(2) for lane in range(8)
+)
 
 ISAS: dict[str, Isa] = {isa.name: isa for isa in (Neon(), Avx2())}

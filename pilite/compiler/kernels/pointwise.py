@@ -11,6 +11,7 @@ from tvm.script.ir_builder import tirx as T
 
 from pilite.compiler.fixedpoint import Multiplier, Requant, Rounding, requantize
 from pilite.compiler.kernels.emit import (
+    PARALLEL_ELEMENTS,
     Param,
     constant,
     function,
@@ -23,8 +24,6 @@ from pilite.compiler.kernels.emit import (
 from pilite.compiler.kernels.isa import Isa, call
 from pilite.compiler.layout import Layout
 from pilite.compiler.spec import Broadcast, DequantizeFloat, Fill, Move, QAdd, QuantizeFloat
-
-PARALLEL_ELEMENTS = 16384  # below this a barrier costs more than it saves
 
 
 def spans(*layouts: Layout) -> tuple[int, int, list[Callable[[Any], Any]]]:
@@ -100,7 +99,9 @@ def table(name: str, x: Layout, y: Layout) -> tirx.PrimFunc:
             index = T.Cast("int32", source[offset[0](r) + k]) + T.int32(128)
             store(out, offset[1](r) + k, values[index], 1)
 
-    return function(name, [Param("x", "int8", x.size), Param("t", "int8", 256), Param("y", "int8", y.size)], body)
+    return function(
+        name, [Param("x", "int8", x.size), Param("t", "int8", 256), Param("y", "int8", y.size)], body
+    )
 
 
 def quantize_float(name: str, spec: QuantizeFloat, x: Layout, y: Layout) -> tirx.PrimFunc:
@@ -119,7 +120,9 @@ def quantize_float(name: str, spec: QuantizeFloat, x: Layout, y: Layout) -> tirx
         down = tirx.Select(rest <= const(-0.5), const(1.0), const(0.0))
         low, high = (const(float(limit - spec.zero_point)) for limit in (-128, 127))
         rounded = tirx.max(tirx.min(truncated + up - down, high), low)
-        wide = T.Cast("int32" if lanes == 1 else f"int32x{lanes}", rounded) + constant(spec.zero_point, "int32", lanes)
+        wide = T.Cast("int32" if lanes == 1 else f"int32x{lanes}", rounded) + constant(
+            spec.zero_point, "int32", lanes
+        )
         return T.Cast("int8" if lanes == 1 else f"int8x{lanes}", wide)
 
     return _convert(name, x, y, value)
@@ -172,7 +175,9 @@ def broadcast(name: str, spec: Broadcast, x: Layout, y: Layout) -> tirx.PrimFunc
     """y[...] = x[...] with x's dimensions of extent 1 repeated."""
     dims = [
         (extent, 0 if size == 1 else stride, to)
-        for extent, size, stride, to in zip(spec.shape, spec.source, _view(x, spec.source), _view(y, spec.shape), strict=True)
+        for extent, size, stride, to in zip(
+            spec.shape, spec.source, _view(x, spec.source), _view(y, spec.shape), strict=True
+        )
     ]
     return _strided(name, x, y, dims, y.start, flip=False)
 
@@ -202,7 +207,9 @@ def _merge(dims: Sequence[Dim]) -> list[Dim]:
     return merged or [(1, 1, 1)]
 
 
-def _strided(name: str, x: Layout, y: Layout, dims: Sequence[Dim], start: int, *, flip: bool) -> tirx.PrimFunc:
+def _strided(
+    name: str, x: Layout, y: Layout, dims: Sequence[Dim], start: int, *, flip: bool
+) -> tirx.PrimFunc:
     merged = _merge(dims)
     contiguous = merged[-1][1:] == (1, 1)
     length = merged[-1][0] if contiguous else 1

@@ -10,9 +10,9 @@ from tvm import tirx
 from tvm.script.ir_builder import tirx as T
 
 from pilite.compiler.kernels.emit import (
+    PARALLEL_ELEMENTS,
     Param,
     assign,
-    constant,
     function,
     load,
     loop,
@@ -24,7 +24,7 @@ from pilite.compiler.kernels.emit import (
     whole,
 )
 from pilite.compiler.kernels.isa import Isa, call
-from pilite.compiler.kernels.pointwise import PARALLEL_ELEMENTS, narrow, scale
+from pilite.compiler.kernels.pointwise import narrow, scale
 from pilite.compiler.layout import Layout
 from pilite.compiler.spec import Pool, QMean, Softmax
 
@@ -45,9 +45,14 @@ def pool(name: str, isa: Isa, spec: Pool, x: Layout, y: Layout) -> tirx.PrimFunc
     n, oh, ow, channels = y.shape
 
     def body(source: Any, out: Any) -> None:
-        with loop(n * oh, parallel=y.elements * prod(spec.window.kernel) >= PARALLEL_ELEMENTS) as r, loop(ow) as column:
+        with (
+            loop(n * oh, parallel=y.elements * prod(spec.window.kernel) >= PARALLEL_ELEMENTS) as r,
+            loop(ow) as column,
+        ):
             batch, row = split(r, (n, oh))
-            (y0, y1), (x0, x1) = (_inside(spec, axis, i, x.shape[1 + axis]) for axis, i in enumerate((row, column)))
+            (y0, y1), (x0, x1) = (
+                _inside(spec, axis, i, x.shape[1 + axis]) for axis, i in enumerate((row, column))
+            )
 
             def group(channel: Any, count: int) -> None:
                 acc = [registers(isa.lanes, "int32") for _ in range(8 // isa.lanes)]
@@ -117,7 +122,9 @@ def mean(name: str, isa: Isa, spec: QMean, x: Layout, y: Layout) -> tirx.PrimFun
                 store_first(out, oy + channel, narrow(isa, q, spec.requant), 8, count)
 
             if vector:
-                _channel_groups(x.shape[last], lambda c, n: finish(_vector_sum(isa, source, x, reduced, ox + c), c, n))
+                _channel_groups(
+                    x.shape[last], lambda c, n: finish(_vector_sum(isa, source, x, reduced, ox + c), c, n)
+                )
             else:
                 total = _scalar_sum(source, x, reduced, ox)
                 finish([T.broadcast(total, isa.lanes)] * (8 // isa.lanes), 0, 1)
@@ -224,5 +231,3 @@ def _reciprocal(x: Any) -> Any:
 
 def _saturate(x: Any) -> Any:
     return tirx.min(tirx.max(x, T.int64(-(1 << 31))), T.int64((1 << 31) - 1))
-
-

@@ -33,7 +33,10 @@ OPS: dict[str, Op] = {
     "DEQUANTIZE": Op(elementwise.dequantize, "uint8, int8 -> float32"),
     "EXPAND_DIMS": Op(shape.reshape, _BYTES, "a view: no bytes move"),
     "FULLY_CONNECTED": Op(
-        conv.fully_connected, f"{_QUANTIZED} or per tensor", _ACTIVATIONS, "exact: 2.14; f64 variant by option"
+        conv.fully_connected,
+        f"{_QUANTIZED} or per tensor",
+        _ACTIVATIONS,
+        "exact: 2.14; f64 variant by option",
     ),
     "MAX_POOL_2D": Op(reduce.max_pool_2d, _BYTES, f"equal scales; {_ACTIVATIONS}"),
     "MEAN": Op(reduce.mean, _BYTES, "any axes"),
@@ -49,5 +52,6 @@ OPS: dict[str, Op] = {
 def table() -> list[dict[str, str]]:
     """The rows of `invoke ops`."""
     return [
-        {"operator": name, "dtypes": op.dtypes, "limits": op.limits, "numerics": op.numerics} for name, op in OPS.items()
+        {"operator": name, "dtypes": op.dtypes, "limits": op.limits, "numerics": op.numerics}
+        for name, op in OPS.items()
     ]

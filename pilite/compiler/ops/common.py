@@ -56,7 +56,9 @@ def window(
     return Window(kernel, stride, dilation, (before[0], before[1]), (after[0], after[1]))
 
 
-def channel_multipliers(x: Tensor, w: Tensor, y: Tensor, channels: int, *, float_product: bool) -> list[float]:
+def channel_multipliers(
+    x: Tensor, w: Tensor, y: Tensor, channels: int, *, float_product: bool
+) -> list[float]:
     """scale(x) * scale(w) / scale(y) per output channel, with the product in the precision that TFLite uses.
 
     `float_product`: GetQuantizedConvolutionMultipler multiplies the two input scales in float32 (uint8 models,

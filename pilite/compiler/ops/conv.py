@@ -32,12 +32,20 @@ def conv_2d(node: Node, b: Builder) -> None:
     options = node.options
     assert isinstance(options, graph.Conv2D)
     x, w, bias, y = _operands(node, b)
-    spans = window(options.padding, w.shape[1:3], options.stride, options.dilation, x.shape[1:3], y.shape[1:3])
+    spans = window(
+        options.padding, w.shape[1:3], options.stride, options.dilation, x.shape[1:3], y.shape[1:3]
+    )
     _emit_conv(node, b, spans, w, bias, options.activation, (x, y))
 
 
 def _emit_conv(
-    node: Node, b: Builder, spans: Window, w: Tensor, bias: Tensor | None, activation: str, ends: tuple[Tensor, Tensor]
+    node: Node,
+    b: Builder,
+    spans: Window,
+    w: Tensor,
+    bias: Tensor | None,
+    activation: str,
+    ends: tuple[Tensor, Tensor],
 ) -> None:
     x, y = ends
     weight = centred_weights(w)
@@ -56,7 +64,9 @@ def depthwise_conv_2d(node: Node, b: Builder) -> None:
     options = node.options
     assert isinstance(options, graph.DepthwiseConv2D)
     x, w, bias, y = _operands(node, b)
-    spans = window(options.padding, w.shape[1:3], options.stride, options.dilation, x.shape[1:3], y.shape[1:3])
+    spans = window(
+        options.padding, w.shape[1:3], options.stride, options.dilation, x.shape[1:3], y.shape[1:3]
+    )
     weight = centred_weights(w)[0]
     reals = channel_multipliers(x, w, y, y.shape[-1], float_product=is_unsigned(x))
     requant = channel_requant(Rounding.GEMMLOWP, y, options.activation, reals)

@@ -91,7 +91,15 @@ def exp_on_negative_values(a: Int64) -> Int64:
     near = (a & (quarter - 1)) - quarter
     result = _exp_near_zero(near << SCALED_DIFF_INTEGER_BITS)
     remainder = near - a
-    factors = (1672461947, 1302514674, 790015084, 290630308, 39332535, 720401, 242)  # exp(-2**e) in Q0.31, e = -2..4
+    factors = (
+        1672461947,
+        1302514674,
+        790015084,
+        290630308,
+        39332535,
+        720401,
+        242,
+    )  # exp(-2**e) in Q0.31, e = -2..4
     for e, factor in zip(range(-2, 5), factors, strict=True):
         bit = (remainder >> (fraction + e)) & 1
         result = np.where(bit == 1, rounding_doubling_high_mul(result, factor), result)

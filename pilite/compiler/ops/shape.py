@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
+import numpy as np
+
 from pilite.compiler import graph
 from pilite.compiler.graph import Node
 from pilite.compiler.ops.common import is_unsigned, quant
 from pilite.compiler.ops.elementwise import EVERY_INT8, rescaled_for_concatenation
 from pilite.compiler.program import Builder, signed_zero_point
 from pilite.compiler.spec import Fill, Move, Table
-
-import numpy as np
 
 
 def reshape(node: Node, b: Builder) -> None:
