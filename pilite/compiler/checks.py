@@ -120,7 +120,7 @@ def _to_float(node: Node, graph: Graph) -> str | None:
 def _view(node: Node, graph: Graph) -> str | None:
     x, y = _activations(node, graph)[0], _output(node, graph)
     if x.dtype != y.dtype or x.dtype not in (*EIGHT_BIT, "float32"):
-        return f"turns {x.dtype} into {y.dtype}; views keep the dtype: int8, uint8 or float32"
+        return f"shows {x.dtype} as {y.dtype}; only views of int8, uint8 or float32 can be compiled"
     return None
 
 

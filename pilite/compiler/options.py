@@ -1,7 +1,7 @@
 """Option records out of the file: an operator's stored fields plus its constant shape and axis operands.
 
-TFLite keeps some options in operands: the axes of MEAN, the borders of PAD, the shape of RESHAPE. They have to
-be constants, because every shape is fixed when a model is compiled.
+TFLite keeps some options in operands: the axes of MEAN, the borders of PAD, the shape of RESHAPE. They have
+to be constants, because every shape is fixed when a model is compiled.
 """
 
 from __future__ import annotations
@@ -62,7 +62,7 @@ LOAD: dict[str, Callable[[Table | None, schema.OptionField], object]] = {
 
 
 def _depthwise(stored: Table | None, operands: Operands, y: Tensor) -> dict[str, Any]:
-    """The multiplier, from the shapes: TFLite's kernels ignore the stored one, which may therefore be wrong."""
+    """The multiplier follows from the shapes: TFLite's kernels ignore the stored one, so it may be wrong."""
     x, w = _operand(operands, 0), _operand(operands, 1)
     channels, outputs = (x.shape or (1,))[-1], (w.shape or (1,))[-1]
     return {"multiplier": outputs // channels}

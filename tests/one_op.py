@@ -1,0 +1,423 @@
+"""Random models of one operator, with inputs: every operator and dtype that pilite compiles.
+
+    case = seeded("CONV_2D", "int8", 17)     # the same model in every process
+
+The draws lean to where kernels break: sizes around vector widths, zero points at the ends, scales that are powers of
+two (every second sum is a tie), multipliers above 1, full-range weights, windows larger than the image. Excluded is
+only what the runtimes refuse or leave undefined.
+"""
+
+from __future__ import annotations
+
+import math
+import zlib
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from typing import Any, TypeVar
+
+import numpy as np
+import numpy.typing as npt
+
+from models.zoo.writer import NO_OPTIONS, OpSpec, TensorSpec, write
+from pilite.compiler.graph import (
+    ABSENT,
+    Add,
+    Concatenation,
+    Conv2D,
+    DepthwiseConv2D,
+    FullyConnected,
+    Mean,
+    Options,
+    Pad,
+    Pool2D,
+    Softmax,
+)
+from pilite.compiler.shapes import extent
+
+Array = npt.NDArray[Any]
+Shape = tuple[int, ...]
+T = TypeVar("T")
+
+DTYPES = ("uint8", "int8")
+CHANNELS = (1, 2, 3, 4, 5, 7, 8, 9, 15, 16, 17, 24, 31, 32, 33)
+SIDES = (1, 1, 2, 3, 4, 5, 6, 7, 8, 9, 11, 13, 16, 17)
+WINDOWS = (1, 1, 1, 2, 3, 3, 3, 4, 5, 7)
+DEPTHS = (1, 2, 7, 8, 9, 15, 16, 17, 31, 32, 33, 63, 64, 65, 100, 257)
+ACTIVATIONS = ("NONE", "NONE", "RELU", "RELU6", "RELU_N1_TO_1")
+MAX_MULTIPLY_ADDS = 1_500_000  # keeps the reference kernels at milliseconds
+
+
+@dataclass(frozen=True)
+class OneOp:
+    """A model and one input for each of its graph inputs; `name` tells how to make it again."""
+
+    name: str
+    model: bytes
+    inputs: list[Array]
+
+
+@dataclass
+class Draw:
+    """A model in the making: random choices, and the tensors so far."""
+
+    rng: np.random.Generator
+    dtype: str
+    tensors: list[TensorSpec] = field(default_factory=list)
+
+    # Choices.
+
+    def chance(self, probability: float) -> bool:
+        return bool(self.rng.random() < probability)
+
+    def pick(self, items: Sequence[T]) -> T:
+        return items[int(self.rng.integers(len(items)))]
+
+    def pair(self, items: Sequence[int]) -> tuple[int, int]:
+        return self.pick(items), self.pick(items)
+
+    def near(self, value: float, factor: float) -> float:
+        """A float32 within `factor` of `value` in both directions."""
+        return float(np.float32(value * factor ** self.rng.uniform(-1, 1)))
+
+    def scale(self) -> float:
+        """Between 1/512 and 1; often a power of two, which makes ties."""
+        exponent = self.rng.uniform(-9, 0)
+        return float(np.float32(2.0 ** (round(exponent) if self.chance(0.25) else exponent)))
+
+    def zero_point(self, dtype: str = "") -> int:
+        limits = np.iinfo(dtype or self.dtype)
+        ends = (limits.min, limits.max, (limits.min + limits.max + 1) // 2)
+        return self.pick(ends) if self.chance(0.3) else int(self.rng.integers(limits.min, limits.max + 1))
+
+    def values(self, shape: Shape, dtype: str = "", around: int | None = None) -> Array:
+        """Full range; the two ends only; or close to `around`, so that large multipliers do not saturate."""
+        limits = np.iinfo(dtype or self.dtype)
+        values = self.rng.integers(limits.min, limits.max + 1, shape)
+        if self.chance(0.1):
+            values = np.where(values % 2 == 0, limits.min, limits.max)
+        elif around is not None and self.chance(0.3):
+            values = np.clip(around + self.rng.integers(-3, 4, shape), limits.min, limits.max)
+        return np.asarray(values).astype(dtype or self.dtype)
+
+    # Tensors.
+
+    def tensor(self, shape: Shape, scales: Sequence[float] = (), zero_point: int = 0, **more: Any) -> int:
+        """Add a tensor and return its index; keywords are those of TensorSpec."""
+        settings = {"dtype": self.dtype, "zero_points": [zero_point] * len(scales)} | more
+        self.tensors.append(TensorSpec(f"t{len(self.tensors)}", shape, scales=scales, **settings))
+        return len(self.tensors) - 1
+
+    def activation(self, shape: Shape, scale: float | None = None, zero_point: int | None = None) -> int:
+        zero_point = self.zero_point() if zero_point is None else zero_point
+        return self.tensor(shape, (self.scale() if scale is None else scale,), zero_point)
+
+    def constant(self, shape: Shape, scale: float | None = None, zero_point: int | None = None) -> int:
+        index = self.activation(shape, scale, zero_point)
+        spec = self.tensors[index]
+        self.tensors[index] = TensorSpec(
+            spec.name, shape, self.dtype, spec.scales, spec.zero_points, data=self.values(shape)
+        )
+        return index
+
+    def finish(self, op: str, operands: Sequence[int], y: int, options: Options = NO_OPTIONS) -> OneOp:
+        """The model, with inputs for those operands that have no data."""
+        inputs = [i for i in operands if i >= 0 and self.tensors[i].data is None]
+        model = write(self.tensors, [OpSpec(op, tuple(operands), (y,), options)], inputs, [y])
+        return OneOp(op, model, [self._input(self.tensors[i]) for i in inputs])
+
+    def _input(self, spec: TensorSpec) -> Array:
+        return self.values(spec.shape, spec.dtype, around=int(spec.zero_points[0]))
+
+
+def seeded(op: str, dtype: str, seed: int) -> OneOp:
+    """The model of this number."""
+    rng = np.random.default_rng([zlib.crc32(f"{op} {dtype}".encode()), seed])
+    case = random_model(op, dtype, rng)
+    return OneOp(f'seeded("{op}", "{dtype}", {seed})', case.model, case.inputs)
+
+
+def random_model(op: str, dtype: str, rng: np.random.Generator) -> OneOp:
+    """One operator of OPS on `dtype` (QUANTIZE: to it) with random shapes, options, quantization and inputs."""
+    return OPS[op](Draw(rng, dtype), op)
+
+
+# Convolutions and FULLY_CONNECTED.
+
+
+@dataclass(frozen=True)
+class Window:
+    """A window over an image, with the result's size."""
+
+    image: tuple[int, int]
+    size: tuple[int, int]
+    stride: tuple[int, int]
+    dilation: tuple[int, int]
+    padding: str
+
+    @property
+    def result(self) -> tuple[int, int]:
+        h, w = (
+            extent(*along, self.padding)
+            for along in zip(self.image, self.size, self.stride, self.dilation, strict=True)
+        )
+        return h, w
+
+
+def _window(d: Draw, dilated: bool) -> Window:
+    stride = (1, 1) if d.chance(0.4) else d.pair((1, 2, 3))
+    dilation = d.pair((1, 2, 3)) if dilated and d.chance(0.3) else (1, 1)
+    window = Window(d.pair(SIDES), d.pair(WINDOWS), stride, dilation, d.pick(("SAME", "VALID")))
+    if min(window.result) >= 1:
+        return window
+    return Window(window.image, window.size, stride, dilation, "SAME")
+
+
+def _conv_2d(d: Draw, op: str) -> OneOp:
+    window, batch = _window(d, dilated=True), d.pick((1, 1, 1, 2, 3))
+    ic, oc = d.pair(CHANNELS)
+    if batch * math.prod((*window.result, *window.size, ic, oc)) > MAX_MULTIPLY_ADDS:
+        ic, oc = d.pair((1, 3, 8, 9))
+    x = d.activation((batch, *window.image, ic))
+    w = _weights(d, (oc, *window.size, ic), axis=0)
+    b = _bias(d, x, w, oc)  # TFLite's quantized kernel refuses to do without
+    y, activation = _result(d, x, w, (batch, *window.result, oc), taps=math.prod(window.size) * ic)
+    return d.finish(op, (x, w, b), y, Conv2D(window.padding, window.stride, window.dilation, activation))
+
+
+def _depthwise_conv_2d(d: Draw, op: str) -> OneOp:
+    window, batch = _window(d, dilated=True), d.pick((1, 1, 1, 2, 3))
+    channels, multiplier = d.pick(CHANNELS), d.pick((1, 1, 1, 2, 3, 8))
+    oc = channels * multiplier
+    x = d.activation((batch, *window.image, channels))
+    w = _weights(d, (1, *window.size, oc), axis=3)
+    y, activation = _result(d, x, w, (batch, *window.result, oc), taps=math.prod(window.size))
+    options = DepthwiseConv2D(window.padding, window.stride, window.dilation, multiplier, activation)
+    operands = (x, w) if d.chance(0.15) else (x, w, _bias(d, x, w, oc))
+    return d.finish(op, operands, y, options)
+
+
+def _fully_connected(d: Draw, op: str) -> OneOp:
+    depth, units = d.pick(DEPTHS), d.pick(DEPTHS)
+    keep = d.chance(0.25)
+    rows = d.pick(((1,), (1,), (2,), (5,), (2, 3), (1, 2, 2)))
+    x = d.activation((*rows, depth))
+    w = _weights(d, (units, depth), axis=0)
+    shape = (*rows, units) if keep else (math.prod(rows), units)
+    y, activation = _result(d, x, w, shape, taps=depth)
+    bias = ABSENT if d.chance(0.15) else _bias(d, x, w, units)
+    return d.finish(op, (x, w, bias), y, FullyConnected(activation, keep))
+
+
+def _weights(d: Draw, shape: Shape, axis: int) -> int:
+    """uint8: one scale, any zero point. int8: a scale per channel or one; only FULLY_CONNECTED may shift it."""
+    base, data = d.scale() / 16, d.values(shape)
+    if d.dtype == "uint8":
+        return d.tensor(shape, (base,), d.zero_point(), data=data)
+    if d.chance(0.2):
+        shifted = len(shape) == 2 and d.chance(0.5)
+        return d.tensor(shape, (base,), d.zero_point() if shifted else 0, data=data)
+    scales = [
+        base * 2 ** d.pick((-2, -1, 0, 1)) if d.chance(0.3) else d.near(base, 4) for _ in range(shape[axis])
+    ]
+    return d.tensor(shape, scales, data=data, axis=axis)
+
+
+def _bias(d: Draw, x: int, w: int, channels: int) -> int:
+    scales = [float(np.float32(d.tensors[x].scales[0]) * np.float32(s)) for s in d.tensors[w].scales]
+    spread = 0 if d.chance(0.1) else d.pick((100, 5_000, 200_000))
+    data = d.rng.integers(-spread, spread + 1, channels).astype(np.int32)
+    return d.tensor((channels,), scales, dtype="int32", data=data)
+
+
+def _result(d: Draw, x: int, w: int, shape: Shape, taps: int) -> tuple[int, str]:
+    """The output tensor, scaled so that a sum of `taps` random products fills its range, and an activation."""
+    product = d.tensors[x].scales[0] * float(np.mean(d.tensors[w].scales))
+    if d.chance(0.1):
+        scale = d.near(product / 2, 2)  # multipliers from 1 to 4 and beyond: a left shift
+    elif d.chance(0.25):
+        scale = 2.0 ** round(math.log2(product * math.sqrt(taps) * 64))  # with powers of two before: ties
+    else:
+        scale = d.near(product * math.sqrt(taps) * 64, 4)
+    return d.activation(shape, scale), d.pick(ACTIVATIONS)
+
+
+# Element by element, and pools.
+
+
+def _shape(d: Draw, least: int = 1, most: int = 5) -> Shape:
+    rank = int(d.rng.integers(least, most + 1))
+    sizes = [d.pick((1, 2, 3, 4, 5, 7)) for _ in range(rank)]
+    return (*sizes[:-1], d.pick(CHANNELS))
+
+
+def _add(d: Draw, op: str) -> OneOp:
+    a_shape, b_shape = _broadcast(d, _shape(d))
+    a_scale = d.scale()
+    b_scale = a_scale if d.chance(0.2) else d.near(a_scale, 30)
+    a = d.activation(a_shape, a_scale)
+    b = d.constant(b_shape, b_scale) if d.chance(0.25) else d.activation(b_shape, b_scale)
+    scale = max(a_scale, b_scale) * 2 if d.chance(0.2) else d.near(a_scale + b_scale, 3)
+    y = d.activation(np.broadcast_shapes(a_shape, b_shape), scale)
+    return d.finish(op, (a, b) if d.chance(0.7) else (b, a), y, Add(d.pick(ACTIVATIONS)))
+
+
+def _broadcast(d: Draw, shape: Shape) -> tuple[Shape, Shape]:
+    """Two shapes that broadcast to `shape`: equal, a vector of channels, one value, or ones here and there."""
+    left = tuple(1 if d.chance(0.3) else n for n in shape)
+    right = tuple(n if m == 1 else d.pick((1, n)) for m, n in zip(left, shape, strict=True))
+    return d.pick(
+        ((shape, shape), (shape, shape), (shape, shape[-1:]), (shape, (1,)), (shape, ()), (left, right))
+    )
+
+
+def _pool_2d(d: Draw, op: str) -> OneOp:
+    """Scales differ in one of ten: TFLite pools the stored values all the same."""
+    window, batch, channels = _window(d, dilated=False), d.pick((1, 1, 1, 2, 3)), d.pick(CHANNELS)
+    x = d.activation((batch, *window.image, channels))
+    spec, shape = d.tensors[x], (batch, *window.result, channels)
+    y = d.activation(shape) if d.chance(0.1) else d.activation(shape, spec.scales[0], spec.zero_points[0])
+    options = Pool2D(window.padding, window.stride, window.size, d.pick(ACTIVATIONS))
+    return d.finish(op, (x,), y, options)
+
+
+def _mean(d: Draw, op: str) -> OneOp:
+    x = d.activation(_shape(d) if d.chance(0.5) else (d.pick((1, 2)), *d.pair(SIDES), d.pick(CHANNELS)))
+    shape, scale = d.tensors[x].shape, d.tensors[x].scales[0]
+    rank, keep = len(shape), d.chance(0.5)
+    axes = (1, 2) if rank == 4 and d.chance(0.6) else d.rng.permutation(rank)[: d.rng.integers(1, rank + 1)]
+    reduced = {int(axis) for axis in axes}
+    result = tuple(1 if i in reduced else n for i, n in enumerate(shape) if keep or i not in reduced)
+    equal = d.chance(0.2)
+    y = d.activation(
+        result, scale if equal else d.near(scale / 2, 6), d.tensors[x].zero_points[0] if equal else None
+    )
+    if d.chance(0.7):
+        return d.finish(op, (x,), y, Mean(tuple(sorted(reduced)), keep))
+    given = np.array([axis - rank if d.chance(0.5) else axis for axis in axes], np.int32)
+    operand = d.tensor(given.shape, dtype="int32", data=given)
+    return d.finish(op, (x, operand), y, Mean(tuple(sorted(reduced)), keep))
+
+
+def _concatenation(d: Draw, op: str) -> OneOp:
+    """uint8 operands may have any scale, int8 operands have the output's."""
+    shape, count = _shape(d), d.pick((1, 2, 2, 3, 4, 5))
+    axis = int(d.rng.integers(len(shape)))
+    scale, zero_point = d.scale(), d.zero_point()
+    operands = []
+    for i in range(count):
+        part = (*shape[:axis], d.pick((1, 2, 3, 8, 17)), *shape[axis + 1 :])
+        same = d.dtype == "int8" or d.chance(0.4)
+        quant = (scale, zero_point) if same else (d.near(scale, 8), None)
+        operands.append(d.constant(part, *quant) if i and d.chance(0.2) else d.activation(part, *quant))
+    total = sum(d.tensors[i].shape[axis] for i in operands)
+    y = d.activation((*shape[:axis], total, *shape[axis + 1 :]), scale, zero_point)
+    stored = axis - len(shape) if d.chance(0.3) else axis
+    return d.finish(op, d.rng.permutation(operands).tolist(), y, Concatenation(stored, "NONE"))
+
+
+def _softmax(d: Draw, op: str) -> OneOp:
+    """At most 511 values: from 512 nearly equal ones on, TFLite shifts by more than 31 bits, which is undefined."""
+    shape = (*_shape(d, most=3)[:-1], d.pick((1, 2, 5, 10, 33, 100, 511)))
+    x = d.activation(shape, d.near(0.1, 16))
+    y = d.activation(shape, 1 / 256, int(np.iinfo(d.dtype).min))
+    beta = d.pick((1.0, 1.0, 0.5, 2.0, d.near(1.0, 30)))
+    return d.finish(op, (x,), y, Softmax(beta))
+
+
+def _quantize(d: Draw, op: str) -> OneOp:
+    y_scale, shape = d.scale(), _shape(d)
+    if d.chance(0.5):
+        x = d.tensor(shape, dtype="float32")
+        case = d.finish(op, (x,), d.activation(shape, y_scale))
+        return OneOp(op, case.model, [_reals(d, shape, y_scale)])
+    kind = d.pick(DTYPES)
+    scale = y_scale if d.chance(0.3) else d.near(y_scale, 8)
+    zero_point = d.zero_point(kind)
+    x = d.tensor(shape, (scale,), zero_point, dtype=kind)
+    flipped = (
+        zero_point + {"int8": -128, "uint8": 128}[d.dtype]
+    )  # with equal scales: only the sign bit changes
+    limits = np.iinfo(d.dtype)
+    flips = kind != d.dtype and scale == y_scale and limits.min <= flipped <= limits.max
+    return d.finish(op, (x,), d.activation(shape, y_scale, flipped if flips else None))
+
+
+def _reals(d: Draw, shape: Shape, scale: float) -> Array:
+    """Spread over the range, ties, far outside, zeros of both signs and denormals; all below 2**31 steps."""
+    steps = d.rng.standard_normal(shape) * d.pick((1, 60, 200, 100_000))
+    if d.chance(0.4):
+        steps = np.round(steps) + 0.5
+    values = (steps * scale).astype(np.float32)
+    special = np.array([0.0, -0.0, 1e-40, scale / 2, -scale / 2], np.float32)
+    return np.where(d.rng.random(shape) < 0.1, d.rng.choice(special, shape), values)
+
+
+def _dequantize(d: Draw, op: str) -> OneOp:
+    shape = _shape(d)
+    return d.finish(op, (d.activation(shape),), d.tensor(shape, dtype="float32"))
+
+
+# Moving bytes.
+
+
+def _reshape(d: Draw, op: str) -> OneOp:
+    """Any new shape with the same number of values; the quantization may change, the bytes do not."""
+    shape = _shape(d)
+    cut = int(d.rng.integers(0, len(shape) + 1))
+    groups = (math.prod(shape[:cut]), math.prod(shape[cut:]))
+    x = d.activation(shape)
+    y = d.activation(d.pick((groups, (*groups[::-1], 1), (math.prod(shape),), shape[::-1])))
+    return d.finish(op, (x,), y)
+
+
+def _squeeze(d: Draw, op: str) -> OneOp:
+    small = _shape(d, most=3)
+    x = d.activation(_with_ones(d, small))
+    return d.finish(op, (x,), d.activation(small))
+
+
+def _with_ones(d: Draw, shape: Shape) -> Shape:
+    sizes = list(shape)
+    for _ in range(int(d.rng.integers(1, 3))):
+        sizes.insert(int(d.rng.integers(len(sizes) + 1)), 1)
+    return tuple(sizes)
+
+
+def _expand_dims(d: Draw, op: str) -> OneOp:
+    x = d.activation(_shape(d, most=4))
+    spec = d.tensors[x]
+    axis = int(d.rng.integers(len(spec.shape) + 1))
+    y = d.activation((*spec.shape[:axis], 1, *spec.shape[axis:]), spec.scales[0], spec.zero_points[0])
+    given = axis - len(spec.shape) - 1 if d.chance(0.3) else axis
+    return d.finish(op, (x, d.tensor((1,), dtype="int32", data=np.array([given], np.int32))), y)
+
+
+def _pad(d: Draw, op: str) -> OneOp:
+    """Quantization of input and output differs in one of ten: TFLite copies the stored values all the same."""
+    x = d.activation(_shape(d))
+    spec = d.tensors[x]
+    before, after = (tuple(d.pick((0, 0, 1, 2, 3)) for _ in spec.shape) for _ in range(2))
+    shape = tuple(a + n + b for a, n, b in zip(before, spec.shape, after, strict=True))
+    y = d.activation(shape) if d.chance(0.1) else d.activation(shape, spec.scales[0], spec.zero_points[0])
+    value = int(d.values((1,))[0]) if op == "PADV2" else None
+    return d.finish(op, (x,), y, Pad(before, after, value))
+
+
+OPS: dict[str, Callable[[Draw, str], OneOp]] = {
+    "ADD": _add,
+    "AVERAGE_POOL_2D": _pool_2d,
+    "CONCATENATION": _concatenation,
+    "CONV_2D": _conv_2d,
+    "DEPTHWISE_CONV_2D": _depthwise_conv_2d,
+    "DEQUANTIZE": _dequantize,
+    "EXPAND_DIMS": _expand_dims,
+    "FULLY_CONNECTED": _fully_connected,
+    "MAX_POOL_2D": _pool_2d,
+    "MEAN": _mean,
+    "PAD": _pad,
+    "PADV2": _pad,
+    "QUANTIZE": _quantize,
+    "RESHAPE": _reshape,
+    "SOFTMAX": _softmax,
+    "SQUEEZE": _squeeze,
+}
