@@ -2,8 +2,8 @@
 //
 // The shared library is built with PILITE_WEAK_LIBC: it names libc.so.6 alone and takes these from the
 // program that loads it. On glibc 2.34 and newer they are always there; before that the program must link
-// -ldl -lpthread (Python does). pilite_open says so when they are missing. Compiled into a program, they are
-// ordinary references.
+// them with -Wl,--no-as-needed -ldl -lpthread (Python does). pilite_open says so when they are missing.
+// Compiled into a program, they are ordinary references.
 #pragma once
 #include <dlfcn.h>
 #include <pthread.h>

@@ -297,7 +297,8 @@ pilite_status pilite_open(const char* path, const pilite_options* options, pilit
   if (session) *session = nullptr;
   if (!path || !session) return fail(PILITE_E_ARG, "pilite_open: path and session must not be NULL");
   if (!keys.ready)
-    return fail(PILITE_E_LINK, "on glibc older than 2.34 the program must be linked with -ldl -lpthread");
+    return fail(PILITE_E_LINK,
+                "with glibc before 2.34, link the program with -Wl,--no-as-needed -ldl -lpthread");
   pilite_options checked;
   pilite_status status = read_options(options, &checked);
   if (status) return status;

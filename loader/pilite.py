@@ -17,14 +17,19 @@ import threading
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Union
+from typing import TYPE_CHECKING, Any, Union
 
 import numpy as np
-import numpy.typing as npt
 
 __all__ = ["Model", "PiliteError", "TensorDetails"]
 
-Array = npt.NDArray[Any]
+if TYPE_CHECKING:  # boards may have a numpy and a Python that are too old for these names
+    import numpy.typing as npt
+
+    Array = npt.NDArray[Any]
+else:
+    Array = np.ndarray
+
 PathLike = Union[str, "os.PathLike[str]"]
 
 _API_MAJOR = 1

@@ -1,4 +1,4 @@
-"""pilite: quantized TFLite models compiled into small shared libraries for Raspberry Pis, bit for bit TFLite's.
+"""pilite: quantized TFLite models as small shared libraries for Raspberry Pis, with TFLite's very bits.
 
     pilite.compile   model.tflite -> artifact, on the host     (pilite/compiler/pipeline.py)
     pilite.Graph     what a model is after reading it          (pilite/compiler/graph.py)

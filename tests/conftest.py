@@ -2,7 +2,7 @@
 
 A test says what it needs by a marker (`docker`, `qemu`) or by `pytest.skip(reason)`. On a developer's machine
 that is a skip with its reason. Under CI=true a skip is a failure, because CI must have every part; only a
-reason that starts with `hardware:` stays a skip, for what no installation brings (an instruction, a real board).
+reason that starts with `hardware:` stays a skip: what no installation brings, an instruction or a real board.
 """
 
 from __future__ import annotations

@@ -2,9 +2,9 @@
 
     case = seeded("CONV_2D", "int8", 17)     # the same model in every process
 
-The draws lean to where kernels break: sizes around vector widths, zero points at the ends, scales that are powers of
-two (every second sum is a tie), multipliers above 1, full-range weights, windows larger than the image. Excluded is
-only what the runtimes refuse or leave undefined.
+The draws lean to where kernels break: sizes around vector widths, zero points at the ends, scales that are
+powers of two (every second sum is a tie), multipliers above 1, full-range weights, windows larger than the image.
+Left out is only what the runtimes refuse or leave undefined.
 """
 
 from __future__ import annotations
@@ -89,6 +89,15 @@ class Draw:
         ends = (limits.min, limits.max, (limits.min + limits.max + 1) // 2)
         return self.pick(ends) if self.chance(0.3) else int(self.rng.integers(limits.min, limits.max + 1))
 
+    @property
+    def middle(self) -> int:
+        return int(np.iinfo(self.dtype).max) - 127
+
+    def centred(self, mean: float) -> int | None:
+        """Often the zero point that brings `mean` (in steps from the zero point) to the middle, if there is one."""
+        zero_point, limits = self.middle - round(mean), np.iinfo(self.dtype)
+        return zero_point if self.chance(0.6) and limits.min <= zero_point <= limits.max else None
+
     def values(self, shape: Shape, dtype: str = "", around: int | None = None) -> Array:
         """Full range; the two ends only; or close to `around`, so that large multipliers do not saturate."""
         limits = np.iinfo(dtype or self.dtype)
@@ -119,14 +128,18 @@ class Draw:
         )
         return index
 
-    def finish(self, op: str, operands: Sequence[int], y: int, options: Options = NO_OPTIONS) -> OneOp:
-        """The model, with inputs for those operands that have no data."""
-        inputs = [i for i in operands if i >= 0 and self.tensors[i].data is None]
-        model = write(self.tensors, [OpSpec(op, tuple(operands), (y,), options)], inputs, [y])
-        return OneOp(op, model, [self._input(self.tensors[i]) for i in inputs])
+    def model(self, op: str, operands: Sequence[int], y: int, options: Options = NO_OPTIONS) -> bytes:
+        operator = OpSpec(op, tuple(operands), (y,), options)
+        return write(self.tensors, [operator], self.free(operands), [y])
 
-    def _input(self, spec: TensorSpec) -> Array:
-        return self.values(spec.shape, spec.dtype, around=int(spec.zero_points[0]))
+    def finish(self, op: str, operands: Sequence[int], y: int, options: Options = NO_OPTIONS) -> OneOp:
+        """The model, and quantized inputs for those operands that have no data."""
+        specs = [self.tensors[i] for i in self.free(operands)]
+        inputs = [self.values(t.shape, t.dtype, around=int(t.zero_points[0])) for t in specs]
+        return OneOp(op, self.model(op, operands, y, options), inputs)
+
+    def free(self, operands: Sequence[int]) -> list[int]:
+        return [i for i in operands if i != ABSENT and self.tensors[i].data is None]
 
 
 def seeded(op: str, dtype: str, seed: int) -> OneOp:
@@ -137,7 +150,7 @@ def seeded(op: str, dtype: str, seed: int) -> OneOp:
 
 
 def random_model(op: str, dtype: str, rng: np.random.Generator) -> OneOp:
-    """One operator of OPS on `dtype` (QUANTIZE: to it) with random shapes, options, quantization and inputs."""
+    """One operator of OPS on `dtype` (QUANTIZE: to it): random shapes, options, quantization and inputs."""
     return OPS[op](Draw(rng, dtype), op)
 
 
@@ -198,10 +211,10 @@ def _depthwise_conv_2d(d: Draw, op: str) -> OneOp:
 
 def _fully_connected(d: Draw, op: str) -> OneOp:
     depth, units = d.pick(DEPTHS), d.pick(DEPTHS)
-    keep = d.chance(0.25)
     rows = d.pick(((1,), (1,), (2,), (5,), (2, 3), (1, 2, 2)))
     x = d.activation((*rows, depth))
     w = _weights(d, (units, depth), axis=0)
+    keep = len(d.tensors[w].scales) == 1 and d.chance(0.3)
     shape = (*rows, units) if keep else (math.prod(rows), units)
     y, activation = _result(d, x, w, shape, taps=depth)
     bias = ABSENT if d.chance(0.15) else _bias(d, x, w, units)
@@ -230,15 +243,26 @@ def _bias(d: Draw, x: int, w: int, channels: int) -> int:
 
 
 def _result(d: Draw, x: int, w: int, shape: Shape, taps: int) -> tuple[int, str]:
-    """The output tensor, scaled so that a sum of `taps` random products fills its range, and an activation."""
+    """The output tensor, scaled so that sums of `taps` random products fill its range, and an activation."""
     product = d.tensors[x].scales[0] * float(np.mean(d.tensors[w].scales))
+    mean, spread = _sums(d.tensors[x], d.tensors[w], taps)
     if d.chance(0.1):
         scale = d.near(product / 2, 2)  # multipliers from 1 to 4 and beyond: a left shift
     elif d.chance(0.25):
-        scale = 2.0 ** round(math.log2(product * math.sqrt(taps) * 64))  # with powers of two before: ties
+        scale = 2.0 ** round(math.log2(product * spread / 40))  # with powers of two before: ties
     else:
-        scale = d.near(product * math.sqrt(taps) * 64, 4)
-    return d.activation(shape, scale), d.pick(ACTIVATIONS)
+        scale = d.near(product * spread / 40, 3)
+    return d.activation(shape, scale, d.centred(mean * product / scale)), d.pick(ACTIVATIONS)
+
+
+def _sums(x: TensorSpec, w: TensorSpec, taps: int) -> tuple[float, float]:
+    """Mean and spread of a sum of `taps` products; a mean far from zero counts as spread in part."""
+    x_mean = np.iinfo(x.dtype).max - 127.5 - x.zero_points[0]
+    assert w.data is not None
+    w_mean = float(w.data.mean()) - w.zero_points[0]
+    variance = (74**2 + x_mean**2) * (float(w.data.std()) ** 2 + 1 + w_mean**2) - (x_mean * w_mean) ** 2
+    mean = taps * x_mean * w_mean
+    return mean, math.sqrt(taps * variance) + abs(mean) / 3
 
 
 # Element by element, and pools.
@@ -282,7 +306,7 @@ def _pool_2d(d: Draw, op: str) -> OneOp:
 
 def _mean(d: Draw, op: str) -> OneOp:
     x = d.activation(_shape(d) if d.chance(0.5) else (d.pick((1, 2)), *d.pair(SIDES), d.pick(CHANNELS)))
-    shape, scale = d.tensors[x].shape, d.tensors[x].scales[0]
+    shape = d.tensors[x].shape
     rank, keep = len(shape), d.chance(0.5)
     axes = (1, 2) if rank == 4 and d.chance(0.6) else d.rng.permutation(rank)[: d.rng.integers(1, rank + 1)]
     reduced = {int(axis) for axis in axes}
@@ -296,6 +320,14 @@ def _mean(d: Draw, op: str) -> OneOp:
     given = np.array([axis - rank if d.chance(0.5) else axis for axis in axes], np.int32)
     operand = d.tensor(given.shape, dtype="int32", data=given)
     return d.finish(op, (x, operand), y, Mean(tuple(sorted(reduced)), keep))
+
+
+def _mean_of(d: Draw, x: TensorSpec, shape: Shape) -> int:
+    """The input's quantization, or one that has the mean of random inputs in or near its range."""
+    if d.chance(0.2):
+        return d.activation(shape, x.scales[0], x.zero_points[0])
+    scale = d.near(x.scales[0] / 2, 6)
+    return d.activation(shape, scale, d.centred((d.middle - x.zero_points[0]) * x.scales[0] / scale))
 
 
 def _concatenation(d: Draw, op: str) -> OneOp:
@@ -316,7 +348,7 @@ def _concatenation(d: Draw, op: str) -> OneOp:
 
 
 def _softmax(d: Draw, op: str) -> OneOp:
-    """At most 511 values: from 512 nearly equal ones on, TFLite shifts by more than 31 bits, which is undefined."""
+    """At most 511 values: with 512 nearly equal ones TFLite shifts by more than 31 bits, which is undefined."""
     shape = (*_shape(d, most=3)[:-1], d.pick((1, 2, 5, 10, 33, 100, 511)))
     x = d.activation(shape, d.near(0.1, 16))
     y = d.activation(shape, 1 / 256, int(np.iinfo(d.dtype).min))
@@ -328,8 +360,8 @@ def _quantize(d: Draw, op: str) -> OneOp:
     y_scale, shape = d.scale(), _shape(d)
     if d.chance(0.5):
         x = d.tensor(shape, dtype="float32")
-        case = d.finish(op, (x,), d.activation(shape, y_scale))
-        return OneOp(op, case.model, [_reals(d, shape, y_scale)])
+        model = d.model(op, (x,), d.activation(shape, y_scale))
+        return OneOp(op, model, [_reals(d, shape, y_scale)])
     kind = d.pick(DTYPES)
     scale = y_scale if d.chance(0.3) else d.near(y_scale, 8)
     zero_point = d.zero_point(kind)
@@ -393,7 +425,7 @@ def _expand_dims(d: Draw, op: str) -> OneOp:
 
 
 def _pad(d: Draw, op: str) -> OneOp:
-    """Quantization of input and output differs in one of ten: TFLite copies the stored values all the same."""
+    """Quantization differs between input and output in one of ten: TFLite copies the stored values."""
     x = d.activation(_shape(d))
     spec = d.tensors[x]
     before, after = (tuple(d.pick((0, 0, 1, 2, 3)) for _ in spec.shape) for _ in range(2))

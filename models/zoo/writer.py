@@ -168,10 +168,12 @@ def _ones_between(larger: tuple[int, ...], smaller: tuple[int, ...]) -> list[int
     """The dimensions of size 1 that make `larger` out of `smaller`, e.g. (1, 1, 5) and (1, 5): [1]."""
     ones, rest = [], list(smaller)
     for i, size in enumerate(larger):
-        if rest and rest[0] == size and (size != 1 or len(larger) - i == len(rest)):
+        if rest[:1] == [size]:
             rest.pop(0)
-        elif size == 1:
+        else:
             ones.append(i)
+    if rest or any(larger[i] != 1 for i in ones):
+        raise ValueError(f"{larger} is not {smaller} with more dimensions of size 1")
     return ones
 
 

@@ -2,8 +2,10 @@
 
     int pilite_entry(void* weights, void* arena, void* io0, void* io1, ...)
 
-No packed functions, no workspace, no dispatch: kernels are private functions on raw pointers, called directly. The
-only service that the object wants is the slot `__TVMBackendParallelLaunch`, which the glue fills at load time.
+No packed functions, no workspace, no dispatch: kernels are private functions on raw pointers, called
+directly. The
+only service that the object wants is the slot `__TVMBackendParallelLaunch`, which the glue fills at load
+time.
 """
 
 from __future__ import annotations
@@ -79,7 +81,9 @@ def _int32(value: int) -> tirx.IntImm:
 
 
 def _returning(function: tirx.PrimFunc, tgt: Target) -> tirx.PrimFunc:
-    """`function` as int32 f(...): 0 when done. The two attributes are what TVM's CPU lowering expects to find."""
+    """`function` as int32 f(...): 0 when done. The two attributes are what TVM's CPU lowering expects to
+    find.
+    """
     body: Any = tirx.SeqStmt([function.body, tirx.Return(_int32(0))])
     for attribute, value in (("device_id", 0), ("device_type", 1)):
         body = tirx.AttrStmt("default", attribute, _int32(value), body)
@@ -114,7 +118,8 @@ def _entry(
 def _lower(module: tvm.IRModule, tgt: Target) -> tvm.IRModule:
     """The few passes that flat kernels need before LLVM.
 
-    No StmtSimplify, NarrowDataType or RemoveNoOp: their analyzer assumes that integers never wrap, and it was seen to
+    No StmtSimplify, NarrowDataType or RemoveNoOp: their analyzer assumes that integers never wrap, and it
+    was seen to
     drop the min() of a clamp (softmax). LLVM simplifies what kernels leave.
     """
     with tgt:

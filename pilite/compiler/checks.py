@@ -264,6 +264,16 @@ def _add_scales(node: Node, graph: Graph) -> str | None:
     return TOO_SMALL if 2 * largest / scale >= 1 - 2**-32 else None
 
 
+def _per_channel_rank(node: Node, graph: Graph) -> str | None:
+    """TFLite 2.14 takes the output's first two dimensions for rows and channels, and leaves the rest
+    unwritten.
+    """
+    w, y = graph.tensors[node.inputs[1]], _output(node, graph)
+    if _quant(w).per_axis and len(y.shape) != 2:
+        return f"has a scale per channel and {len(y.shape)} output dimensions, which TFLite 2.14 computes in part; {AGAIN}"
+    return None
+
+
 WEIGHTED: tuple[Rule, ...] = (_eight_bit, _weights, _bias, _fused_activation, _accumulator)
 CHECKS: dict[str, tuple[Rule, ...]] = {
     "ADD": (_eight_bit, _fused_activation, _add_scales),
@@ -273,7 +283,7 @@ CHECKS: dict[str, tuple[Rule, ...]] = {
     "DEPTHWISE_CONV_2D": WEIGHTED,
     "DEQUANTIZE": (_to_float,),
     "EXPAND_DIMS": (_view, _equal_quant),
-    "FULLY_CONNECTED": WEIGHTED,
+    "FULLY_CONNECTED": (*WEIGHTED, _per_channel_rank),
     "MAX_POOL_2D": (_eight_bit, _fused_activation),
     "MEAN": (_eight_bit, _sum),
     "PAD": (_eight_bit, _pad_rank),

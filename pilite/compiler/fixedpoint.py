@@ -2,8 +2,10 @@
 
 A real multiplier m >= 0 is stored as m = mantissa * 2**(exponent - 31) with 2**30 <= mantissa < 2**31.
 
-Two halves with the same formulas: numpy on int64 (compile-time tables, tests) and vectors of the target, reached through
-`Primitives` so that no CPU is named here. Sources: TensorFlow Lite `internal/quantization_util.cc`, `internal/common.cc`,
+Two halves with the same formulas: numpy on int64 (compile-time tables, tests) and vectors of the target,
+reached through
+`Primitives` so that no CPU is named here. Sources: TensorFlow Lite `internal/quantization_util.cc`,
+`internal/common.cc`,
 `kernel_util.cc`, `reference/softmax.h`; gemmlowp `fixedpoint/fixedpoint.h`.
 """
 
@@ -59,7 +61,8 @@ class Requant:
     def negative_ties_show(self) -> bool:
         """Whether a tie of a negative value can reach the output.
 
-        Ties away from zero and ties up differ only at x.5 with x < 0, by one; both results are <= 0. Where the
+        Ties away from zero and ties up differ only at x.5 with x < 0, by one; both results are <= 0. Where
+        the
         clamp starts at the zero point (fused RELU, RELU6) both become `clamp_min`.
         """
         return self.clamp_min < self.zero_point
@@ -120,7 +123,8 @@ def activation_range(activation: str, scale: float, zero_point: int, low: int, h
     )
 
 
-# --- numpy, on int64 arrays -------------------------------------------------------------------------------------
+# --- numpy, on int64 arrays
+# -------------------------------------------------------------------------------------
 
 
 def wrap_int32(x: npt.ArrayLike) -> Int64:
@@ -147,7 +151,8 @@ def multiply(x: npt.ArrayLike, m: Multiplier) -> Int64:
     return rounding_shift_right(rounding_doubling_high_mul(shifted, m.mantissa), m.right)
 
 
-# --- vectors of the target --------------------------------------------------------------------------------------
+# --- vectors of the target
+# --------------------------------------------------------------------------------------
 
 
 class Primitives(Protocol):
@@ -170,7 +175,9 @@ class Primitives(Protocol):
 
 
 def requantize(v: Primitives, acc: Any, requant: Requant, operand: Callable[[str], Any]) -> Any:
-    """The real-multiplier part of `requant` on one int32 vector; `operand(name)` loads the channel constants."""
+    """The real-multiplier part of `requant` on one int32 vector; `operand(name)` loads the channel
+    constants.
+    """
     if requant.rounding is Rounding.FLOAT64:
         return v.scale_float64(acc, operand("scale"))
     if requant.left:

@@ -1,6 +1,7 @@
 """Where the elements of a value lie: row-major, with an optional border (halo) around height and width.
 
-A convolution reads its padding from the halo instead of testing bounds. The planner gives a value the largest halo
+A convolution reads its padding from the halo instead of testing bounds. The planner gives a value the
+largest halo
 that any consumer asks for; its producer writes the interior, a fill stage writes the border.
 """
 
@@ -33,13 +34,16 @@ class Halo:
         return self != Halo()
 
 
+NO_HALO = Halo()
+
+
 @dataclass(frozen=True)
 class Layout:
     """Shape, halo and element type of one buffer. Offsets and strides are in elements."""
 
     shape: tuple[int, ...]
     dtype: str = "int8"
-    halo: Halo = Halo()
+    halo: Halo = NO_HALO
 
     @cached_property
     def outer(self) -> tuple[int, ...]:

@@ -1,4 +1,6 @@
-"""Object + constants + descriptor -> shared library, with the pinned linker. Same inputs, same bytes, in any folder."""
+"""Object + constants + descriptor -> shared library, with the pinned linker. Same inputs, same bytes, in
+any folder.
+"""
 
 from __future__ import annotations
 
@@ -97,7 +99,9 @@ pilite_weights:
 
 
 def glue(d: Descriptor) -> str:
-    """The C source around the object: descriptor, entry trampoline, and the one slot that TVM's code reads."""
+    """The C source around the object: descriptor, entry trampoline, and the one slot that TVM's code
+    reads.
+    """
     ends = (*d.inputs, *d.outputs)
     arguments = "".join(f", io[{i}]" for i in range(len(ends)))
     parameters = ", void*" * len(ends)
@@ -113,11 +117,13 @@ static int bind_host(const pilite_host* host) {{
   __TVMBackendParallelLaunch = (void*)host->parallel_launch;
   return 0;
 }}
-static int run(void* arena, void* const* io) {{ return pilite_entry((void*)pilite_weights, arena{arguments}); }}
+static int run(void* arena, void* const* io) {{ return pilite_entry((void*)pilite_weights,
+arena{arguments}); }}
 static const pilite_model model = {{
   {{'P', 'I', 'L', 'I', 'T', 'E', '0', '1'}}, PILITE_ABI_MAJOR, PILITE_ABI_MINOR, sizeof(pilite_model), 0,
   {_string(d.name)}, {_string(d.build_id)}, {_string(d.target)}, {d.cpu_required}ull,
-  {len(d.inputs)}, {len(d.outputs)}, inputs, outputs, {d.arena_bytes}ull, {d.weights_bytes}ull, bind_host, run }};
+  {len(d.inputs)}, {len(d.outputs)}, inputs, outputs, {d.arena_bytes}ull, {d.weights_bytes}ull, bind_host,
+  run }};
 __attribute__((visibility("default"))) const pilite_model* pilite_model_get(void) {{ return &model; }}
 """
 
@@ -130,8 +136,8 @@ def _tensor(e: End) -> str:
     shape = ", ".join(map(str, e.shape)) or "0"
     scale = 0.0 if e.scale is None else e.scale
     return (
-        f"{{{_string(e.name)}, {DTYPES[e.dtype]}, {len(e.shape)}, {int(e.scale is not None)}, 0, {{{shape}}}, "
-        f"{e.nbytes}ull, {scale.hex()}f, {e.zero_point or 0}}}"
+        f"{{{_string(e.name)}, {DTYPES[e.dtype]}, {len(e.shape)}, {int(e.scale is not None)}, 0, "
+        f"{{{shape}}}, {e.nbytes}ull, {scale.hex()}f, {e.zero_point or 0}}}"
     )
 
 

@@ -1,6 +1,7 @@
 """The table of contents of the compiler.
 
-model.tflite -> tflite.read -> Graph -> lower (ops/: what) -> Program -> schedule (kernels/: how, per CPU) -> aot -> link -> seal
+model.tflite -> tflite.read -> Graph -> lower (ops/: what) -> Program -> schedule (kernels/: how, per CPU)
+-> aot -> link -> seal
 """
 
 from __future__ import annotations
@@ -49,7 +50,8 @@ def build(
 ) -> Build:
     """Compile one model for one CPU into artifacts/<name>/<cpu>/<numerics>/model.so.
 
-    `layers`: every operator's output becomes an output of the artifact (for comparisons), in <numerics>-layers/.
+    `layers`: every operator's output becomes an output of the artifact (for comparisons), in
+    <numerics>-layers/.
     `fully_connected`: "q31" as tflite-runtime 2.14, "f64" as newer reference kernels.
 
     Raises:

@@ -1,4 +1,6 @@
-"""The lowered model: values (buffers), stages (one kernel call each) and the builder that operators write into."""
+"""The lowered model: values (buffers), stages (one kernel call each) and the builder that operators write
+into.
+"""
 
 from __future__ import annotations
 
@@ -10,7 +12,7 @@ import numpy.typing as npt
 
 from pilite.compiler.fixedpoint import Rounding
 from pilite.compiler.graph import Graph, Tensor
-from pilite.compiler.layout import Halo
+from pilite.compiler.layout import NO_HALO, Halo
 from pilite.compiler.spec import Arrays, Fill, Move, Spec
 
 ARENA, WEIGHTS, IO = "arena", "weights", "io"
@@ -26,7 +28,7 @@ class Value:
     place: str  # ARENA | WEIGHTS | IO
     root: int
     border: int = 0  # what a halo holds: the zero point
-    halo: Halo = Halo()
+    halo: Halo = NO_HALO
     data: npt.NDArray[np.generic] | None = field(default=None, repr=False)
 
 
@@ -101,7 +103,7 @@ class Builder:
         t, source = self.tensor(tensor), self.values[value]
         index = len(self.values)
         border = source.border if t.quant is None else signed_zero_point(t)
-        self.values.append(replace(source, index=index, shape=t.shape, border=border, halo=Halo()))
+        self.values.append(replace(source, index=index, shape=t.shape, border=border, halo=NO_HALO))
         self._of_tensor[tensor] = index
 
     def reshaped(self, value: int, shape: Sequence[int]) -> int:
@@ -110,7 +112,7 @@ class Builder:
         if source.shape == tuple(shape):
             return value
         index = len(self.values)
-        self.values.append(replace(source, index=index, shape=tuple(shape), halo=Halo()))
+        self.values.append(replace(source, index=index, shape=tuple(shape), halo=NO_HALO))
         return index
 
     def emit(
@@ -119,10 +121,10 @@ class Builder:
         inputs: Sequence[int],
         output: int,
         arrays: Arrays | None = None,
-        halo: Halo = Halo(),  # noqa: B008 - frozen
+        halo: Halo = NO_HALO,
     ) -> None:
         """One more stage; `halo` is what the kernel reads around its first input."""
-        halos = tuple(halo if i == 0 else Halo() for i in range(len(inputs)))
+        halos = tuple(halo if i == 0 else NO_HALO for i in range(len(inputs)))
         self.stages.append(Stage(self.node, spec, tuple(inputs), output, arrays or {}, halos))
 
 
@@ -144,7 +146,8 @@ def signed_zero_point(tensor: Tensor) -> int:
     return tensor.quant.zero_point - (128 if tensor.dtype == "uint8" else 0)
 
 
-# --- borders ----------------------------------------------------------------------------------------------------
+# --- borders
+# ----------------------------------------------------------------------------------------------------
 
 
 def with_borders(program: Program) -> Program:
@@ -175,7 +178,7 @@ def with_borders(program: Program) -> Program:
 
 
 def _copy(source: Value, target: Value, node: int) -> Stage:
-    return Stage(node, Move((0,) * len(source.shape)), (source.index,), target.index, {}, (Halo(),))
+    return Stage(node, Move((0,) * len(source.shape)), (source.index,), target.index, {}, (NO_HALO,))
 
 
 def _with_fills(values: Sequence[Value], stages: Sequence[Stage]) -> list[Stage]:

@@ -1,7 +1,9 @@
-"""What is computed, in integers only: the language between ops/ (which reads TFLite) and kernels/ (which know CPUs).
+"""What is computed, in integers only: the language between ops/ (read TFLite) and kernels/ (know CPUs).
 
-A spec is hashable and holds geometry and scalars; two operators with equal specs and layouts share one compiled
-function. Per-channel arrays travel beside it in `Arrays`. All 8-bit values are int8 here: uint8 models were moved by
+A spec is hashable and holds geometry and scalars; two operators with equal specs and layouts share one
+compiled
+function. Per-channel arrays travel beside it in `Arrays`. All 8-bit values are int8 here: uint8 models
+were moved by
 -128 at the door. x, w, y are input, weights and output without zero points applied unless said otherwise.
 """
 

@@ -22,6 +22,15 @@ class TensorInfo:
 
 
 @dataclass(frozen=True)
+class Layer:
+    """An output that is an operator's: its index and name in the source model, and its tensor there."""
+
+    operator: int
+    op: str
+    tensor: int
+
+
+@dataclass(frozen=True)
 class Artifact:
     """A compiled model on this machine."""
 
@@ -34,6 +43,8 @@ class Artifact:
     arch: str
     inputs: tuple[TensorInfo, ...]
     outputs: tuple[TensorInfo, ...]
+    fully_connected: str = "q31"  # "f64": rounds as newer reference kernels
+    layers: tuple[Layer, ...] = ()  # what each output is, where every operator's output is one
 
 
 def place(artifacts: Path, model: str, cpu: str, numerics: str) -> Path:
@@ -73,6 +84,8 @@ def _typed(path: Path, manifest: dict[str, Any]) -> Artifact:
         arch=str(manifest["arch"]),
         inputs=tuple(map(_tensor, manifest["inputs"])),
         outputs=tuple(map(_tensor, manifest["outputs"])),
+        fully_connected=str(manifest["options"]["fully_connected"]),
+        layers=tuple(Layer(**row) for row in manifest.get("layers", ())),
     )
 
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import os
 import re
 import subprocess
 import sys
@@ -21,12 +20,9 @@ from pilite.lab.boards import ROOT, Board
 from pilite.lab.connection import Connection
 
 LOCK = ROOT / "requirements.lock"
-NUMPY = ("numpy",)
-# What a rival needs beside numpy; its own requirements name packages that only other uses of it need.
-RIVALS: dict[str, tuple[str, ...]] = {
-    "tflite": ("tflite-runtime",),
-    "litert": ("ai-edge-litert", "backports-strenum", "flatbuffers", "typing-extensions", "protobuf", "tqdm"),
-}
+NUMPY = "numpy"
+# A rival's interpreter needs numpy beside its own wheel; the other packages it requires are for other uses of it.
+RIVALS = {"tflite": "tflite-runtime", "litert": "ai-edge-litert"}
 PLATFORMS = ("manylinux_2_34", "manylinux_2_28", "manylinux_2_27", "manylinux2014", "manylinux_2_17")
 
 
@@ -104,7 +100,7 @@ def _download(requirement: Requirement, hashes: frozenset[str], target: Target, 
         if done.returncode or len(wheels) != 1:
             why = " ".join(done.stderr.split())[-200:]
             raise BoardError(f"{pin} has no wheel for Python {target.python} on {target.arch}: {why}")
-        return Path(os.replace(wheels[0], folder / wheels[0].name) or folder / wheels[0].name)
+        return wheels[0].rename(folder / wheels[0].name)
 
 
 def _send(connection: Connection, wheels: Sequence[Path], folder: str) -> None:

@@ -1,6 +1,6 @@
 /* checks.c - what only a C program can see. C99, linked with libpilite.so.
  *
- * usage: checks heap MODEL THREADS | busy MODEL | misuse MODEL */
+ * usage: checks heap MODEL THREADS | busy MODEL | idle MODEL | misuse MODEL */
 #include <pthread.h>
 #include <stddef.h>
 #include <stdio.h>
@@ -86,6 +86,27 @@ static int busy(const char* path) {
   return 0;
 }
 
+static double cpu_ms(void) {
+  struct timespec t;
+  clock_gettime(CLOCK_PROCESS_CPUTIME_ID, &t);
+  return (double)t.tv_sec * 1e3 + (double)t.tv_nsec * 1e-6;
+}
+
+/* Workers that may spin for 10 s within a run sleep as soon as it is over. */
+static int idle(const char* path) {
+  const struct timespec pause = {0, 300000000};
+  const pilite_options options = {sizeof options, 2, NULL, 10000000, 0};
+  pilite_session* session;
+  if (pilite_open(path, &options, &session)) return 3;
+  set_command(session, ADD, 0, 1, 0);
+  if (pilite_run(session)) return 4;
+  const double before = cpu_ms();
+  nanosleep(&pause, NULL);
+  printf("idle %d\n", cpu_ms() - before < 30);
+  pilite_close(session);
+  return 0;
+}
+
 static void try_open(const char* what, const char* path, const pilite_options* options) {
   pilite_session* session = NULL;
   const int status = pilite_open(path, options, &session);
@@ -139,6 +160,7 @@ static int misuse(const char* path) {
 int main(int argc, char** argv) {
   if (argc == 4 && !strcmp(argv[1], "heap")) return heap(argv[2], (uint32_t)atoi(argv[3]));
   if (argc == 3 && !strcmp(argv[1], "busy")) return busy(argv[2]);
+  if (argc == 3 && !strcmp(argv[1], "idle")) return idle(argv[2]);
   if (argc == 3 && !strcmp(argv[1], "misuse")) return misuse(argv[2]);
   return 2;
 }

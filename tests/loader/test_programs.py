@@ -39,6 +39,10 @@ def test_a_second_caller_gets_busy(checks: Path, files: LoaderFiles, fake: Path)
     ]
 
 
+def test_workers_sleep_as_soon_as_the_run_is_over(checks: Path, files: LoaderFiles, fake: Path) -> None:
+    assert run_program([checks, "idle", fake], files.library).stdout == "idle 1\n"
+
+
 MISUSE = """\
 error before: []
 no path: 7 pilite_open: path and session must not be NULL

@@ -1,6 +1,7 @@
-"""Depthwise convolution, fused like q_conv2d: a few pixels of one row times one block of channels per register tile.
+"""Depthwise convolution, fused like q_conv2d: a few pixels of a row times a block of channels per tile.
 
-The window is a list of taps (row, column). Taps are taken in pairs, since every multiply primitive adds two products.
+The window is a list of taps (row, column). Taps are taken in pairs, since every multiply primitive adds
+two products.
 A window of more than UNROLL taps becomes a loop over its rows. The last channel block overlaps its neighbour.
 """
 
@@ -32,8 +33,8 @@ from pilite.compiler.kernels.emit import (
     store_first,
     whole,
 )
-from pilite.compiler.kernels.gemm import Int, channel_constants, channel_params, pick
 from pilite.compiler.kernels.isa import AVX2_ORDER, Avx2, Isa, Neon
+from pilite.compiler.kernels.packing import Int, channel_constants, channel_params, pick
 from pilite.compiler.layout import Layout
 from pilite.compiler.spec import Arrays, QDepthwiseConv2D
 
@@ -78,7 +79,9 @@ class Strategy(ABC):
 
 
 class Mull8(Strategy):
-    """smull + smlal in int16, then saddw. |w| <= 127 keeps a pair below 2**15; a larger weight is split in two taps."""
+    """smull + smlal in int16, then saddw. |w| <= 127 keeps a pair below 2**15; a larger weight is split in
+    two taps.
+    """
 
     isa = Neon()
     block = 8
@@ -145,7 +148,8 @@ def _both(channel: int) -> tuple[int, int]:
     return channel, 16 + channel
 
 
-# --- packing ----------------------------------------------------------------------------------------------------
+# --- packing
+# ----------------------------------------------------------------------------------------------------
 
 
 def block_starts(channels: int, block: int) -> list[int]:
@@ -168,7 +172,9 @@ def pack(strategy: Strategy, spec: QDepthwiseConv2D, arrays: Arrays) -> tuple[Ta
 
 
 def _taps(layers: Sequence[Int]) -> tuple[Taps, Int]:
-    """The taps and their weights (rows, steps, c): all of the first layer, later layers only where they are not zero."""
+    """The taps and their weights (rows, steps, c): all of the first layer, later layers only where they
+    are not zero.
+    """
     kh, kw, channels = layers[0].shape
     if kh * kw > UNROLL:
         columns = tuple((0, j) for _ in layers for j in range(kw))
@@ -184,7 +190,8 @@ def _taps(layers: Sequence[Int]) -> tuple[Taps, Int]:
     return Taps(1, tuple((i, j) for _, i, j in chosen)), weights.reshape(1, len(chosen), channels)
 
 
-# --- code -------------------------------------------------------------------------------------------------------
+# --- code
+# -------------------------------------------------------------------------------------------------------
 
 
 def emit(

@@ -1,7 +1,9 @@
-"""A thin macro layer over TVM's IR builder: flat functions on raw pointers, Python as the loop and tile generator.
+"""A thin macro layer over TVM's IR builder: flat functions on raw pointers, Python as the generator.
 
-No S-TIR blocks and no schedules: kernels are written as they shall run, so few TVM passes and few surprises. A buffer
-from `registers` stays in registers (TVM keeps allocations below 1,024 bytes on the stack; LLVM promotes them).
+No S-TIR blocks and no schedules: kernels are written as they shall run, so few TVM passes and few
+surprises. A buffer
+from `registers` stays in registers (TVM keeps allocations below 1,024 bytes on the stack; LLVM promotes
+them).
 """
 
 from __future__ import annotations
@@ -33,12 +35,11 @@ class Param:
 
 def function(name: str, params: Sequence[Param], body: Callable[..., None]) -> tirx.PrimFunc:
     """A PrimFunc over raw, non-aliasing pointers; `body` gets one flat buffer per parameter."""
-    with IRBuilder() as builder:
-        with T.prim_func():
-            T.func_name(name)
-            T.func_attr({"tirx.noalias": True})
-            handles = [T.arg(p.name, T.handle(p.dtype, "global")) for p in params]
-            body(*(T.decl_buffer((p.size,), p.dtype, data=h) for p, h in zip(params, handles, strict=True)))
+    with IRBuilder() as builder, T.prim_func():
+        T.func_name(name)
+        T.func_attr({"tirx.noalias": True})
+        handles = [T.arg(p.name, T.handle(p.dtype, "global")) for p in params]
+        body(*(T.decl_buffer((p.size,), p.dtype, data=h) for p, h in zip(params, handles, strict=True)))
     return builder.get()
 
 

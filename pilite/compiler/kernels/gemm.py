@@ -1,14 +1,18 @@
-"""q_conv2d: convolution, bias, requantization, clamp and store in one loop nest; the accumulator stays in registers.
+"""q_conv2d: convolution, bias, requantization, clamp and store in one loop nest, accumulators in registers.
 
-A convolution is a matrix product whose rows of A are gathered from the padded image as *runs* of contiguous bytes: one
-run per kernel row (kw * c bytes), or one per tap when the width is dilated. There is no im2col buffer. A run whose length is
+A convolution is a matrix product whose rows of A are gathered from the padded image as *runs* of
+contiguous bytes: one
+run per kernel row (kw * c bytes), or one per tap when the width is dilated. There is no im2col buffer. A
+run whose length is
 no multiple of the K granule is read beyond its end; the weights there are zero.
 
-    rows     output pixels of one image row, MR at a time; the last tile overlaps its neighbour (same values twice)
+    rows     output pixels of one image row, MR at a time; the last tile overlaps its neighbour (same
+    values twice)
     columns  output channels, NR at a time; the last block is padded with zero weights and stored partly
     K        runs x granules
 
-What differs between instruction sets is a `Strategy`: multiply primitive, weight order, how sums reach channel lanes.
+What differs between instruction sets is a `Strategy`: multiply primitive, weight order, how sums reach
+channel lanes.
 """
 
 from __future__ import annotations
@@ -20,7 +24,6 @@ from dataclasses import dataclass
 from typing import Any, ClassVar
 
 import numpy as np
-import numpy.typing as npt
 from tvm import tirx
 from tvm.script.ir_builder import tirx as T
 
@@ -42,10 +45,9 @@ from pilite.compiler.kernels.emit import (
     whole,
 )
 from pilite.compiler.kernels.isa import Isa
+from pilite.compiler.kernels.packing import Int, channel_constants, channel_order, channel_params, pick
 from pilite.compiler.layout import Layout
 from pilite.compiler.spec import Arrays, QConv2D
-
-Int = npt.NDArray[np.integer[Any]]
 
 
 @dataclass(frozen=True)
@@ -176,7 +178,8 @@ class Strategy(ABC):
         return -(-length // self.granule) * self.granule
 
 
-# --- packing ----------------------------------------------------------------------------------------------------
+# --- packing
+# ----------------------------------------------------------------------------------------------------
 
 
 def window_runs(spec: QConv2D, weight: Int) -> Int:
@@ -184,20 +187,6 @@ def window_runs(spec: QConv2D, weight: Int) -> Int:
     oc, kh, kw, ic = weight.shape
     adjacent = spec.window.dilation[1] == 1 or kw == 1
     return weight.reshape(oc, kh, kw * ic) if adjacent else weight.reshape(oc, kh * kw, ic)
-
-
-def pick(values: Int, order: npt.NDArray[np.int64]) -> Int:
-    """values[order] along the first axis; zero where order is -1."""
-    picked = values[np.maximum(order, 0)]
-    picked[order < 0] = 0
-    return picked
-
-
-def channel_order(block: Sequence[int], channels: int) -> npt.NDArray[np.int64]:
-    """Source channel of every packed column; -1 where the last block is padded."""
-    count = -(-channels // len(block))
-    order = np.concatenate([np.asarray(block) + b * len(block) for b in range(count)])
-    return np.where(order < channels, order, -1)
 
 
 def pack(strategy: Strategy, spec: QConv2D, arrays: Arrays, nr: int) -> tuple[Variant, tuple[Int, ...]]:
@@ -212,23 +201,8 @@ def pack(strategy: Strategy, spec: QConv2D, arrays: Arrays, nr: int) -> tuple[Va
     return variant, (weights, *channel_constants(strategy.isa, spec.requant, arrays, order))
 
 
-def channel_constants(
-    isa: Isa, requant: Requant, arrays: Arrays, order: npt.NDArray[np.int64]
-) -> tuple[npt.NDArray[Any], ...]:
-    """bias and the requantization operands, by packed column."""
-    columns = {name: np.asarray(arrays[name]) for name in ("bias", *requant.operands)}
-    if "right" in columns:
-        columns["right"] = np.array([isa.encode_right(int(n)) for n in columns["right"]], np.int32)
-    return tuple(pick(values, order) for values in columns.values())
-
-
-def channel_params(requant: Requant, columns: int) -> list[Param]:
-    """Parameters that `channel_constants` fills."""
-    dtype = {"scale": "float64"}
-    return [Param(name, dtype.get(name, "int32"), columns) for name in ("bias", *requant.operands)]
-
-
-# --- code -------------------------------------------------------------------------------------------------------
+# --- code
+# -------------------------------------------------------------------------------------------------------
 
 
 def emit(
@@ -290,7 +264,9 @@ def _columns_outside(geo: Geometry, weights: int, nr: int, cpu: Cpu) -> bool:
 
 
 def row_sums(isa: Isa, geo: Geometry, x: Any, sums: Any) -> None:
-    """sums[pixel] = the sum of x under the window; exact bytes only, since no zero weight hides what follows."""
+    """sums[pixel] = the sum of x under the window; exact bytes only, since no zero weight hides what
+    follows.
+    """
     vectors, rest = divmod(geo.runs.length, 8)
     lanes = isa.lanes
     with loop(geo.rows, parallel=geo.parallel) as r, loop(geo.width) as column:

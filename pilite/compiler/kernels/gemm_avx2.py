@@ -9,8 +9,9 @@ from tvm.script.ir_builder import tirx as T
 
 from pilite.compiler.fixedpoint import Requant
 from pilite.compiler.kernels.emit import assign, load, loop, registers, stack, store, whole
-from pilite.compiler.kernels.gemm import Int, Strategy, Tile, Variant
+from pilite.compiler.kernels.gemm import Strategy, Tile, Variant
 from pilite.compiler.kernels.isa import AVX2_ORDER, Avx2
+from pilite.compiler.kernels.packing import Int
 
 CHUNK = 96  # elements of K widened at a time: MR * CHUNK * 2 bytes must stay on the stack
 

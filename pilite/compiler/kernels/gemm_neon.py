@@ -10,8 +10,9 @@ from tvm.script.ir_builder import tirx as T
 
 from pilite.compiler.fixedpoint import Requant
 from pilite.compiler.kernels.emit import assign, load, loop, registers, shuffle, whole
-from pilite.compiler.kernels.gemm import Int, Strategy, Tile, Variant
+from pilite.compiler.kernels.gemm import Strategy, Tile, Variant
 from pilite.compiler.kernels.isa import Neon
+from pilite.compiler.kernels.packing import Int
 
 # With |x| <= 128, two products fit int16 while |w0| + |w1| <= 255: 128 * 255 = 32640.
 PAIR_LIMIT = 255
@@ -35,7 +36,9 @@ class _Neon(Strategy):
         return range(nr)
 
     def narrow(self, rows: Sequence[Sequence[Any]], requant: Requant) -> list[list[tuple[Any, int, int]]]:
-        """Eight channels from two vectors of a row; an odd last vector shares its instruction with the next row."""
+        """Eight channels from two vectors of a row; an odd last vector shares its instruction with the
+        next row.
+        """
         zp, low, high = requant.zero_point, requant.clamp_min, requant.clamp_max
         pieces: list[list[tuple[Any, int, int]]] = []
         for row in rows:

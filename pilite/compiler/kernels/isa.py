@@ -1,6 +1,7 @@
 """The ISA table: what the kernels may ask of an instruction set. Geometry and packing never appear here.
 
-Vectors hold `lanes` int32 values. All 8-bit storage is signed. `Neon` and `Avx2` implement fixedpoint.Primitives.
+Vectors hold `lanes` int32 values. All 8-bit storage is signed. `Neon` and `Avx2` implement
+fixedpoint.Primitives.
 """
 
 from __future__ import annotations
@@ -95,7 +96,9 @@ class Neon(Isa):
         return self.neon("int32x4", "srshl.v4i32", x, n)
 
     def shift_right_ties_away(self, x: Any, n: Any) -> Any:
-        """A negative x is moved down by one before srshl: x & n has the sign bit iff x < 0 and a shift follows."""
+        """A negative x is moved down by one before srshl: x & n has the sign bit iff x < 0 and a shift
+        follows.
+        """
         fix = T.shift_right(T.bitwise_and(x, n), self.fill(31))
         return self.shift_right_ties_up(self.neon("int32x4", "sqadd.v4i32", x, fix), n)
 

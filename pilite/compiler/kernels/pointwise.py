@@ -45,7 +45,9 @@ def spans(*layouts: Layout) -> tuple[int, int, list[Callable[[Any], Any]]]:
 
 
 def eights(length: int, body: Callable[[Any, int], None]) -> None:
-    """body(offset, count) for every group of eight; the last group overlaps, a lone short one has count < 8."""
+    """body(offset, count) for every group of eight; the last group overlaps, a lone short one has count <
+    8.
+    """
     if length < 8:
         body(0, length)
         return
@@ -105,7 +107,9 @@ def table(name: str, x: Layout, y: Layout) -> tirx.PrimFunc:
 
 
 def quantize_float(name: str, spec: QuantizeFloat, x: Layout, y: Layout) -> tirx.PrimFunc:
-    """round_half_away(x / scale) + zero_point in float32; the clamp comes before the integer so that it cannot overflow."""
+    """round_half_away(x / scale) + zero_point in float32; the clamp comes before the integer so that it
+    cannot overflow.
+    """
 
     def value(v: Any, lanes: int) -> Any:
         dtype, suffix = ("float32", "f32") if lanes == 1 else (f"float32x{lanes}", f"v{lanes}f32")
@@ -143,7 +147,9 @@ def dequantize_float(name: str, spec: DequantizeFloat, x: Layout, y: Layout) -> 
 
 
 def _convert(name: str, x: Layout, y: Layout, value: Callable[[Any, int], Any]) -> tirx.PrimFunc:
-    """Element-wise, reading and writing exactly `length` elements: either side may be the caller's own buffer."""
+    """Element-wise, reading and writing exactly `length` elements: either side may be the caller's own
+    buffer.
+    """
 
     def body(source: Any, out: Any) -> None:
         rows, length, offset = spans(x, y)
@@ -161,7 +167,8 @@ def _convert(name: str, x: Layout, y: Layout, value: Callable[[Any, int], Any]) 
     return function(name, [Param("x", x.dtype, x.size), Param("y", y.dtype, y.size)], body)
 
 
-# --- copies -----------------------------------------------------------------------------------------------------
+# --- copies
+# -----------------------------------------------------------------------------------------------------
 
 
 def move(name: str, spec: Move, x: Layout, y: Layout) -> tirx.PrimFunc:
@@ -183,7 +190,9 @@ def broadcast(name: str, spec: Broadcast, x: Layout, y: Layout) -> tirx.PrimFunc
 
 
 def _view(v: Layout, shape: Sequence[int]) -> list[int]:
-    """Strides of `v` seen as `shape`: the same dimensions, or the last one split in two; a borderless value as any shape."""
+    """Strides of `v` seen as `shape`: the same dimensions, or the last one split in two; a borderless
+    value as any shape.
+    """
     if not v.halo:
         return [prod(shape[i + 1 :]) for i in range(len(shape))]
     assert shape[: len(v.shape) - 1] == v.shape[:-1]
@@ -228,7 +237,9 @@ def _strided(
 
 
 def copy(source: Any, out: Any, ox: Any, oy: Any, length: int, dtype: str, to: str, *, flip: bool) -> None:
-    """`length` contiguous elements, neither read nor written beyond their end; flip = x ^ 0x80 between int8 and uint8."""
+    """`length` contiguous elements, neither read nor written beyond their end; flip = x ^ 0x80 between
+    int8 and uint8.
+    """
 
     def piece(at: Any, lanes: int) -> None:
         value = load(source, ox + at, lanes)
@@ -248,7 +259,8 @@ def copy(source: Any, out: Any, ox: Any, oy: Any, length: int, dtype: str, to: s
             done += lanes
 
 
-# --- fills ------------------------------------------------------------------------------------------------------
+# --- fills
+# ------------------------------------------------------------------------------------------------------
 
 
 def fill(name: str, spec: Fill, y: Layout) -> tirx.PrimFunc:

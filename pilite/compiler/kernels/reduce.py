@@ -37,7 +37,8 @@ def _channel_groups(channels: int, body: Callable[[Any, int], None]) -> None:
         body(first, min(channels, 8))
 
 
-# --- pools ------------------------------------------------------------------------------------------------------
+# --- pools
+# ------------------------------------------------------------------------------------------------------
 
 
 def pool(name: str, isa: Isa, spec: Pool, x: Layout, y: Layout) -> tirx.PrimFunc:
@@ -86,7 +87,9 @@ def _inside(spec: Pool, axis: int, index: Any, size: int) -> tuple[Any, Any]:
 
 
 def _average(isa: Isa, total: Any, count: Any, spec: Pool) -> Any:
-    """sum / count to nearest. Half up for uint8 models, whose sums are 128 * count larger; else away from zero."""
+    """sum / count to nearest. Half up for uint8 models, whose sums are 128 * count larger; else away from
+    zero.
+    """
 
     def fill(v: Any) -> Any:
         return T.broadcast(v, isa.lanes)
@@ -98,16 +101,19 @@ def _average(isa: Isa, total: Any, count: Any, spec: Pool) -> Any:
     return tirx.truncdiv(tirx.Select(total > isa.fill(0), total + half, total - half), n)
 
 
-# --- mean -------------------------------------------------------------------------------------------------------
+# --- mean
+# -------------------------------------------------------------------------------------------------------
 
 
 def mean(name: str, isa: Isa, spec: QMean, x: Layout, y: Layout) -> tirx.PrimFunc:
-    """zero_point + scaled(sum(x) - n * zero_point(x)) over any axes; y keeps the reduced axes with extent 1."""
+    """zero_point + scaled(sum(x) - n * zero_point(x)) over any axes; y keeps the reduced axes with extent
+    1.
+    """
     rank = len(x.shape)
     last = rank - 1
     vector = last not in spec.axes
     kept = [i for i in range(rank) if i not in spec.axes and not (vector and i == last)]
-    reduced = [i for i in spec.axes]
+    reduced = list(spec.axes)
     offset = prod(x.shape[i] for i in reduced) * spec.input_zero_point
 
     def body(source: Any, out: Any) -> None:
@@ -156,7 +162,8 @@ def _scalar_sum(source: Any, x: Layout, axes: Sequence[int], base: Any) -> Any:
     return total[0]
 
 
-# --- softmax ----------------------------------------------------------------------------------------------------
+# --- softmax
+# ----------------------------------------------------------------------------------------------------
 
 SUM_INTEGER_BITS = 12  # the sum of exponentials is Q12.19
 
@@ -182,7 +189,8 @@ def softmax(name: str, spec: Softmax, x: Layout, y: Layout) -> tirx.PrimFunc:
                 T.buffer_store(total, total[0] + _divide_pot(exponential(k), 12), [0])
             zeros = T.alloc_buffer((1,), "int32")
             T.buffer_store(zeros, call("int32", "llvm.ctlz.i32", total[0], T.bool(False)), [0])
-            # Normalized to [1, 2); clearing the top bit subtracts 1 (an addition could overflow, which LLVM may exploit).
+            # Normalized to [1, 2); clearing the top bit subtracts 1 (an addition could overflow, which
+            # LLVM may exploit).
             factor = _reciprocal((total[0] << zeros[0]) & T.int32((1 << 31) - 1))
             shift = T.Cast("int64", T.int32(SUM_INTEGER_BITS + 31 - 8) - zeros[0])
             with loop(depth) as k:

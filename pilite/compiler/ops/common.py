@@ -43,7 +43,7 @@ def window(
     size: Sequence[int],
     output: Sequence[int],
 ) -> Window:
-    """TFLite's padding: SAME puts floor(total / 2) before, VALID nothing. `after` is what the last window reads.
+    """TFLite's padding: SAME puts floor(total / 2) before, VALID none. `after` is what the last window reads.
 
     size, output: (height, width). Source: kernels/padding.h ComputePaddingHeightWidth.
     """
@@ -61,7 +61,8 @@ def channel_multipliers(
 ) -> list[float]:
     """scale(x) * scale(w) / scale(y) per output channel, with the product in the precision that TFLite uses.
 
-    `float_product`: GetQuantizedConvolutionMultipler multiplies the two input scales in float32 (uint8 models,
+    `float_product`: GetQuantizedConvolutionMultipler multiplies the two input scales in float32 (uint8
+    models,
     per-tensor FULLY_CONNECTED); PopulateConvolutionQuantizationParams uses double.
     """
     scales = quant(w).scales
@@ -99,8 +100,11 @@ def centred_weights(w: Tensor) -> npt.NDArray[np.int16]:
 def folded_bias(
     bias: Tensor | None, weight: npt.NDArray[np.int16], axes: tuple[int, ...], zero_point: int
 ) -> npt.NDArray[np.int32]:
-    """bias - zero_point(x) * sum(w), modulo 2**32: padding holds the zero point, so every window sees all weights."""
+    """bias - zero_point(x) * sum(w), modulo 2**32: padding holds the zero point, so every window sees all
+    weights.
+    """
     total = -zero_point * weight.astype(np.int64).sum(axes)
     if bias is not None and bias.data is not None:
         total = total + np.asarray(bias.data, np.int64)
-    return total.astype(np.uint64).astype(np.uint32).view(np.int32)
+    wrapped: npt.NDArray[np.int32] = total.astype(np.uint64).astype(np.uint32).view(np.int32)
+    return wrapped

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
+import numpy.typing as npt
 
 from pilite.compiler import graph
 from pilite.compiler.fixedpoint import Rounding
@@ -21,6 +24,10 @@ from pilite.compiler.program import Builder, signed_zero_point
 from pilite.compiler.spec import Broadcast, QConv2D, QDepthwiseConv2D, Window
 
 
+def _kernel(w: Tensor) -> tuple[int, int]:
+    return w.shape[1], w.shape[2]
+
+
 def _operands(node: Node, b: Builder) -> tuple[Tensor, Tensor, Tensor | None, Tensor]:
     x, w = (b.tensor(i) for i in node.inputs[:2])
     bias = b.tensor(node.inputs[2]) if len(node.inputs) > 2 and node.inputs[2] != ABSENT else None
@@ -32,9 +39,7 @@ def conv_2d(node: Node, b: Builder) -> None:
     options = node.options
     assert isinstance(options, graph.Conv2D)
     x, w, bias, y = _operands(node, b)
-    spans = window(
-        options.padding, w.shape[1:3], options.stride, options.dilation, x.shape[1:3], y.shape[1:3]
-    )
+    spans = window(options.padding, _kernel(w), options.stride, options.dilation, x.shape[1:3], y.shape[1:3])
     _emit_conv(node, b, spans, w, bias, options.activation, (x, y))
 
 
@@ -51,7 +56,7 @@ def _emit_conv(
     weight = centred_weights(w)
     reals = channel_multipliers(x, w, y, y.shape[-1], float_product=is_unsigned(x))
     spec = QConv2D(spans, channel_requant(Rounding.GEMMLOWP, y, activation, reals))
-    arrays = {
+    arrays: dict[str, npt.NDArray[Any]] = {
         "weight": weight,
         "bias": folded_bias(bias, weight, (1, 2, 3), signed_zero_point(x)),
         **requant_arrays(Rounding.GEMMLOWP, reals),
@@ -60,17 +65,17 @@ def _emit_conv(
 
 
 def depthwise_conv_2d(node: Node, b: Builder) -> None:
-    """As CONV_2D with weights (1, kh, kw, c * multiplier); output channel c * multiplier + k reads input channel c."""
+    """As CONV_2D with weights (1, kh, kw, c * multiplier); output channel c * multiplier + k reads input
+    channel c.
+    """
     options = node.options
     assert isinstance(options, graph.DepthwiseConv2D)
     x, w, bias, y = _operands(node, b)
-    spans = window(
-        options.padding, w.shape[1:3], options.stride, options.dilation, x.shape[1:3], y.shape[1:3]
-    )
+    spans = window(options.padding, _kernel(w), options.stride, options.dilation, x.shape[1:3], y.shape[1:3])
     weight = centred_weights(w)[0]
     reals = channel_multipliers(x, w, y, y.shape[-1], float_product=is_unsigned(x))
     requant = channel_requant(Rounding.GEMMLOWP, y, options.activation, reals)
-    constants = {
+    constants: dict[str, npt.NDArray[Any]] = {
         "bias": folded_bias(bias, weight, (0, 1), signed_zero_point(x)),
         **requant_arrays(Rounding.GEMMLOWP, reals),
     }
@@ -102,7 +107,7 @@ def fully_connected(node: Node, b: Builder) -> None:
     single = len(quant(w).scales) == 1 and rounding is Rounding.GEMMLOWP
     reals = channel_multipliers(x, w, y, oc, float_product=single)
     spec = QConv2D(_POINT, channel_requant(rounding, y, options.activation, reals))
-    arrays = {
+    arrays: dict[str, npt.NDArray[Any]] = {
         "weight": weight.reshape(oc, 1, 1, ic),
         "bias": folded_bias(bias, weight, (1,), signed_zero_point(x)),
         **requant_arrays(rounding, reals),

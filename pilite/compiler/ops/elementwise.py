@@ -18,7 +18,7 @@ EVERY_INT8 = np.arange(INT8_MIN, INT8_MAX + 1, dtype=np.int64)
 
 
 def add(node: Node, b: Builder) -> None:
-    """TFLite add.cc: both operands to a common scale of twice the larger one, 20 bits up, then to the output's.
+    """TFLite add.cc: both operands to a scale of twice the larger one, 20 bits up, then to the output's.
 
     t = 2 * max(s1, s2); y = zo + mo * (m1 * ((a - z1) << 20) + m2 * ((b - z2) << 20))
     with m1 = s1 / t, m2 = s2 / t, mo = t / (2**20 * so).

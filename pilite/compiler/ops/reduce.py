@@ -60,7 +60,8 @@ def mean(node: Node, b: Builder) -> None:
     b.emit(spec, (b.value(node.inputs[0]),), target)
 
 
-# --- softmax: reference/softmax.h and gemmlowp's fixed-point exponential ------------------------------------------
+# --- softmax: reference/softmax.h and gemmlowp's fixed-point exponential
+# ------------------------------------------
 
 SCALED_DIFF_INTEGER_BITS = 5
 
@@ -74,7 +75,9 @@ def softmax(node: Node, b: Builder) -> None:
 
 
 def exponentials(scale: float, beta: float) -> npt.NDArray[np.int32]:
-    """exp(-beta * scale * d) in Q0.31 for d = 0 .. 255; 0 beyond TFLite's diff_min (PreprocessSoftmaxScaling)."""
+    """exp(-beta * scale * d) in Q0.31 for d = 0 .. 255; 0 beyond TFLite's diff_min
+    (PreprocessSoftmaxScaling).
+    """
     fraction = 31 - SCALED_DIFF_INTEGER_BITS
     m = Multiplier.of(min(beta * scale * (1 << fraction), INT32_MAX))
     furthest = math.floor(((1 << SCALED_DIFF_INTEGER_BITS) - 1) * (1 << fraction) / 2.0**m.left)
@@ -85,7 +88,9 @@ def exponentials(scale: float, beta: float) -> npt.NDArray[np.int32]:
 
 
 def exp_on_negative_values(a: Int64) -> Int64:
-    """exp of a Q5.26 value <= 0, as Q0.31: a Taylor step near the next quarter, then a product per set bit."""
+    """exp of a Q5.26 value <= 0, as Q0.31: a Taylor step near the next quarter, then a product per set
+    bit.
+    """
     fraction = 31 - SCALED_DIFF_INTEGER_BITS
     quarter = 1 << (fraction - 2)
     near = (a & (quarter - 1)) - quarter

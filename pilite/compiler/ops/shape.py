@@ -1,4 +1,6 @@
-"""RESHAPE, SQUEEZE, EXPAND_DIMS, PAD, PADV2, CONCATENATION: bytes move, values do not change (but for a uint8 concatenation)."""
+"""RESHAPE, SQUEEZE, EXPAND_DIMS, PAD, PADV2, CONCATENATION: bytes move, values do not change (but for a
+uint8 concatenation).
+"""
 
 from __future__ import annotations
 

@@ -1,0 +1,94 @@
+"""Run an artifact on this machine, for its outputs: in this process, or aarch64 code under qemu-user.
+
+What runs under an emulator is exact in its bytes and says nothing about time.
+"""
+
+from __future__ import annotations
+
+import os
+import platform
+import shutil
+import signal
+import subprocess
+import tempfile
+from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from loader.pilite import Model
+from loader.pilite import PiliteError as Refusal
+from pilite.errors import BoardError, CheckFailed
+from pilite.lab.artifact import Artifact
+from pilite.lab.loader import build_loader
+
+Array = npt.NDArray[Any]
+
+SYSROOT = Path("/usr/aarch64-linux-gnu")  # of Debian's libc6-arm64-cross
+LIMIT_S = 600.0  # of one emulated run
+
+
+def outputs(artifact: Artifact, sets: Sequence[Sequence[Array]], threads: int, artifacts: Path) -> list[list[Array]]:
+    """The artifact's outputs for each set of inputs.
+
+    Raises:
+        BoardError: this machine can neither run nor emulate the artifact's CPU.
+        CheckFailed: a run failed or crashed.
+    """
+    if artifact.arch == platform.machine():
+        return _in_process(artifact, sets, threads, artifacts)
+    if artifact.arch != "aarch64":
+        raise BoardError(f"{artifact.path} is for {artifact.arch}; this machine is {platform.machine()}. Run it there.")
+    return _emulated(artifact, sets, threads, artifacts)
+
+
+def emulator(cpu: str) -> list[str]:
+    """The words before an aarch64 program that run it as on `cpu`. Raises BoardError if a package is missing."""
+    if shutil.which("qemu-aarch64") is None or not SYSROOT.is_dir():
+        raise BoardError(f"Code for {cpu} needs an emulator here: apt-get install qemu-user libc6-arm64-cross.")
+    return ["qemu-aarch64", "-cpu", cpu, "-L", str(SYSROOT)]
+
+
+def _in_process(
+    artifact: Artifact, sets: Sequence[Sequence[Array]], threads: int, artifacts: Path
+) -> list[list[Array]]:
+    library = build_loader("aarch64" if artifact.arch == "aarch64" else "x86_64", artifacts).library
+    try:
+        with Model(artifact.path, threads=threads, library=library) as model:
+            return [model.run(*arrays) for arrays in sets]
+    except Refusal as problem:
+        raise (CheckFailed if problem.status == "RUN" else BoardError)(str(problem)) from None
+
+
+def _emulated(
+    artifact: Artifact, sets: Sequence[Sequence[Array]], threads: int, artifacts: Path
+) -> list[list[Array]]:
+    """One emulator per set, as many at a time as there are CPUs."""
+    runner = build_loader("aarch64", artifacts).runner
+    command = [*emulator(artifact.cpu), str(runner), str(artifact.path), "--threads", str(threads)]
+    with ThreadPoolExecutor(os.cpu_count()) as pool:
+        return list(pool.map(lambda arrays: _run(command, arrays, len(artifact.outputs)), sets))
+
+
+def _run(command: Sequence[str], arrays: Sequence[Array], count: int) -> list[Array]:
+    """One run of pilite-run; arrays travel as .npy files."""
+    with tempfile.TemporaryDirectory() as folder:
+        files = [f"{folder}/in.{i}.npy" for i in range(len(arrays))]
+        for file, array in zip(files, arrays, strict=True):
+            np.save(file, array)
+        words = [*command, *(word for file in files for word in ("--input", file)), "--output", f"{folder}/out"]
+        try:
+            done = subprocess.run(words, capture_output=True, text=True, check=False, timeout=LIMIT_S)
+        except subprocess.TimeoutExpired:
+            raise CheckFailed(f"{' '.join(command)}: no end after {LIMIT_S:.0f} s.") from None
+        if done.returncode:
+            last = (done.stderr.strip().splitlines() or [""])[-1]
+            raise CheckFailed(f"{' '.join(command)}: {_ending(done.returncode)}: {last}")
+        return [np.load(f"{folder}/out.{i}.npy", allow_pickle=False) for i in range(count)]
+
+
+def _ending(code: int) -> str:
+    return signal.Signals(-code).name if code < 0 else f"exit code {code}"

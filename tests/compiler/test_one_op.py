@@ -1,0 +1,59 @@
+"""Random models of one operator against TFLite's reference kernels: every operator and dtype, bit for bit.
+
+A failure names the model: `seeded("CONV_2D", "int8", 17)` of tests/one_op.py makes it again.
+"""
+
+from __future__ import annotations
+
+import pytest
+
+from pilite.compiler.ops import OPS
+from tests import one_op
+from tests.batch import differences
+from tests.native import EVERY_CPU
+
+# Models per operator and dtype. x86-64: 2,240 in all; each ARM kernel set: 360.
+MANY = {"CONV_2D": 160, "DEPTHWISE_CONV_2D": 160, "FULLY_CONNECTED": 100}
+SEEDS = {"x86-64-v3": 54, "cortex-a53": 8, "cortex-a76": 8}
+
+
+def seeds(op: str, cpu: str) -> range:
+    most = SEEDS[cpu]
+    return range(MANY.get(op, SEEDS["x86-64-v3"]) * most // SEEDS["x86-64-v3"])
+
+
+@pytest.mark.parametrize("dtype", one_op.DTYPES)
+@pytest.mark.parametrize("op", OPS)
+def test_a_few_models_of_every_operator_give_the_bits_of_tflite(op: str, dtype: str) -> None:
+    """The quick check; numbers that the large one does not use."""
+    cases = [one_op.seeded(op, dtype, 1_000_000 + i) for i in range(4)]
+
+    assert differences(cases, "x86-64-v3") == []
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("cpu", EVERY_CPU)
+@pytest.mark.parametrize("dtype", one_op.DTYPES)
+@pytest.mark.parametrize("op", OPS)
+def test_random_models_give_the_bits_of_tflite(op: str, dtype: str, cpu: str) -> None:
+    cases = [one_op.seeded(op, dtype, seed) for seed in seeds(op, cpu)]
+
+    assert differences(cases, cpu) == []
+
+
+def test_the_large_check_is_as_large_as_it_says() -> None:
+    totals = {cpu: 2 * sum(len(seeds(op, cpu)) for op in OPS) for cpu in SEEDS}
+
+    assert totals["x86-64-v3"] >= 2_000
+    assert min(totals["cortex-a53"], totals["cortex-a76"]) >= 300
+
+
+def test_the_comparison_sees_one_wrong_element() -> None:
+    """Negative control: the answer for other inputs is not accepted."""
+    right, other = (one_op.seeded("RESHAPE", "int8", seed) for seed in (0, 1))
+    mixed = one_op.OneOp("mixed", right.model, [x ^ 1 for x in right.inputs])
+
+    assert differences([right, other], "x86-64-v3") == []
+    from tests.batch import difference
+
+    assert "differ" in difference(mixed.inputs, right.inputs)
