@@ -34,9 +34,8 @@ if TYPE_CHECKING:
 ROOT = Path(__file__).resolve().parent
 ARTIFACTS = ROOT / "artifacts"
 SHARED_MODELS = Path(os.environ.get("PILITE_MODELS", ROOT.parent / "shared" / "models"))
+SHARED_IMAGES = SHARED_MODELS.parent / "images"
 DEFAULT_BOARDS = ("local",)
-NUMERICS = ("ref",)
-FULLY_CONNECTED = ("q31", "f64")
 RIVALS = ("tflite", "litert")
 CHECKS = (  # what `lint` runs, in this order
     ("ruff", "check", "."),
@@ -45,16 +44,16 @@ CHECKS = (  # what `lint` runs, in this order
 )
 
 HELP = {
-    "artifact": "model.so to run; default: the default model's, built for this machine",
-    "board": "name in boards/; repeatable; default: local",
-    "cpu": "name in toolchains/; repeatable; default: the CPU of the board",
+    "artifact": "model.so to run; default: the default model's for this machine",
+    "board": "name in boards/; repeatable but for bench; default: local",
+    "cpu": "name in toolchains/; repeatable; default: this machine's",
     "fast": "under two minutes: leave out tests marked slow, docker or qemu",
     "fully-connected": "q31 as tflite-runtime 2.14, f64 as newer reference kernels",
-    "input": "F.npy, a picture, or random:SEED",
+    "input": "F.npy, a picture or random:SEED; repeatable, one per input of the model",
     "json": "also write the result to this file",
     "layers": "compare every operator's output, not only the model's",
     "model": "name in models/models.toml or path of a .tflite; repeatable; default: the zoo's MobileNet V2",
-    "numerics": f"whose rounding: {' or '.join(NUMERICS)}",
+    "numerics": "whose rounding: ref",
     "output": "write the outputs to this .npz",
     "rival": f"comma-separated, of {', '.join(RIVALS)}",
     "threads": "thread counts, comma-separated where several are allowed",
@@ -109,6 +108,18 @@ def cpus_of(boards: Sequence[str], cpus: Sequence[str]) -> list[str]:
     return list(dict.fromkeys([*cpus, *(inventory.load(name, ARTIFACTS).cpu for name in wanted)]))
 
 
+def built(source: Source, cpu: str, **options: Any) -> Path:
+    """The artifact of one model for one CPU, built now if anything has changed; says which."""
+    from pilite.compiler import pipeline
+
+    with Steps(f"{source.name} for {cpu}{', every operator' if options.get('layers') else ''}") as steps:
+        done = pipeline.build(
+            source.path, source.name, cpu, artifacts=ARTIFACTS, progress=steps.show, **options
+        )
+        steps.end(f"{'nothing changed, kept' if done.reused else 'built'} {done.path}")
+    return done.path
+
+
 @verb("model", "board", "cpu")
 def build(
     c: Context,
@@ -119,62 +130,64 @@ def build(
     fully_connected: str = "q31",
 ) -> None:
     """Compile models into artifacts/<model>/<cpu>/<numerics>/model.so."""
-    chosen(numerics, NUMERICS, "--numerics")
-    chosen(fully_connected, FULLY_CONNECTED, "--fully-connected")
     cpus = cpus_of(board, cpu)
-    found = sources(model)
-    from pilite.compiler import pipeline
-
-    for source in found:
+    for source in sources(model):
         for name in cpus:
-            with Steps(f"{source.name} for {name}") as steps:
-                done = pipeline.build(
-                    source.path,
-                    source.name,
-                    name,
-                    numerics,
-                    ARTIFACTS,
-                    fully_connected=fully_connected,
-                    progress=steps.show,
-                )
-                steps.end(f"{'nothing changed, kept' if done.reused else 'built'} {done.path}")
+            built(source, name, numerics=numerics, fully_connected=fully_connected)
 
 
-@verb()
+@verb("input")
 def run(
-    c: Context, artifact: str = "", input: str = "random:0", output: str = "", threads: str = "1"
+    c: Context, artifact: str = "", input: Sequence[str] = (), output: str = "", threads: str = "1"
 ) -> None:
     """Run one artifact on this machine; an aarch64 one under qemu-user when the host is x86."""
     count = whole_number(threads, "--threads")
+    import models
+    from pilite.lab import artifact as artifacts
     from pilite.lab import run as runner
 
-    path = Path(artifact) if artifact else default_artifact()
-    runner.run(path, input, Path(output) if output else None, count, ARTIFACTS)
+    default = artifacts.place(ARTIFACTS, models.DEFAULT_MODEL, cpus_of((), ())[0], "ref")
+    runner.run(
+        Path(artifact) if artifact else default, input, Path(output) if output else None, count, ARTIFACTS
+    )
 
 
-@verb("model", "cpu")
+@verb("model", "cpu", "input")
 def compare(
     c: Context,
     model: Sequence[str] = (),
     cpu: Sequence[str] = (),
     numerics: str = "ref",
-    threads: str = "1",
+    fully_connected: str = "q31",
+    threads: str = "1,4",
+    input: Sequence[str] = (),
     layers: bool = False,
     json: str = "",
 ) -> None:
-    """Compare outputs with TFLite's byte by byte; exit 1 if one differs."""
-    chosen(numerics, NUMERICS, "--numerics")
+    """Compare outputs with TFLite's, byte by byte; exit 1 if one differs."""
     counts = whole_numbers(threads, "--threads")
+    options = {"numerics": numerics, "fully_connected": fully_connected}
     cpus = cpus_of((), cpu)
-    from pilite.compiler import compare as comparison
+    from pilite.lab import artifact
+    from pilite.lab import compare as comparison
 
-    ...
+    done = []
+    for source in sources(model):
+        plain = {name: built(source, name, **options) for name in cpus}
+        shown = {name: built(source, name, layers=True, **options) for name in cpus if layers}
+        sets = comparison.cases(artifact.read(plain[cpus[0]]).inputs, SHARED_IMAGES, input)
+        truth = comparison.Truth(source.path, comparison.choose_oracle(fully_connected), sets)
+        pairs = [comparison.Built(plain[name], shown.get(name)) for name in cpus]
+        done += [comparison.compare(pair, truth, counts, ARTIFACTS) for pair in pairs]
+    comparison.show(done)
+    if json:
+        write_json(Path(json), comparison.document(done))
+    comparison.verify(done)
 
 
 @verb("board", "model")
 def deploy(c: Context, board: Sequence[str] = (), model: Sequence[str] = (), numerics: str = "ref") -> None:
     """Put built artifacts on boards: checked and tried there, then switched to; the previous one is kept."""
-    chosen(numerics, NUMERICS, "--numerics")
     found = sources(model)
     from pilite.lab import deploy as deployment
     from pilite.lab import fleet
@@ -206,18 +219,31 @@ def finish(title: str, outcome: Outcome) -> None:
     outcome.raise_failures()
 
 
-@verb("board")
+@verb("model")
 def bench(
     c: Context,
-    board: Sequence[str] = (),
+    board: str = "local",
     model: Sequence[str] = (),
     threads: str = "1,4",
     rival: str = "tflite,litert",
-    numerics: str = "ref",
     json: str = "",
 ) -> None:
-    """Measure pilite beside its rivals, and check every output byte in the same run."""
-    ...
+    """Measure deployed models beside their rivals, and check every output byte in the same run."""
+    counts, rivals = whole_numbers(threads, "--threads"), chosen(rival, RIVALS, "--rival")
+    from pilite.lab import bench as measuring
+    from pilite.lab import boards, report, trial
+
+    where = boards.load(board, ARTIFACTS)
+    subjects = [trial.Subject(source.name, source.path) for source in sources(model)]
+    with boards.connect(where, ARTIFACTS) as connection:
+        done = measuring.bench(
+            where, connection, subjects, ARTIFACTS, threads=counts, rivals=rivals, say=print
+        )
+    report.show(done.document)
+    print(f"{done.folder}/result.json")
+    if json:
+        write_json(Path(json), done.document)
+    done.verify()
 
 
 @verb()

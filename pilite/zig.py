@@ -21,6 +21,10 @@ TRIPLES = {"aarch64": AARCH64, "x86_64": X86_64}
 
 _CACHE = Path(__file__).resolve().parents[1] / "artifacts" / ".zig"
 _TAIL_LINES = 15
+_ZIG = (sys.executable, "-I", "-m", "ziglang")
+_MISSING = (
+    "The compiler zig is not installed in this Python environment; `python3 run.py doctor` installs it."
+)
 # Variables that would let the host's headers, libraries or clock into the output.
 _UNHERMETIC = frozenset(
     {
@@ -35,16 +39,20 @@ _UNHERMETIC = frozenset(
 
 
 def version() -> str:
-    """The version of ziglang that is installed."""
-    return importlib.metadata.version("ziglang")
+    """The version of ziglang that is installed. Raises CompileError if there is none."""
+    try:
+        return importlib.metadata.version("ziglang")
+    except importlib.metadata.PackageNotFoundError as error:
+        raise CompileError(_MISSING) from error
 
 
 def compiler_command(kind: Literal["cc", "c++"], triple: str) -> list[str]:
     """The command that compiles or links for `triple`, e.g. "aarch64-linux-gnu.2.28".
 
-    Debug information is off, because it holds directory names.
+    Debug information is off, because it holds directory names. Python is isolated (-I), so that no module
+    of the current folder is imported.
     """
-    return [sys.executable, "-m", "ziglang", kind, "-target", triple, "-g0"]
+    return [*_ZIG, kind, "-target", triple, "-g0"]
 
 
 def run_zig(arguments: Sequence[str], cwd: Path) -> None:
@@ -75,6 +83,6 @@ def _environment() -> dict[str, str]:
 
 def _failure(command: Sequence[str], cwd: Path, code: int, output: str) -> str:
     if "No module named ziglang" in output:
-        return "zig is missing from this Python environment. Install it: python3 run.py doctor"
+        return _MISSING
     tail = "\n".join(output.strip().splitlines()[-_TAIL_LINES:])
-    return f"zig {' '.join(command[3:])}\nfailed with code {code} in {cwd}:\n{tail}"
+    return f"zig {' '.join(command[len(_ZIG) :])}\nfailed with code {code} in {cwd}:\n{tail}"

@@ -3,22 +3,20 @@
     case = seeded("CONV_2D", "int8", 17)     # the same model in every process
 
 The draws lean to where kernels break: sizes around vector widths, zero points at the ends, scales that are
-powers of two (every second sum is a tie), multipliers above 1, full-range weights, windows larger than the image.
-Left out is only what the runtimes refuse or leave undefined.
+powers of two (every second sum is a tie), multipliers above 1, full-range weights, windows larger than the
+image. Left out is only what the runtimes refuse or leave undefined.
 """
 
 from __future__ import annotations
 
 import math
 import zlib
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
-from typing import Any, TypeVar
+from collections.abc import Callable
+from dataclasses import dataclass
 
 import numpy as np
-import numpy.typing as npt
 
-from models.zoo.writer import NO_OPTIONS, OpSpec, TensorSpec, write
+from models.zoo.writer import TensorSpec
 from pilite.compiler.graph import (
     ABSENT,
     Add,
@@ -27,16 +25,12 @@ from pilite.compiler.graph import (
     DepthwiseConv2D,
     FullyConnected,
     Mean,
-    Options,
     Pad,
     Pool2D,
     Softmax,
 )
 from pilite.compiler.shapes import extent
-
-Array = npt.NDArray[Any]
-Shape = tuple[int, ...]
-T = TypeVar("T")
+from tests.draw import Array, Draw, OneOp, Shape
 
 DTYPES = ("uint8", "int8")
 CHANNELS = (1, 2, 3, 4, 5, 7, 8, 9, 15, 16, 17, 24, 31, 32, 33)
@@ -45,101 +39,6 @@ WINDOWS = (1, 1, 1, 2, 3, 3, 3, 4, 5, 7)
 DEPTHS = (1, 2, 7, 8, 9, 15, 16, 17, 31, 32, 33, 63, 64, 65, 100, 257)
 ACTIVATIONS = ("NONE", "NONE", "RELU", "RELU6", "RELU_N1_TO_1")
 MAX_MULTIPLY_ADDS = 1_500_000  # keeps the reference kernels at milliseconds
-
-
-@dataclass(frozen=True)
-class OneOp:
-    """A model and one input for each of its graph inputs; `name` tells how to make it again."""
-
-    name: str
-    model: bytes
-    inputs: list[Array]
-
-
-@dataclass
-class Draw:
-    """A model in the making: random choices, and the tensors so far."""
-
-    rng: np.random.Generator
-    dtype: str
-    tensors: list[TensorSpec] = field(default_factory=list)
-
-    # Choices.
-
-    def chance(self, probability: float) -> bool:
-        return bool(self.rng.random() < probability)
-
-    def pick(self, items: Sequence[T]) -> T:
-        return items[int(self.rng.integers(len(items)))]
-
-    def pair(self, items: Sequence[int]) -> tuple[int, int]:
-        return self.pick(items), self.pick(items)
-
-    def near(self, value: float, factor: float) -> float:
-        """A float32 within `factor` of `value` in both directions."""
-        return float(np.float32(value * factor ** self.rng.uniform(-1, 1)))
-
-    def scale(self) -> float:
-        """Between 1/512 and 1; often a power of two, which makes ties."""
-        exponent = self.rng.uniform(-9, 0)
-        return float(np.float32(2.0 ** (round(exponent) if self.chance(0.25) else exponent)))
-
-    def zero_point(self, dtype: str = "") -> int:
-        limits = np.iinfo(dtype or self.dtype)
-        ends = (limits.min, limits.max, (limits.min + limits.max + 1) // 2)
-        return self.pick(ends) if self.chance(0.3) else int(self.rng.integers(limits.min, limits.max + 1))
-
-    @property
-    def middle(self) -> int:
-        return int(np.iinfo(self.dtype).max) - 127
-
-    def centred(self, mean: float) -> int | None:
-        """Often the zero point that brings `mean` (in steps from the zero point) to the middle, if there is one."""
-        zero_point, limits = self.middle - round(mean), np.iinfo(self.dtype)
-        return zero_point if self.chance(0.6) and limits.min <= zero_point <= limits.max else None
-
-    def values(self, shape: Shape, dtype: str = "", around: int | None = None) -> Array:
-        """Full range; the two ends only; or close to `around`, so that large multipliers do not saturate."""
-        limits = np.iinfo(dtype or self.dtype)
-        values = self.rng.integers(limits.min, limits.max + 1, shape)
-        if self.chance(0.1):
-            values = np.where(values % 2 == 0, limits.min, limits.max)
-        elif around is not None and self.chance(0.3):
-            values = np.clip(around + self.rng.integers(-3, 4, shape), limits.min, limits.max)
-        return np.asarray(values).astype(dtype or self.dtype)
-
-    # Tensors.
-
-    def tensor(self, shape: Shape, scales: Sequence[float] = (), zero_point: int = 0, **more: Any) -> int:
-        """Add a tensor and return its index; keywords are those of TensorSpec."""
-        settings = {"dtype": self.dtype, "zero_points": [zero_point] * len(scales)} | more
-        self.tensors.append(TensorSpec(f"t{len(self.tensors)}", shape, scales=scales, **settings))
-        return len(self.tensors) - 1
-
-    def activation(self, shape: Shape, scale: float | None = None, zero_point: int | None = None) -> int:
-        zero_point = self.zero_point() if zero_point is None else zero_point
-        return self.tensor(shape, (self.scale() if scale is None else scale,), zero_point)
-
-    def constant(self, shape: Shape, scale: float | None = None, zero_point: int | None = None) -> int:
-        index = self.activation(shape, scale, zero_point)
-        spec = self.tensors[index]
-        self.tensors[index] = TensorSpec(
-            spec.name, shape, self.dtype, spec.scales, spec.zero_points, data=self.values(shape)
-        )
-        return index
-
-    def model(self, op: str, operands: Sequence[int], y: int, options: Options = NO_OPTIONS) -> bytes:
-        operator = OpSpec(op, tuple(operands), (y,), options)
-        return write(self.tensors, [operator], self.free(operands), [y])
-
-    def finish(self, op: str, operands: Sequence[int], y: int, options: Options = NO_OPTIONS) -> OneOp:
-        """The model, and quantized inputs for those operands that have no data."""
-        specs = [self.tensors[i] for i in self.free(operands)]
-        inputs = [self.values(t.shape, t.dtype, around=int(t.zero_points[0])) for t in specs]
-        return OneOp(op, self.model(op, operands, y, options), inputs)
-
-    def free(self, operands: Sequence[int]) -> list[int]:
-        return [i for i in operands if i != ABSENT and self.tensors[i].data is None]
 
 
 def seeded(op: str, dtype: str, seed: int) -> OneOp:
@@ -222,16 +121,14 @@ def _fully_connected(d: Draw, op: str) -> OneOp:
 
 
 def _weights(d: Draw, shape: Shape, axis: int) -> int:
-    """uint8: one scale, any zero point. int8: a scale per channel or one; only FULLY_CONNECTED may shift it."""
+    """uint8: one scale, any zero point. int8: a scale per channel or one; FULLY_CONNECTED may shift that."""
     base, data = d.scale() / 16, d.values(shape)
     if d.dtype == "uint8":
         return d.tensor(shape, (base,), d.zero_point(), data=data)
     if d.chance(0.2):
         shifted = len(shape) == 2 and d.chance(0.5)
         return d.tensor(shape, (base,), d.zero_point() if shifted else 0, data=data)
-    scales = [
-        base * 2 ** d.pick((-2, -1, 0, 1)) if d.chance(0.3) else d.near(base, 4) for _ in range(shape[axis])
-    ]
+    scales = [d.near(base, 4) if d.chance(0.7) else base * d.pick((0.25, 0.5, 2)) for _ in range(shape[axis])]
     return d.tensor(shape, scales, data=data, axis=axis)
 
 
@@ -252,7 +149,7 @@ def _result(d: Draw, x: int, w: int, shape: Shape, taps: int) -> tuple[int, str]
         scale = 2.0 ** round(math.log2(product * spread / 40))  # with powers of two before: ties
     else:
         scale = d.near(product * spread / 40, 3)
-    return d.activation(shape, scale, d.centred(mean * product / scale)), d.pick(ACTIVATIONS)
+    return d.activation(shape, scale, d.centred(mean * product / scale)), _fused(d, scale)
 
 
 def _sums(x: TensorSpec, w: TensorSpec, taps: int) -> tuple[float, float]:
@@ -263,6 +160,16 @@ def _sums(x: TensorSpec, w: TensorSpec, taps: int) -> tuple[float, float]:
     variance = (74**2 + x_mean**2) * (float(w.data.std()) ** 2 + 1 + w_mean**2) - (x_mean * w_mean) ** 2
     mean = taps * x_mean * w_mean
     return mean, math.sqrt(taps * variance) + abs(mean) / 3
+
+
+def _fused(d: Draw, scale: float) -> str:
+    """An activation, seldom one that leaves only a few steps of the output's range."""
+    activation = d.pick(ACTIVATIONS)
+    return (
+        "NONE"
+        if scale > 0.3 and activation.startswith(("RELU6", "RELU_N1")) and d.chance(0.8)
+        else activation
+    )
 
 
 # Element by element, and pools.
@@ -282,16 +189,15 @@ def _add(d: Draw, op: str) -> OneOp:
     b = d.constant(b_shape, b_scale) if d.chance(0.25) else d.activation(b_shape, b_scale)
     scale = max(a_scale, b_scale) * 2 if d.chance(0.2) else d.near(a_scale + b_scale, 3)
     y = d.activation(np.broadcast_shapes(a_shape, b_shape), scale)
-    return d.finish(op, (a, b) if d.chance(0.7) else (b, a), y, Add(d.pick(ACTIVATIONS)))
+    return d.finish(op, (a, b) if d.chance(0.7) else (b, a), y, Add(_fused(d, scale)))
 
 
 def _broadcast(d: Draw, shape: Shape) -> tuple[Shape, Shape]:
-    """Two shapes that broadcast to `shape`: equal, a vector of channels, one value, or ones here and there."""
+    """Two shapes that broadcast to `shape`: equal, a vector of channels, one value, or ones anywhere."""
     left = tuple(1 if d.chance(0.3) else n for n in shape)
     right = tuple(n if m == 1 else d.pick((1, n)) for m, n in zip(left, shape, strict=True))
-    return d.pick(
-        ((shape, shape), (shape, shape), (shape, shape[-1:]), (shape, (1,)), (shape, ()), (left, right))
-    )
+    vector, one, scalar = (shape, shape[-1:]), (shape, (1,)), (shape, ())
+    return d.pick(((shape, shape), (shape, shape), vector, one, scalar, (left, right)))
 
 
 def _pool_2d(d: Draw, op: str) -> OneOp:
@@ -300,7 +206,7 @@ def _pool_2d(d: Draw, op: str) -> OneOp:
     x = d.activation((batch, *window.image, channels))
     spec, shape = d.tensors[x], (batch, *window.result, channels)
     y = d.activation(shape) if d.chance(0.1) else d.activation(shape, spec.scales[0], spec.zero_points[0])
-    options = Pool2D(window.padding, window.stride, window.size, d.pick(ACTIVATIONS))
+    options = Pool2D(window.padding, window.stride, window.size, _fused(d, d.tensors[y].scales[0]))
     return d.finish(op, (x,), y, options)
 
 
@@ -311,10 +217,7 @@ def _mean(d: Draw, op: str) -> OneOp:
     axes = (1, 2) if rank == 4 and d.chance(0.6) else d.rng.permutation(rank)[: d.rng.integers(1, rank + 1)]
     reduced = {int(axis) for axis in axes}
     result = tuple(1 if i in reduced else n for i, n in enumerate(shape) if keep or i not in reduced)
-    equal = d.chance(0.2)
-    y = d.activation(
-        result, scale if equal else d.near(scale / 2, 6), d.tensors[x].zero_points[0] if equal else None
-    )
+    y = _mean_of(d, d.tensors[x], result)
     if d.chance(0.7):
         return d.finish(op, (x,), y, Mean(tuple(sorted(reduced)), keep))
     given = np.array([axis - rank if d.chance(0.5) else axis for axis in axes], np.int32)
@@ -348,7 +251,7 @@ def _concatenation(d: Draw, op: str) -> OneOp:
 
 
 def _softmax(d: Draw, op: str) -> OneOp:
-    """At most 511 values: with 512 nearly equal ones TFLite shifts by more than 31 bits, which is undefined."""
+    """At most 511 values: with 512 nearly equal ones TFLite shifts by 32 bits or more, which is undefined."""
     shape = (*_shape(d, most=3)[:-1], d.pick((1, 2, 5, 10, 33, 100, 511)))
     x = d.activation(shape, d.near(0.1, 16))
     y = d.activation(shape, 1 / 256, int(np.iinfo(d.dtype).min))

@@ -265,12 +265,10 @@ def _add_scales(node: Node, graph: Graph) -> str | None:
 
 
 def _per_channel_rank(node: Node, graph: Graph) -> str | None:
-    """TFLite 2.14 takes the output's first two dimensions for rows and channels, and leaves the rest
-    unwritten.
-    """
-    w, y = graph.tensors[node.inputs[1]], _output(node, graph)
-    if _quant(w).per_axis and len(y.shape) != 2:
-        return f"has a scale per channel and {len(y.shape)} output dimensions, which TFLite 2.14 computes in part; {AGAIN}"
+    """TFLite 2.14 takes the output's first two dimensions for rows and channels, the rest stays unwritten."""
+    w, rank = graph.tensors[node.inputs[1]], len(_output(node, graph).shape)
+    if _quant(w).per_axis and rank != 2:
+        return f"has a scale per channel and {rank} output dimensions; TFLite 2.14 computes only 2; {AGAIN}"
     return None
 
 

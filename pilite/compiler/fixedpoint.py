@@ -123,8 +123,7 @@ def activation_range(activation: str, scale: float, zero_point: int, low: int, h
     )
 
 
-# --- numpy, on int64 arrays
-# -------------------------------------------------------------------------------------
+# --- numpy, on int64 arrays ----------------------------------------------------------------------------
 
 
 def wrap_int32(x: npt.ArrayLike) -> Int64:
@@ -151,8 +150,7 @@ def multiply(x: npt.ArrayLike, m: Multiplier) -> Int64:
     return rounding_shift_right(rounding_doubling_high_mul(shifted, m.mantissa), m.right)
 
 
-# --- vectors of the target
-# --------------------------------------------------------------------------------------
+# --- vectors of the target -----------------------------------------------------------------------------
 
 
 class Primitives(Protocol):

@@ -146,8 +146,7 @@ def signed_zero_point(tensor: Tensor) -> int:
     return tensor.quant.zero_point - (128 if tensor.dtype == "uint8" else 0)
 
 
-# --- borders
-# ----------------------------------------------------------------------------------------------------
+# --- borders -------------------------------------------------------------------------------------------
 
 
 def with_borders(program: Program) -> Program:

@@ -84,7 +84,7 @@ def _typed(path: Path, manifest: dict[str, Any]) -> Artifact:
         arch=str(manifest["arch"]),
         inputs=tuple(map(_tensor, manifest["inputs"])),
         outputs=tuple(map(_tensor, manifest["outputs"])),
-        fully_connected=str(manifest["options"]["fully_connected"]),
+        fully_connected=str(manifest.get("options", {}).get("fully_connected", "q31")),
         layers=tuple(Layer(**row) for row in manifest.get("layers", ())),
     )
 

@@ -14,7 +14,7 @@ import tempfile
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 import numpy.typing as npt
@@ -23,15 +23,16 @@ from loader.pilite import Model
 from loader.pilite import PiliteError as Refusal
 from pilite.errors import BoardError, CheckFailed
 from pilite.lab.artifact import Artifact
-from pilite.lab.loader import build_loader
+from pilite.lab.loader import Arch, build_loader
 
 Array = npt.NDArray[Any]
+Arrays = Sequence[Array]
 
 SYSROOT = Path("/usr/aarch64-linux-gnu")  # of Debian's libc6-arm64-cross
 LIMIT_S = 600.0  # of one emulated run
 
 
-def outputs(artifact: Artifact, sets: Sequence[Sequence[Array]], threads: int, artifacts: Path) -> list[list[Array]]:
+def outputs(artifact: Artifact, sets: Sequence[Arrays], threads: int, artifacts: Path) -> list[list[Array]]:
     """The artifact's outputs for each set of inputs.
 
     Raises:
@@ -41,21 +42,23 @@ def outputs(artifact: Artifact, sets: Sequence[Sequence[Array]], threads: int, a
     if artifact.arch == platform.machine():
         return _in_process(artifact, sets, threads, artifacts)
     if artifact.arch != "aarch64":
-        raise BoardError(f"{artifact.path} is for {artifact.arch}; this machine is {platform.machine()}. Run it there.")
+        raise BoardError(
+            f"{artifact.path} is for {artifact.arch}; this machine is {platform.machine()}. Run it there."
+        )
     return _emulated(artifact, sets, threads, artifacts)
 
 
 def emulator(cpu: str) -> list[str]:
-    """The words before an aarch64 program that run it as on `cpu`. Raises BoardError if a package is missing."""
+    """The words before an aarch64 program that run it as on `cpu`. Raises BoardError without an emulator."""
     if shutil.which("qemu-aarch64") is None or not SYSROOT.is_dir():
-        raise BoardError(f"Code for {cpu} needs an emulator here: apt-get install qemu-user libc6-arm64-cross.")
+        raise BoardError(f"Code for {cpu} needs an emulator here: apt install qemu-user libc6-arm64-cross.")
     return ["qemu-aarch64", "-cpu", cpu, "-L", str(SYSROOT)]
 
 
 def _in_process(
-    artifact: Artifact, sets: Sequence[Sequence[Array]], threads: int, artifacts: Path
+    artifact: Artifact, sets: Sequence[Arrays], threads: int, artifacts: Path
 ) -> list[list[Array]]:
-    library = build_loader("aarch64" if artifact.arch == "aarch64" else "x86_64", artifacts).library
+    library = build_loader(cast(Arch, artifact.arch), artifacts).library
     try:
         with Model(artifact.path, threads=threads, library=library) as model:
             return [model.run(*arrays) for arrays in sets]
@@ -63,9 +66,7 @@ def _in_process(
         raise (CheckFailed if problem.status == "RUN" else BoardError)(str(problem)) from None
 
 
-def _emulated(
-    artifact: Artifact, sets: Sequence[Sequence[Array]], threads: int, artifacts: Path
-) -> list[list[Array]]:
+def _emulated(artifact: Artifact, sets: Sequence[Arrays], threads: int, artifacts: Path) -> list[list[Array]]:
     """One emulator per set, as many at a time as there are CPUs."""
     runner = build_loader("aarch64", artifacts).runner
     command = [*emulator(artifact.cpu), str(runner), str(artifact.path), "--threads", str(threads)]
@@ -79,7 +80,8 @@ def _run(command: Sequence[str], arrays: Sequence[Array], count: int) -> list[Ar
         files = [f"{folder}/in.{i}.npy" for i in range(len(arrays))]
         for file, array in zip(files, arrays, strict=True):
             np.save(file, array)
-        words = [*command, *(word for file in files for word in ("--input", file)), "--output", f"{folder}/out"]
+        given = [word for file in files for word in ("--input", file)]
+        words = [*command, *given, "--output", f"{folder}/out"]
         try:
             done = subprocess.run(words, capture_output=True, text=True, check=False, timeout=LIMIT_S)
         except subprocess.TimeoutExpired:

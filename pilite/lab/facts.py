@@ -7,6 +7,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
+from pilite.lab.boards import Board
 from pilite.lab.connection import Connection
 from pilite.lab.hostcpu import value_of
 
@@ -90,12 +91,16 @@ FACTS = (
     Fact("throttled", "vcgencmd get_throttled", _throttled),
     Fact("load1", "cat /proc/loadavg", _first_number),
 )
+OF_HARDWARE = ("model", "core_part", "features", "governor", "max_mhz", "temperature_c", "throttled", "load1")
 THROTTLED_NOW = 0xF  # get_throttled: undervoltage, capped clock, throttled, soft temperature limit
 
 
-def facts(connection: Connection) -> dict[str, Any]:
+def facts(board: Board, connection: Connection) -> dict[str, Any]:
     """Every fact of FACTS about a board; None for what it does not tell. Raises BoardError without an answer."""
-    return parse(connection.check(["sh", "-c", script()]))
+    values = parse(connection.check(["sh", "-c", script()]))
+    if board.emulated:  # the kernel shows the hardware that it runs on, not the one that QEMU plays
+        values |= {name: None for name in OF_HARDWARE} | {"model": f"QEMU, as {board.cpu}"}
+    return values
 
 
 def script() -> str:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import binascii
+import logging
 import os
 import shlex
 from collections.abc import Callable, Mapping, Sequence
@@ -21,6 +22,8 @@ from pilite.lab.connection import SECONDS, Connection, Result, short, too_long
 GRACE = 5  # seconds between SIGTERM and SIGKILL when a command takes too long
 DEAD = 20  # seconds without an answer after which a board counts as gone
 TIMED_OUT = (124, 128 + 9)  # exit codes of timeout(1): SIGTERM was enough, SIGKILL was needed
+
+logging.getLogger("paramiko").setLevel(logging.CRITICAL)  # it prints tracebacks of what becomes a BoardError here
 
 _Value = TypeVar("_Value")
 _FAILURES = (OSError, EOFError, paramiko.SSHException, invoke.exceptions.CommandTimedOut)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib.metadata
 import shutil
 from pathlib import Path
 
@@ -124,6 +125,21 @@ def test_zig_takes_no_header_folder_from_the_environment(
     monkeypatch.setenv("CPATH", str(tmp_path))
     with pytest.raises(CompileError, match=r"from_host\.h"):
         zig.run_zig([*zig.compiler_command("cc", zig.AARCH64), "-c", "a.c", "-o", "a.o"], tmp_path)
+
+
+def test_a_missing_zig_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def no_package(_: str) -> str:
+        raise importlib.metadata.PackageNotFoundError
+
+    monkeypatch.setattr(importlib.metadata, "version", no_package)
+    with pytest.raises(CompileError, match="zig is not installed"):
+        build_loader("aarch64", tmp_path)
+
+
+def test_zig_is_not_taken_from_the_folder_it_runs_in(tmp_path: Path) -> None:
+    (tmp_path / "ziglang.py").write_text("raise SystemExit(0)\n")
+    with pytest.raises(CompileError, match=r"missing\.c"):
+        zig.run_zig([*zig.compiler_command("cc", zig.X86_64), "-c", "missing.c"], tmp_path)
 
 
 def test_zig_names_the_folder_and_the_command_that_failed(tmp_path: Path) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import signal
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
@@ -41,6 +42,17 @@ def test_a_second_caller_gets_busy(checks: Path, files: LoaderFiles, fake: Path)
 
 def test_workers_sleep_as_soon_as_the_run_is_over(checks: Path, files: LoaderFiles, fake: Path) -> None:
     assert run_program([checks, "idle", fake], files.library).stdout == "idle 1\n"
+
+
+@pytest.mark.parametrize(
+    ("variant", "code"), [(Fake(), 0), (Fake(options=("-DREAD_BEHIND",)), -signal.SIGSEGV)]
+)
+def test_a_model_that_reads_behind_a_bound_buffer_is_caught(
+    tmp_path: Path, zig_program: ZigProgram, files: LoaderFiles, variant: Fake, code: int
+) -> None:
+    model = variant.write(tmp_path / "model.so", NATIVE)
+    done = run_program([zig_program("guard.c", C99), model, "2"], files.library)
+    assert done.returncode == code
 
 
 MISUSE = """\

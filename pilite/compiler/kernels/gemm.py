@@ -178,8 +178,7 @@ class Strategy(ABC):
         return -(-length // self.granule) * self.granule
 
 
-# --- packing
-# ----------------------------------------------------------------------------------------------------
+# --- packing -------------------------------------------------------------------------------------------
 
 
 def window_runs(spec: QConv2D, weight: Int) -> Int:
@@ -201,8 +200,7 @@ def pack(strategy: Strategy, spec: QConv2D, arrays: Arrays, nr: int) -> tuple[Va
     return variant, (weights, *channel_constants(strategy.isa, spec.requant, arrays, order))
 
 
-# --- code
-# -------------------------------------------------------------------------------------------------------
+# --- code ----------------------------------------------------------------------------------------------
 
 
 def emit(

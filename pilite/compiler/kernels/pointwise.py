@@ -167,8 +167,7 @@ def _convert(name: str, x: Layout, y: Layout, value: Callable[[Any, int], Any]) 
     return function(name, [Param("x", x.dtype, x.size), Param("y", y.dtype, y.size)], body)
 
 
-# --- copies
-# -----------------------------------------------------------------------------------------------------
+# --- copies --------------------------------------------------------------------------------------------
 
 
 def move(name: str, spec: Move, x: Layout, y: Layout) -> tirx.PrimFunc:
@@ -259,8 +258,7 @@ def copy(source: Any, out: Any, ox: Any, oy: Any, length: int, dtype: str, to: s
             done += lanes
 
 
-# --- fills
-# ------------------------------------------------------------------------------------------------------
+# --- fills ---------------------------------------------------------------------------------------------
 
 
 def fill(name: str, spec: Fill, y: Layout) -> tirx.PrimFunc:

@@ -37,8 +37,7 @@ def _channel_groups(channels: int, body: Callable[[Any, int], None]) -> None:
         body(first, min(channels, 8))
 
 
-# --- pools
-# ------------------------------------------------------------------------------------------------------
+# --- pools ---------------------------------------------------------------------------------------------
 
 
 def pool(name: str, isa: Isa, spec: Pool, x: Layout, y: Layout) -> tirx.PrimFunc:
@@ -101,8 +100,7 @@ def _average(isa: Isa, total: Any, count: Any, spec: Pool) -> Any:
     return tirx.truncdiv(tirx.Select(total > isa.fill(0), total + half, total - half), n)
 
 
-# --- mean
-# -------------------------------------------------------------------------------------------------------
+# --- mean ----------------------------------------------------------------------------------------------
 
 
 def mean(name: str, isa: Isa, spec: QMean, x: Layout, y: Layout) -> tirx.PrimFunc:
@@ -162,8 +160,7 @@ def _scalar_sum(source: Any, x: Layout, axes: Sequence[int], base: Any) -> Any:
     return total[0]
 
 
-# --- softmax
-# ----------------------------------------------------------------------------------------------------
+# --- softmax -------------------------------------------------------------------------------------------
 
 SUM_INTEGER_BITS = 12  # the sum of exponentials is Q12.19
 
@@ -192,10 +189,9 @@ def softmax(name: str, spec: Softmax, x: Layout, y: Layout) -> tirx.PrimFunc:
             # Normalized to [1, 2); clearing the top bit subtracts 1 (an addition could overflow, which
             # LLVM may exploit).
             factor = _reciprocal((total[0] << zeros[0]) & T.int32((1 << 31) - 1))
-            shift = T.Cast("int64", T.int32(SUM_INTEGER_BITS + 31 - 8) - zeros[0])
+            shift = T.int32(SUM_INTEGER_BITS + 31 - 8) - zeros[0]
             with loop(depth) as k:
-                wide = T.Cast("int64", _high_mul(factor, exponential(k)))
-                value = T.Cast("int32", _divide_pot64(wide, shift)) + T.int32(spec.output_min)
+                value = _divide_pot32(_high_mul(factor, exponential(k)), shift) + T.int32(spec.output_min)
                 limited = tirx.min(tirx.max(value, T.int32(-128)), T.int32(127))
                 store(out, oy + k, T.Cast("int8", limited), 1)
 
@@ -218,6 +214,17 @@ def _divide_pot64(x: Any, bits: Any) -> Any:
     mask = (T.int64(1) << bits) - T.int64(1)
     threshold = (mask >> T.int64(1)) + tirx.Select(x < T.int64(0), T.int64(1), T.int64(0))
     return (x >> bits) + tirx.Select((x & mask) > threshold, T.int64(1), T.int64(0))
+
+
+def _divide_pot32(x: Any, bits: Any) -> Any:
+    """x / 2**bits for x >= 0 as gemmlowp's int32 code does it on x86-64 and aarch64, bits > 31 included.
+
+    A sum of 512 or more equal exponentials asks for more than 31 bits: the mask is cut to 32 bits, the shift
+    count is taken modulo 32. The result is x >> (bits - 32) + 1, which the final clamp turns into the maximum.
+    """
+    mask = T.Cast("int32", (T.int64(1) << T.Cast("int64", bits)) - T.int64(1))
+    shifted = x >> (bits & T.int32(31))
+    return shifted + tirx.Select((x & mask) > (mask >> T.int32(1)), T.int32(1), T.int32(0))
 
 
 def _reciprocal(x: Any) -> Any:

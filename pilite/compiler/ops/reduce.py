@@ -60,8 +60,8 @@ def mean(node: Node, b: Builder) -> None:
     b.emit(spec, (b.value(node.inputs[0]),), target)
 
 
-# --- softmax: reference/softmax.h and gemmlowp's fixed-point exponential
-# ------------------------------------------
+# --- softmax -------------------------------------------------------------------------------------------
+# reference/softmax.h and gemmlowp's fixed-point exponential.
 
 SCALED_DIFF_INTEGER_BITS = 5
 

@@ -1,0 +1,335 @@
+"""compare: pilite's bytes beside those of TFLite's reference kernels, operator by operator.
+
+On both sides every operator's output is made an output of the model. TFLite's own way of showing intermediate
+values (preserve_all_tensors) shows a later operator's value where that one computes in place.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import importlib.metadata
+import json
+import os
+import tempfile
+from collections.abc import Iterable, Sequence
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import jsonschema
+import numpy as np
+import numpy.typing as npt
+from rich.console import Console
+from rich.table import Table
+
+from models.zoo.writer import with_outputs
+from pilite.console import show_table
+from pilite.errors import CheckFailed, PiliteError
+from pilite.lab import artifact as artifact_file
+from pilite.lab import execute, inputs, oracle
+from pilite.lab.artifact import Artifact, TensorInfo
+from pilite.lab.oracle import Oracle
+
+Array = npt.NDArray[Any]
+Json = dict[str, Any]
+Difference = tuple[int, int, float]  # elements, how many differ in their bytes, by how much at most
+
+SCHEMA = "pilite.compare/1"
+SCHEMA_FILE = Path(__file__).with_name("schemas") / "compare-1.json"
+SEEDS = (0, 1, 2)
+FLOAT_MAX = float(np.finfo(np.float64).max)  # the difference to a NaN: JSON has none
+PICTURES = {".bmp", ".jpg", ".jpeg", ".png"}
+
+# The package whose reference kernels are the promise, by the FULLY_CONNECTED variant of an artifact.
+PROMISED = {"q31": "tflite-runtime", "f64": "ai-edge-litert"}
+
+
+@dataclass(frozen=True)
+class Built:
+    """One model compiled for one CPU; `layers` also shows every operator's output."""
+
+    plain: Path
+    layers: Path | None = None
+
+
+@dataclass(frozen=True, eq=False)
+class Case:
+    """One set of inputs."""
+
+    name: str
+    arrays: tuple[Array, ...]
+
+
+@dataclass(frozen=True)
+class Row:
+    """One comparison: an operator's output, or all outputs of the model (`operator` and `op` are None)."""
+
+    model: str
+    cpu: str
+    numerics: str
+    threads: int
+    input: str
+    operator: int | None
+    op: str | None
+    elements: int
+    mismatches: int
+    max_difference: float
+
+
+# Inputs.
+
+
+def cases(
+    tensors: Sequence[TensorInfo], pictures: Path | None = None, texts: Sequence[str] = ()
+) -> list[Case]:
+    """`texts` (values of --input) as one set; else three random sets, and `pictures` if the model takes one.
+
+    pictures: a folder. Raises PiliteError for a text that is no input of the model.
+    """
+    if texts:
+        return [Case(" ".join(texts), tuple(inputs.parse(texts, tensors)))]
+    random = [Case(f"random:{seed}", tuple(inputs.random_inputs(tensors, seed))) for seed in SEEDS]
+    return random + [Case(p.name, (inputs.picture(p, tensors[0]),)) for p in _pictures(tensors, pictures)]
+
+
+def _pictures(tensors: Sequence[TensorInfo], folder: Path | None) -> list[Path]:
+    if folder is None or not folder.is_dir() or len(tensors) != 1 or not _takes_picture(tensors[0]):
+        return []
+    return sorted(path for path in folder.iterdir() if path.suffix.lower() in PICTURES)
+
+
+def _takes_picture(tensor: TensorInfo) -> bool:
+    return len(tensor.shape) == 4 and tensor.shape[0] == 1 and tensor.shape[3] == 3
+
+
+# What is right.
+
+
+class Truth:
+    """What the oracle gives for a model; computed once, whatever CPUs are compared with it."""
+
+    def __init__(self, model: Path, found: Oracle, sets: Sequence[Case]) -> None:
+        self.cases = tuple(sets)
+        self.oracle = found
+        self._model = model.read_bytes()
+        self.sha256 = hashlib.sha256(self._model).hexdigest()
+        self._known: dict[tuple[int, ...] | None, list[list[Array]]] = {}
+
+    def outputs(self, tensors: tuple[int, ...] | None = None) -> list[list[Array]]:
+        """By case: the values of `tensors`, or the model's own outputs."""
+        if tensors not in self._known:
+            self._known[tensors] = self._computed(tensors)
+        return self._known[tensors]
+
+    def _computed(self, tensors: tuple[int, ...] | None) -> list[list[Array]]:
+        with tempfile.TemporaryDirectory() as folder:
+            shown = Path(folder) / "model.tflite"
+            shown.write_bytes(self._model if tensors is None else with_outputs(self._model, tensors))
+            return [oracle.compute(self.oracle, shown, case.arrays) for case in self.cases]
+
+
+def choose_oracle(fully_connected: str = "q31") -> Oracle:
+    """The TFLite whose bytes are promised; another one where that has no wheel. Raises PiliteError."""
+    for module, package in oracle.CANDIDATES:
+        if package == PROMISED[fully_connected]:
+            try:
+                return Oracle(module, package, importlib.metadata.version(package))
+            except importlib.metadata.PackageNotFoundError:
+                break
+    return oracle.find()
+
+
+# The comparison.
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """One model for one CPU, compared with `against`."""
+
+    against: str
+    artifacts: tuple[Artifact, ...]  # the one that shows every operator first, if there is one
+    rows: tuple[Row, ...]
+
+    @property
+    def title(self) -> str:
+        one = self.artifacts[0]
+        return f"{one.model} for {one.cpu}, {one.numerics}"
+
+    @property
+    def operators(self) -> list[Row]:
+        """One row per operator: sums over inputs and numbers of threads."""
+        return _summed(row for row in self.rows if row.operator is not None)
+
+    @property
+    def wrong(self) -> list[Row]:
+        """What differs; operators in their order, then the model's outputs."""
+        found = [row for row in self.rows if row.mismatches]
+        return sorted(found, key=lambda row: (row.operator is None, row.operator, row.threads))
+
+
+def compare(built: Built, truth: Truth, threads: Sequence[int], artifacts: Path) -> Comparison:
+    """Every case at every number of threads: the operators of `layers`, then the outputs of `plain`.
+
+    Raises:
+        PiliteError: an artifact was built from another model, or cannot run here.
+        CheckFailed: a run failed or crashed, or gave another shape or type than TFLite.
+    """
+    shown = tuple(_read(path, truth) for path in (built.layers, built.plain) if path is not None)
+    rows: list[Row] = []
+    for artifact in shown:
+        right = truth.outputs(tuple(layer.tensor for layer in artifact.layers) or None)
+        for count in threads:
+            ours = execute.outputs(artifact, [case.arrays for case in truth.cases], count, artifacts)
+            for case, a, b in zip(truth.cases, ours, right, strict=True):
+                rows += _rows(artifact, count, case.name, list(map(difference, a, b)))
+    return Comparison(truth.oracle.name, shown, tuple(rows))
+
+
+def _read(path: Path, truth: Truth) -> Artifact:
+    found = artifact_file.read(path)
+    if found.source_sha256 != truth.sha256:
+        raise PiliteError(f"{path} was built from another .tflite than its oracle's. Build it again.")
+    return found
+
+
+def _rows(artifact: Artifact, threads: int, case: str, differences: Sequence[Difference]) -> list[Row]:
+    one = (artifact.model, artifact.cpu, artifact.numerics, threads, case)
+    if artifact.layers:
+        return [Row(*one, x.operator, x.op, *d) for x, d in zip(artifact.layers, differences, strict=True)]
+    return [Row(*one, None, None, *_total(differences))]
+
+
+def difference(ours: Array, right: Array) -> Difference:
+    """How two arrays differ. Raises CheckFailed if they have different shapes or types."""
+    if ours.shape != right.shape or ours.dtype != right.dtype:
+        raise CheckFailed(
+            f"An output is {ours.dtype} {list(ours.shape)}, TFLite's is {right.dtype} {list(right.shape)}: "
+            "a mistake of the compiler. Report it with the model."
+        )
+    bits = f"u{ours.dtype.itemsize}"
+    unequal = np.ascontiguousarray(ours).view(bits) != np.ascontiguousarray(right).view(bits)
+    return ours.size, int(unequal.sum()), _largest(ours[unequal], right[unequal])
+
+
+def _largest(a: Array, b: Array) -> float:
+    if not a.size:
+        return 0
+    if a.dtype.kind in "iub":
+        return int(np.abs(a.astype(np.int64) - b.astype(np.int64)).max())
+    apart = np.abs(a.astype(np.float64) - b.astype(np.float64))
+    return float(np.nan_to_num(apart, nan=FLOAT_MAX).max())
+
+
+def _total(differences: Iterable[Difference]) -> Difference:
+    elements, mismatches, largest = zip(*differences, strict=True)
+    return sum(elements), sum(mismatches), max(largest)
+
+
+def _summed(rows: Iterable[Row]) -> list[Row]:
+    """Rows of one operator become one, in the order of operators."""
+    groups: dict[tuple[int | None, str | None], list[Row]] = {}
+    for row in rows:
+        groups.setdefault((row.operator, row.op), []).append(row)
+    return [
+        replace(group[0], elements=total[0], mismatches=total[1], max_difference=total[2])
+        for group in groups.values()
+        for total in [_total((row.elements, row.mismatches, row.max_difference) for row in group)]
+    ]
+
+
+# The result.
+
+
+def verify(comparisons: Sequence[Comparison]) -> None:
+    """Raises CheckFailed if a byte differs; names the first such operator of every model and CPU."""
+    broken = [_broken(one) for one in comparisons if one.wrong]
+    if broken:
+        raise CheckFailed("\n".join(broken))
+
+
+def _broken(one: Comparison) -> str:
+    first = one.wrong[0]
+    differs = f"{first.mismatches} of {first.elements} elements, by at most {first.max_difference:g}"
+    where = f"with input {first.input} and {first.threads} thread(s)"
+    if first.operator is not None:
+        what = f"the first operator that differs is #{first.operator} {first.op}: {differs}, {where}."
+    elif one.operators:
+        what = f"every operator agrees, the outputs of the plain artifact do not: {differs}, {where}."
+    else:
+        what = f"the outputs differ: {differs}, {where}. `--layers` finds the operator."
+    return f"{one.title}: not the bytes of {one.against}; {what}{_excuse(one)}"
+
+
+def _excuse(one: Comparison) -> str:
+    promised = PROMISED[one.artifacts[0].fully_connected]
+    if one.against.startswith(promised):
+        return ""
+    return f" The promise is about {promised}, which this Python has no wheel of: FULLY_CONNECTED may differ."
+
+
+def document(comparisons: Sequence[Comparison]) -> Json:
+    """The result as in schemas/compare-1.json."""
+    rows = [asdict(row) for one in comparisons for row in one.rows]
+    result = {
+        "schema": SCHEMA,
+        "elements": sum(row["elements"] for row in rows),
+        "mismatches": sum(row["mismatches"] for row in rows),
+        "builds": [_build(one, artifact) for one in comparisons for artifact in one.artifacts],
+        "rows": rows,
+    }
+    jsonschema.validate(result, json.loads(SCHEMA_FILE.read_text(encoding="utf-8")))
+    return result
+
+
+def _build(one: Comparison, artifact: Artifact) -> Json:
+    return {
+        "model": artifact.model,
+        "cpu": artifact.cpu,
+        "numerics": artifact.numerics,
+        "layers": bool(artifact.layers),
+        "build_id": artifact.build_id,
+        "source_sha256": artifact.source_sha256,
+        "against": one.against,
+    }
+
+
+def show(comparisons: Sequence[Comparison]) -> None:
+    """A table per model and CPU of its operators, where they were compared; then one of everything."""
+    for one in comparisons:
+        if one.operators:
+            Console(width=None if os.isatty(1) else 160).print(_table(one), markup=False)
+    show_table("Against TFLite", [row for one in comparisons for row in _summary(one)])
+
+
+def _table(one: Comparison) -> Table:
+    table = Table(title=f"{one.title}, against {one.against}", title_justify="left", title_style="bold")
+    for name in ("operator", "op", "elements", "mismatches", "max difference"):
+        table.add_column(name, justify="left" if name == "op" else "right")
+    styles = iter(("bold reverse red", *("red",) * len(one.operators)))
+    for row in one.operators:
+        cells = (row.operator, row.op, row.elements, row.mismatches, f"{row.max_difference:g}")
+        table.add_row(*map(str, cells), style=next(styles) if row.mismatches else None)
+    return table
+
+
+def _summary(one: Comparison) -> list[Json]:
+    """What the operators, and what the model's outputs, come to."""
+    kinds = {
+        f"{len(one.operators)} operators": [row for row in one.rows if row.operator is not None],
+        "outputs": [row for row in one.rows if row.operator is None],
+    }
+    return [
+        {
+            "model": rows[0].model,
+            "cpu": rows[0].cpu,
+            "numerics": rows[0].numerics,
+            "compared": kind,
+            "inputs": len({row.input for row in rows}),
+            "threads": ", ".join(map(str, sorted({row.threads for row in rows}))),
+            "elements": sum(row.elements for row in rows),
+            "mismatches": sum(row.mismatches for row in rows),
+            "max difference": f"{max(row.max_difference for row in rows):g}",
+        }
+        for kind, rows in kinds.items()
+        if rows
+    ]

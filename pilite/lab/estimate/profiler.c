@@ -1,0 +1,224 @@
+/* profiler.c - QEMU plugin (user mode): how often every block of code ran, what followed it, which caches it missed.
+ *
+ *   qemu-aarch64 -plugin profiler.so,out=FILE[,level=32768:4:private][,level=524288:16:shared] PROGRAM
+ *
+ * Only what runs between two marks counts. A mark is the system call `getpriority` with a first argument that
+ * the kernel refuses, so that it changes nothing: 0x5A1 starts, 0x5A3 ends one section and starts the section of
+ * its second argument, 0x5A2 ends. The caches are simulated from 0x5A0 or 0x5A1 on, whichever is first.
+ *
+ * FILE, by line, in decimal unless noted; thread = order of creation, 0 = main:
+ *   B block address(hex) instructions bytes(hex)          once per block, before its first use below
+ *   P section                                             the lines below, up to the next P, are of this section
+ *   X block thread executions (level misses)...
+ *   E from-block to-block thread count
+ *   C (level misses, lines written back)...
+ *   S instructions                                        last line: the file is whole */
+#include <inttypes.h>
+#include <pthread.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "cache.h"
+#include "qemu_api.h"
+
+enum { kGetPriority = 141, kWarm = 0x5A0, kStart = 0x5A1, kStop = 0x5A2, kSection = 0x5A3, kBuckets = 1 << 16 };
+enum { kMaxBytes = 4096 }; /* QEMU ends a block after 512 instructions */
+
+typedef struct Edge {
+  struct Block* to;
+  uint64_t count;
+  struct Edge* next;
+} Edge;
+
+/* What one thread did with one block in the current section. */
+typedef struct {
+  uint64_t executions, misses[kMaxLevels];
+  Edge* edges; /* the latest first */
+} Counts;
+
+typedef struct Block {
+  uint64_t address;
+  uint32_t id, instructions, size;
+  int printed;
+  uint8_t* bytes;
+  Counts* of[kMaxThreads]; /* by thread; null: never ran there */
+  struct Block *in_bucket, *after;
+} Block;
+
+QEMU_EXPORT int qemu_plugin_version = 1;
+
+static Block *buckets[kBuckets], *first, **last = &first;
+static Block* previous[kMaxThreads];
+static uint32_t n_blocks;
+static uint64_t total;
+static pthread_mutex_t lock = PTHREAD_MUTEX_INITIALIZER;
+static FILE* out;
+static int caches_on, finished;
+static uint64_t section;
+
+static Counts* counts(Block* block, unsigned thread) {
+  Counts** of = &block->of[thread];
+  if (!*of) *of = calloc(1, sizeof **of);
+  return *of;
+}
+
+static void count_edge(Counts* from, Block* to) {
+  for (Edge **at = &from->edges, *e; (e = *at); at = &e->next) {
+    if (e->to != to) continue;
+    *at = e->next;
+    e->next = from->edges;
+    from->edges = e;
+    ++e->count;
+    return;
+  }
+  Edge* e = malloc(sizeof *e);
+  *e = (Edge){to, 1, from->edges};
+  from->edges = e;
+}
+
+static void on_execute(unsigned vcpu, void* data) {
+  const unsigned thread = vcpu % kMaxThreads;
+  Block *block = data, *before = previous[thread];
+  previous[thread] = block;
+  ++counts(block, thread)->executions;
+  if (before) count_edge(counts(before, thread), block);
+}
+
+static void on_access(unsigned vcpu, qemu_plugin_meminfo_t info, uint64_t address, void* data) {
+  if (!caches_on) return;
+  const unsigned thread = vcpu % kMaxThreads;
+  const uint64_t end = address + (1u << qemu_plugin_mem_size_shift(info)) - 1, store = qemu_plugin_mem_is_store(info);
+  pthread_mutex_lock(&lock);
+  for (uint64_t line = address >> kLineShift; line <= end >> kLineShift; ++line) {
+    const int missed = cache_access(0, thread, line, store);
+    Counts* c = missed ? counts(data, thread) : NULL;
+    for (int i = 0; i < missed; ++i) ++c->misses[i];
+  }
+  pthread_mutex_unlock(&lock);
+}
+
+/* The one Block for this code at this address, however often QEMU translates it. */
+static Block* intern(uint64_t address, uint32_t instructions, const uint8_t* bytes, uint32_t size) {
+  Block** bucket = &buckets[(uint32_t)((address >> 2) * 2654435761u) % kBuckets];
+  pthread_mutex_lock(&lock);
+  Block* b = *bucket;
+  while (b && (b->address != address || b->size != size || memcmp(b->bytes, bytes, size))) b = b->in_bucket;
+  if (!b) {
+    b = calloc(1, sizeof *b);
+    *b = (Block){address, n_blocks++, instructions, size, 0, malloc(size), {0}, *bucket, NULL};
+    memcpy(b->bytes, bytes, size);
+    *bucket = *last = b;
+    last = &b->after;
+  }
+  pthread_mutex_unlock(&lock);
+  return b;
+}
+
+static void on_translate(qemu_plugin_id_t id, struct qemu_plugin_tb* tb) {
+  (void)id;
+  uint8_t bytes[kMaxBytes];
+  uint32_t size = 0;
+  const size_t n = qemu_plugin_tb_n_insns(tb);
+  for (size_t i = 0; i < n; ++i) {
+    const struct qemu_plugin_insn* insn = qemu_plugin_tb_get_insn(tb, i);
+    const size_t more = qemu_plugin_insn_size(insn);
+    if (size + more > sizeof bytes) break;
+    memcpy(bytes + size, qemu_plugin_insn_data(insn), more);
+    size += (uint32_t)more;
+  }
+  Block* block = intern(qemu_plugin_tb_vaddr(tb), (uint32_t)n, bytes, size);
+  qemu_plugin_register_vcpu_tb_exec_cb(tb, on_execute, QEMU_PLUGIN_CB_NO_REGS, block);
+  for (size_t i = 0; n_levels && i < n; ++i)
+    qemu_plugin_register_vcpu_mem_cb(qemu_plugin_tb_get_insn(tb, i), on_access, QEMU_PLUGIN_CB_NO_REGS, QEMU_PLUGIN_MEM_RW,
+                                     block);
+}
+
+static void zero_counts(void) {
+  for (Block* b = first; b; b = b->after)
+    for (int t = 0; t < kMaxThreads; ++t) {
+      Counts* c = b->of[t];
+      if (!c) continue;
+      for (Edge *e = c->edges, *next; e; e = next) {
+        next = e->next;
+        free(e);
+      }
+      memset(c, 0, sizeof *c);
+    }
+  memset(previous, 0, sizeof previous);
+  cache_zero_counts();
+}
+
+static void print_block(Block* b) {
+  if (b->printed) return;
+  b->printed = 1;
+  fprintf(out, "B %u %" PRIx64 " %u ", b->id, b->address, b->instructions);
+  for (uint32_t i = 0; i < b->size; ++i) fprintf(out, "%02x", b->bytes[i]);
+  fputc('\n', out);
+}
+
+static void print_counts(Block* b, int thread) {
+  const Counts* c = b->of[thread];
+  if (!c || !c->executions) return;
+  total += c->executions * b->instructions;
+  fprintf(out, "X %u %d %" PRIu64, b->id, thread, c->executions);
+  for (int i = 0; i < n_levels; ++i) fprintf(out, " %" PRIu64, c->misses[i]);
+  fputc('\n', out);
+  for (const Edge* e = c->edges; e; e = e->next)
+    fprintf(out, "E %u %u %d %" PRIu64 "\n", b->id, e->to->id, thread, e->count);
+}
+
+static void print_section(void) {
+  for (Block* b = first; b; b = b->after)
+    for (int t = 0; t < kMaxThreads; ++t)
+      if (b->of[t] && b->of[t]->executions) print_block(b);
+  fprintf(out, "P %" PRIu64 "\n", section);
+  for (Block* b = first; b; b = b->after)
+    for (int t = 0; t < kMaxThreads; ++t) print_counts(b, t);
+  if (!n_levels) return;
+  fputc('C', out);
+  for (int i = 0; i < n_levels; ++i) fprintf(out, " %" PRIu64 " %" PRIu64, levels[i].misses, levels[i].written_back);
+  fputc('\n', out);
+}
+
+/* Marks after the end are ignored: one run of the guest profiles one region. */
+static void on_mark(uint64_t mark, uint64_t label) {
+  if (finished || mark < kWarm || mark > kSection) return;
+  caches_on = 1;
+  if (mark == kWarm) return;
+  if (mark != kStart) print_section();
+  zero_counts();
+  section = mark == kStart ? 0 : label;
+  if (mark != kStop) return;
+  finished = 1;
+  fprintf(out, "S %" PRIu64 "\n", total);
+  fclose(out);
+}
+
+static void on_syscall(qemu_plugin_id_t id, unsigned vcpu, int64_t number, uint64_t a1, uint64_t a2, uint64_t a3, uint64_t a4,
+                       uint64_t a5, uint64_t a6, uint64_t a7, uint64_t a8) {
+  (void)id, (void)vcpu, (void)a3, (void)a4, (void)a5, (void)a6, (void)a7, (void)a8;
+  if (number != kGetPriority) return;
+  pthread_mutex_lock(&lock);
+  on_mark(a1, a2);
+  pthread_mutex_unlock(&lock);
+}
+
+static int parse_option(char* option) {
+  if (!strncmp(option, "out=", 4)) return (out = fopen(option + 4, "w")) ? 0 : -1;
+  return strncmp(option, "level=", 6) ? -1 : cache_add_level(option + 6);
+}
+
+QEMU_EXPORT int qemu_plugin_install(qemu_plugin_id_t id, const qemu_info_t* info, int argc, char** argv) {
+  (void)info;
+  for (int i = 0; i < argc; ++i)
+    if (parse_option(argv[i])) {
+      fprintf(stderr, "profiler: bad option or unwritable file: %s\n", argv[i]);
+      return -1;
+    }
+  if (!out) fprintf(stderr, "profiler: out=FILE is needed\n");
+  if (!out) return -1;
+  qemu_plugin_register_vcpu_tb_trans_cb(id, on_translate);
+  qemu_plugin_register_vcpu_syscall_cb(id, on_syscall);
+  return 0;
+}

@@ -1,0 +1,134 @@
+"""A measurement for readers: a Markdown page, tables for the terminal, a plot where times count."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+Json = dict[str, Any]
+
+NO_TIMES = "Times on this board say nothing about the speed of its CPU: they are here to show that everything ran."
+FACTS = ("model", "cpu", "cores", "os", "kernel", "libc", "governor", "max_mhz", "temperature_c", "throttled", "load1")
+COLORS = {"pilite": "#1b6e53", "tflite": "#c26a1a", "litert": "#5b5ea6"}
+
+
+def timing_rows(document: Json) -> list[Json]:
+    """The measured rows as they are shown."""
+    return [
+        {
+            "model": row["model"],
+            "runtime": row["runtime"],
+            "version": row["runtime_version"],
+            "threads": f"{row['threads']}{' *' if row['oversubscribed'] else ''}",
+            "runs": row["runs"],
+            "min ms": row["min_ms"],
+            "median ms": row["median_ms"],
+            "p90 ms": row["p90_ms"],
+            "p99 ms": row["p99_ms"],
+            "load ms": row["load_ms"],
+            "first ms": row["first_ms"],
+            "peak MB": round(row["rss_mb"], 1),
+        }
+        for row in document["rows"]
+    ]
+
+
+def ratio_rows(document: Json) -> list[Json]:
+    """Speed-ups; none on a board whose times do not count."""
+    return [
+        {
+            "model": row["model"],
+            "threads": f"{row['threads']}{' *' if row['oversubscribed'] else ''}",
+            "against": row["rival"],
+            "times faster": f"{row['speedup']:.2f}",
+            "95 % interval": f"{row['ci95'][0]:.2f} to {row['ci95'][1]:.2f}",
+        }
+        for row in document["ratios"]
+    ]
+
+
+def check_rows(document: Json) -> list[Json]:
+    return [
+        {
+            "model": row["model"],
+            "threads": row["threads"],
+            "against": row["against"],
+            "elements": row["elements"],
+            "mismatches": row["mismatches"],
+        }
+        for row in document["checks"]
+    ]
+
+
+def remarks(document: Json) -> list[str]:
+    """What a reader must know beside the tables."""
+    shared = any(row["oversubscribed"] for row in document["rows"])
+    return [
+        *([] if document["timing_valid"] else [NO_TIMES]),
+        *(["* more threads than CPUs"] if shared else []),
+        *document["notes"],
+    ]
+
+
+def markdown(document: Json) -> str:
+    """The whole measurement as a page."""
+    board = document["board"]
+    facts = [f"{name} {board[name]}" for name in FACTS if board.get(name) is not None]
+    parts = [
+        f"# Measured on {board['name']} ({board['kind']}), {document['time']}",
+        ", ".join(facts),
+        "\n".join(f"- {text}" for text in remarks(document)),
+        section("Times", timing_rows(document)),
+        section("pilite against its rivals", ratio_rows(document)),
+        section("Outputs", check_rows(document)),
+    ]
+    return "\n\n".join(part for part in parts if part) + "\n"
+
+
+def section(title: str, rows: Sequence[Mapping[str, Any]]) -> str:
+    """A Markdown table with its heading; nothing without rows."""
+    if not rows:
+        return ""
+    head = list(rows[0])
+    lines = [head, ["---"] * len(head), *([_cell(value) for value in row.values()] for row in rows)]
+    return f"## {title}\n\n" + "\n".join("| " + " | ".join(line) + " |" for line in lines)
+
+
+def _cell(value: object) -> str:
+    return f"{value:.3f}" if isinstance(value, float) else str(value)
+
+
+def write(document: Json, samples: Json, folder: Path) -> None:
+    """report.md, and times.svg where times count."""
+    (folder / "report.md").write_text(markdown(document), encoding="utf-8")
+    if document["timing_valid"] and document["rows"]:
+        plot(document, samples, folder / "times.svg")
+
+
+def plot(document: Json, samples: Json, path: Path) -> None:
+    """One strip per model: every run as a box, by runtime and threads."""
+    import matplotlib
+
+    with matplotlib.rc_context({"svg.hashsalt": "pilite", "font.size": 9}):
+        from matplotlib.figure import Figure
+
+        models = list(samples)
+        figure = Figure(figsize=(8, 1 + 2.4 * len(models)), layout="constrained")
+        for axes, model in zip(figure.subplots(len(models), squeeze=False)[:, 0], models, strict=True):
+            _draw(axes, model, [row for row in document["rows"] if row["model"] == model], samples[model]["ms"])
+        board = document["board"]
+        figure.suptitle(f"{board['name']}: {board['model']}, {document['time'][:10]}")
+        figure.savefig(path, metadata={"Date": None})
+
+
+def _draw(axes: Any, model: str, rows: Sequence[Json], samples: Mapping[str, Sequence[Sequence[float]]]) -> None:
+    rows = sorted(rows, key=lambda row: (-row["threads"], row["runtime"]))
+    runs = [[ms for turn in samples[f"{row['runtime']}/{row['threads']}"] for ms in turn] for row in rows]
+    boxes = axes.boxplot(runs, orientation="horizontal", whis=(1, 99), showfliers=False, patch_artist=True)
+    for box, row in zip(boxes["boxes"], rows, strict=True):
+        box.set_facecolor(COLORS[row["runtime"]])
+    axes.set_yticks(range(1, len(rows) + 1), [f"{row['runtime']}, {row['threads']} thr." for row in rows])
+    axes.set_xlim(left=0)
+    axes.set_xlabel("ms per run; box: quartiles, whiskers: 1 % to 99 %")
+    axes.set_title(model, loc="left")

@@ -1,0 +1,211 @@
+"""Measure one deployed model on one board: prepare the job, run measure.py there, bring everything back."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import tempfile
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from pilite.errors import BoardError, PiliteError
+from pilite.lab import artifact, inputs, release, wheels
+from pilite.lab.artifact import Artifact
+from pilite.lab.boards import Board
+from pilite.lab.connection import Connection
+from pilite.lab.deploy import place_of
+from pilite.lab.measure import PROTOCOL
+from pilite.lab.release import Place
+
+Array = npt.NDArray[Any]
+Json = dict[str, Any]
+
+SEEDS = (1, 2, 3)  # of the inputs that are compared with the oracle; times are taken with the first
+
+
+@dataclass(frozen=True)
+class Settings:
+    """How long and how often. A turn of one runtime is `settle` untimed runs and then as many as fit into slot_ms."""
+
+    rounds: int
+    least_rounds: int  # also when budget_s is spent
+    slot_ms: float
+    most_runs: int
+    settle: int
+    budget_s: float  # for the rounds of one model
+    limit_s: float  # for one answer of one runtime
+    total_s: float  # then everything is killed
+    seed: int = 0  # of the order of turns
+
+
+TIMED = Settings(30, 5, slot_ms=100, most_runs=50, settle=1, budget_s=150, limit_s=300, total_s=1200)
+FUNCTIONAL = Settings(3, 1, slot_ms=0, most_runs=1, settle=0, budget_s=60, limit_s=600, total_s=2400)
+
+
+@dataclass(frozen=True)
+class Subject:
+    """A model by name, and the .tflite file that it is compiled from."""
+
+    name: str
+    tflite: Path
+
+
+@dataclass(frozen=True)
+class Trial:
+    """What one model gave: measure.py's document, pilite's outputs by thread count and set of inputs."""
+
+    built: Artifact
+    sets: Sequence[Sequence[Array]]
+    measured: Json
+    outputs: dict[int, list[list[Array]]]
+    notes: tuple[str, ...]
+
+
+def run(
+    board: Board,
+    connection: Connection,
+    subject: Subject,
+    runtimes: Sequence[str],
+    threads: Sequence[int],
+    settings: Settings,
+    artifacts: Path,
+) -> Trial:
+    """Measure the current release of a model. Raises BoardError if there is none, or the board fails."""
+    place = place_of(board, connection, subject.name)
+    current = current_release(board, place, subject.name)
+    built = deployed(place, current)
+    check_source(board, built, subject)
+    sets = [inputs.random_inputs(built.inputs, seed) for seed in SEEDS]
+    site, usable, notes = packages(board, connection, runtimes, artifacts)
+    scratch = f"{place.folder}/bench"
+    connection.check(["sh", "-c", 'rm -rf "$1" && mkdir "$1"', "bench", scratch])
+    try:
+        job = {
+            "protocol": PROTOCOL,
+            "subject": {
+                "release": f"{place.folder}/releases/{current}",
+                "tflite": send_model(board, connection, subject),
+                "inputs": send_inputs(connection, sets, scratch),
+            },
+            "rows": rows(usable, threads, scratch),
+            **vars(settings),
+        }
+        measured = execute(board, place, job, current, scratch, site)
+        outputs = fetch_outputs(connection, measured, len(sets), len(built.outputs))
+    finally:
+        connection.run(["rm", "-rf", scratch])
+    return Trial(built, sets, measured, outputs, notes)
+
+
+def current_release(board: Board, place: Place, model: str) -> str:
+    result = place.connection.run(["readlink", f"{place.folder}/current"])
+    if result.code:
+        raise BoardError(
+            f"{board.name}: {model} is not deployed there. Deploy it first: "
+            f"invoke deploy --model {model} --board {board.name}"
+        )
+    return result.out.strip().removeprefix("releases/")
+
+
+def deployed(place: Place, current: str) -> Artifact:
+    """The artifact that is on the board, as its loader reads it."""
+    path = place.path(current, "model.so")
+    text = place.connection.check([place.path(current, "pilite-run"), path, "--info"])
+    return artifact.of_manifest(Path(path), json.loads(text))
+
+
+def check_source(board: Board, built: Artifact, subject: Subject) -> None:
+    """Rivals must get the model that was compiled. Raises PiliteError if the file has changed since."""
+    if hashlib.sha256(subject.tflite.read_bytes()).hexdigest() != built.source_sha256:
+        raise PiliteError(
+            f"{board.name}: the deployed {subject.name} was compiled from another file than {subject.tflite}. "
+            f"Build and deploy it again: invoke build deploy --model {subject.name} --board {board.name}"
+        )
+
+
+def packages(
+    board: Board, connection: Connection, runtimes: Sequence[str], artifacts: Path
+) -> tuple[str, list[str], tuple[str, ...]]:
+    """A PYTHONPATH for the board, the runtimes that can be tried there, and why others cannot.
+
+    The local board uses this environment.
+    """
+    if board.kind == "local":
+        return "", list(runtimes), ()
+    target, names, usable, notes = wheels.target_of(board, connection), [wheels.NUMPY], [], []
+    for runtime in runtimes:
+        try:
+            if runtime in wheels.RIVALS:
+                wheels.fetch(wheels.RIVALS[runtime], target, artifacts)
+                names.append(wheels.RIVALS[runtime])
+            usable.append(runtime)
+        except BoardError as problem:
+            notes.append(f"{runtime}: {problem}")
+    return wheels.site(board, connection, names, artifacts), usable, tuple(notes)
+
+
+def send_model(board: Board, connection: Connection, subject: Subject) -> str:
+    """Put the .tflite where rivals find it; once per content."""
+    digest = hashlib.sha256(subject.tflite.read_bytes()).hexdigest()
+    path = f"{board.root}/tflite/{digest}.tflite"
+    if connection.run(["test", "-f", path]).code:
+        connection.check(["mkdir", "-p", f"{board.root}/tflite"])
+        connection.put(subject.tflite, f"{path}.new")
+        connection.check(["mv", "-T", f"{path}.new", path])
+    return path
+
+
+def send_inputs(connection: Connection, sets: Sequence[Sequence[Array]], scratch: str) -> list[list[str]]:
+    """Put every input array on the board; their paths, by set."""
+    paths = [[f"{scratch}/in.{s}.{i}.npy" for i in range(len(arrays))] for s, arrays in enumerate(sets)]
+    with tempfile.TemporaryDirectory() as folder:
+        local = Path(folder) / "array.npy"
+        for names, arrays in zip(paths, sets, strict=True):
+            for name, array in zip(names, arrays, strict=True):
+                np.save(local, array)
+                connection.put(local, name)
+    return paths
+
+
+def rows(runtimes: Sequence[str], threads: Sequence[int], scratch: str) -> list[Json]:
+    """What is raced: every runtime with every thread count; pilite also shows its outputs."""
+    return [
+        {"runtime": runtime, "threads": count}
+        | ({"outputs": f"{scratch}/out.{count}.npz"} if runtime == "pilite" else {})
+        for runtime in runtimes
+        for count in threads
+    ]
+
+
+def execute(board: Board, place: Place, job: Json, current: str, scratch: str, site: str) -> Json:
+    """Run measure.py on the board; its document."""
+    connection = place.connection
+    with tempfile.TemporaryDirectory() as folder:
+        local = Path(folder) / "job.json"
+        local.write_text(json.dumps(job))
+        connection.put(local, f"{scratch}/job.json")
+        script = place.path(current, "measure.py")
+        command = [board.python, script, f"{scratch}/job.json", f"{scratch}/result.json"]
+        env = {"PYTHONDONTWRITEBYTECODE": "1"} | ({"PYTHONPATH": site} if site else {})
+        connection.check(command, timeout=job["total_s"], env=env)
+        connection.get(f"{scratch}/result.json", local)
+        document: Json = json.loads(local.read_text())
+        return document
+
+
+def fetch_outputs(connection: Connection, measured: Json, sets: int, outputs: int) -> dict[int, list[list[Array]]]:
+    """pilite's outputs: thread count -> [set][output]."""
+    found = {}
+    with tempfile.TemporaryDirectory() as folder:
+        local = Path(folder) / "outputs.npz"
+        for row in measured["rows"]:
+            if "outputs" in row:
+                connection.get(row["outputs"], local)
+                with np.load(local, allow_pickle=False) as arrays:
+                    found[row["threads"]] = [[arrays[f"{s}.{i}"] for i in range(outputs)] for s in range(sets)]
+    return found

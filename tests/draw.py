@@ -1,0 +1,112 @@
+"""A one-operator model in the making: random choices, and the tensors that they lead to."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import Any, TypeVar
+
+import numpy as np
+import numpy.typing as npt
+
+from models.zoo.writer import NO_OPTIONS, OpSpec, TensorSpec, write
+from pilite.compiler.graph import ABSENT, Options
+
+Array = npt.NDArray[Any]
+Shape = tuple[int, ...]
+T = TypeVar("T")
+
+
+@dataclass(frozen=True)
+class OneOp:
+    """A model and one input for each of its graph inputs; `name` tells how to make it again."""
+
+    name: str
+    model: bytes
+    inputs: list[Array]
+
+
+@dataclass
+class Draw:
+    """A model in the making: random choices, and the tensors so far."""
+
+    rng: np.random.Generator
+    dtype: str
+    tensors: list[TensorSpec] = field(default_factory=list)
+
+    # Choices.
+
+    def chance(self, probability: float) -> bool:
+        return bool(self.rng.random() < probability)
+
+    def pick(self, items: Sequence[T]) -> T:
+        return items[int(self.rng.integers(len(items)))]
+
+    def pair(self, items: Sequence[int]) -> tuple[int, int]:
+        return self.pick(items), self.pick(items)
+
+    def near(self, value: float, factor: float) -> float:
+        """A float32 within `factor` of `value` in both directions."""
+        return float(np.float32(value * factor ** self.rng.uniform(-1, 1)))
+
+    def scale(self) -> float:
+        """Between 1/512 and 1; often a power of two, which makes ties."""
+        exponent = self.rng.uniform(-9, 0)
+        return float(np.float32(2.0 ** (round(exponent) if self.chance(0.25) else exponent)))
+
+    def zero_point(self, dtype: str = "") -> int:
+        limits = np.iinfo(dtype or self.dtype)
+        ends = (limits.min, limits.max, (limits.min + limits.max + 1) // 2)
+        return self.pick(ends) if self.chance(0.3) else int(self.rng.integers(limits.min, limits.max + 1))
+
+    @property
+    def middle(self) -> int:
+        return int(np.iinfo(self.dtype).max) - 127
+
+    def centred(self, mean: float) -> int | None:
+        """Often the zero point that puts `mean` (steps from the zero point) in the middle, if it exists."""
+        zero_point, limits = self.middle - round(mean), np.iinfo(self.dtype)
+        return zero_point if self.chance(0.6) and limits.min <= zero_point <= limits.max else None
+
+    def values(self, shape: Shape, dtype: str = "", around: int | None = None) -> Array:
+        """Full range; the two ends only; or close to `around`, so that large multipliers do not saturate."""
+        limits = np.iinfo(dtype or self.dtype)
+        values = self.rng.integers(limits.min, limits.max + 1, shape)
+        if self.chance(0.1):
+            values = np.where(values % 2 == 0, limits.min, limits.max)
+        elif around is not None and self.chance(0.3):
+            values = np.clip(around + self.rng.integers(-3, 4, shape), limits.min, limits.max)
+        return np.asarray(values).astype(dtype or self.dtype)
+
+    # Tensors.
+
+    def tensor(self, shape: Shape, scales: Sequence[float] = (), zero_point: int = 0, **more: Any) -> int:
+        """Add a tensor and return its index; keywords are those of TensorSpec."""
+        settings = {"dtype": self.dtype, "zero_points": [zero_point] * len(scales)} | more
+        self.tensors.append(TensorSpec(f"t{len(self.tensors)}", shape, scales=scales, **settings))
+        return len(self.tensors) - 1
+
+    def activation(self, shape: Shape, scale: float | None = None, zero_point: int | None = None) -> int:
+        zero_point = self.zero_point() if zero_point is None else zero_point
+        return self.tensor(shape, (self.scale() if scale is None else scale,), zero_point)
+
+    def constant(self, shape: Shape, scale: float | None = None, zero_point: int | None = None) -> int:
+        index = self.activation(shape, scale, zero_point)
+        spec = self.tensors[index]
+        self.tensors[index] = TensorSpec(
+            spec.name, shape, self.dtype, spec.scales, spec.zero_points, data=self.values(shape)
+        )
+        return index
+
+    def model(self, op: str, operands: Sequence[int], y: int, options: Options = NO_OPTIONS) -> bytes:
+        operator = OpSpec(op, tuple(operands), (y,), options)
+        return write(self.tensors, [operator], self.free(operands), [y])
+
+    def finish(self, op: str, operands: Sequence[int], y: int, options: Options = NO_OPTIONS) -> OneOp:
+        """The model, and quantized inputs for those operands that have no data."""
+        specs = [self.tensors[i] for i in self.free(operands)]
+        inputs = [self.values(t.shape, t.dtype, around=int(t.zero_points[0])) for t in specs]
+        return OneOp(op, self.model(op, operands, y, options), inputs)
+
+    def free(self, operands: Sequence[int]) -> list[int]:
+        return [i for i in operands if i != ABSENT and self.tensors[i].data is None]
