@@ -19,6 +19,7 @@ from typing import TYPE_CHECKING, Any
 from invoke.collection import Collection
 from invoke.context import Context
 from invoke.exceptions import Exit, ParseError
+from invoke.parser.context import ParserContext
 from invoke.program import Program
 from invoke.tasks import task
 
@@ -83,11 +84,15 @@ def verb(*repeatable: str) -> Callable[[Callable[..., None]], Any]:
             with failures_as_text():
                 function(*arguments, **options)
 
-        texts = {
-            name: HELP[name.replace("_", "-")]
-            for name in inspect.signature(function).parameters
-            if name != "c"
-        }
+        signature = inspect.signature(function)
+        # Invoke takes an option for a list only if its default is one.
+        body.__signature__ = signature.replace(  # type: ignore[attr-defined]
+            parameters=[
+                one.replace(default=[]) if one.name in repeatable else one
+                for one in signature.parameters.values()
+            ]
+        )
+        texts = {name: HELP[name.replace("_", "-")] for name in signature.parameters if name != "c"}
         return task(help=texts, iterable=list(repeatable), auto_shortflags=False)(body)
 
     return wrap
@@ -95,9 +100,9 @@ def verb(*repeatable: str) -> Callable[[Callable[..., None]], Any]:
 
 def sources(names: Sequence[str]) -> list[Source]:
     """The models called `names`, or the default one."""
-    import models
+    import models as catalogue
 
-    return [models.resolve(name, ARTIFACTS, SHARED_MODELS) for name in names or [models.DEFAULT_MODEL]]
+    return [catalogue.resolve(name, ARTIFACTS, SHARED_MODELS) for name in names or [catalogue.DEFAULT_MODEL]]
 
 
 def cpus_of(boards: Sequence[str], cpus: Sequence[str]) -> list[str]:
@@ -142,14 +147,16 @@ def run(
 ) -> None:
     """Run one artifact on this machine; an aarch64 one under qemu-user when the host is x86."""
     count = whole_number(threads, "--threads")
-    import models
+    import models as catalogue
     from pilite.lab import artifact as artifacts
-    from pilite.lab import run as runner
+    from pilite.lab import run as running
 
-    default = artifacts.place(ARTIFACTS, models.DEFAULT_MODEL, cpus_of((), ())[0], "ref")
-    runner.run(
-        Path(artifact) if artifact else default, input, Path(output) if output else None, count, ARTIFACTS
-    )
+    default = artifacts.place(ARTIFACTS, catalogue.DEFAULT_MODEL, cpus_of((), ())[0], "ref")
+    ran = running.run(Path(artifact) if artifact else default, input or ["random:0"], count, ARTIFACTS)
+    show_table(str(ran.artifact.path), ran.rows())
+    if output:
+        running.save(ran, Path(output))
+        print(output)
 
 
 @verb("model", "cpu", "input")
@@ -239,7 +246,10 @@ def bench(
         done = measuring.bench(
             where, connection, subjects, ARTIFACTS, threads=counts, rivals=rivals, say=print
         )
-    report.show(done.document)
+    show_table("Times", report.timing_rows(done.document))
+    show_table("pilite against its rivals", report.ratio_rows(done.document))
+    show_table("Outputs", report.check_rows(done.document))
+    print("\n".join(report.remarks(done.document)))
     print(f"{done.folder}/result.json")
     if json:
         write_json(Path(json), done.document)
@@ -306,6 +316,16 @@ def python_module(*command: str) -> int:
     return subprocess.run([sys.executable, "-m", *command], cwd=ROOT, check=False).returncode
 
 
+class Namespace(Collection):
+    """The tasks; a repeatable option at the end of the line needs its value, as every other does."""
+
+    def to_contexts(self, ignore_unknown_help: bool | None = None) -> list[ParserContext]:
+        contexts = super().to_contexts(ignore_unknown_help)
+        for option in (option for context in contexts for option in context.args.values()):
+            option.raw_value = None if option.kind is list else option.raw_value
+        return contexts
+
+
 class CommandLine(Program):
     """Invoke with exit code 2 for a mistyped command line, where its own would be 1."""
 
@@ -319,5 +339,5 @@ class CommandLine(Program):
 
 
 if __name__ == "__main__":
-    here = Collection.from_module(sys.modules["__main__"])
+    here = Namespace.from_module(sys.modules["__main__"])
     CommandLine(name="pilite", binary="run.py", namespace=here).run()

@@ -95,12 +95,14 @@ class Steps:
 
 
 def show_table(title: str, rows: Sequence[Row]) -> None:
-    """Print rows that share their keys as a table with the keys as its head; numbers go to the right."""
+    """Print rows that share their keys as a table with the keys as its head; nothing without rows."""
+    if not rows:
+        return
     from rich.console import Console
     from rich.table import Table
 
     table = Table(title=title, title_justify="left", title_style="bold", header_style="bold")
-    for name, value in (rows[0] if rows else {}).items():
+    for name, value in rows[0].items():
         table.add_column(name, justify="right" if is_number(value) else "left", overflow="fold")
     for row in rows:
         table.add_row(*(cell(value) for value in row.values()))

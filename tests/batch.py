@@ -67,8 +67,14 @@ def compiled(graph: Graph, cpu: str, path: Path, options: dict[str, Any] = OPTIO
     return path
 
 
+def check_bits(cases: Sequence[Case], cpu: str) -> None:
+    """Every case gives TFLite's bits. Fails with one line per wrong result, which says how to make it again."""
+    wrong = differences(cases, cpu)
+    assert not wrong, "\n".join([f"{len(wrong)} wrong results:", *wrong])
+
+
 def differences(cases: Sequence[Case], cpu: str, threads: Sequence[int] = (1, 3)) -> list[str]:
-    """One line per case whose outputs are not TFLite's, for its inputs and for the same numbers in reverse."""
+    """One line per result that is not TFLite's: of each case's inputs, and of the same numbers in reverse."""
     return [line for part in _parts(cases) for line in _differences(part, cpu, threads)]
 
 

@@ -1,4 +1,4 @@
-"""Damaged copies of a file: what bad storage, cut transfers and hostile hands make of it; numbered, so repeatable."""
+"""Damaged copies of a file: what bad storage, cut transfers and hostile hands make of it, by number."""
 
 from __future__ import annotations
 

@@ -41,7 +41,7 @@ MISTAKES = {
         ["run", "--threads", "1,4"],
         "--threads 1,4: one whole number is needed",
     ),
-    "unknown numerics": (["build", "--numerics", "exact"], "--numerics exact: unknown; known: ref"),
+    "unknown numerics": (["build", "--numerics", "exact"], "no numerics 'exact': choose one of ref"),
     "unknown rival": (["bench", "--rival", "onnx"], "--rival onnx: unknown; known: tflite, litert"),
     "unknown model": (["build", "--model", "mobilenet_v9"], "mobilenet_v9"),
     "unknown board": (["build", "--board", "toaster"], "local"),
@@ -129,3 +129,24 @@ def test_json_is_written_whole_or_not_at_all(tmp_path: Path) -> None:
         console.write_json(path, {"schema": object()})
     assert json.loads(path.read_text()) == {"schema": "x/1"}
     assert list(tmp_path.iterdir()) == [path]
+
+
+@pytest.mark.slow
+def test_tasks_in_one_line_pass_their_state_through_files(tmp_path: Path) -> None:
+    result = tmp_path / "result.json"
+    model = ["--model", "mobilenet_v1_0.25_128_uint8"]
+    last = ["bench", *model, "--threads", "1", "--rival", "tflite", "--json", str(result)]
+    code, out, err = typed("build", *model, "deploy", *model, *last)
+    assert code == 0, err
+    document = json.loads(result.read_text())
+    assert {row["runtime"] for row in document["rows"]} == {"pilite", "tflite"}
+    assert [check["mismatches"] for check in document["checks"]] == [0]
+    assert "result.json" in out
+
+
+def test_pilite_offers_its_names_without_loading_them() -> None:
+    import pilite
+
+    assert pilite.Graph.__module__ == "pilite.compiler.graph"
+    with pytest.raises(AttributeError, match="has no attribute 'graph_of'; it has Graph, Model, compile"):
+        _ = pilite.graph_of

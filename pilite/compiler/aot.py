@@ -1,25 +1,31 @@
-"""Kernels and the order to call them in -> one object file with one C entry point.
+"""Kernels and the order to call them in -> one object file, and the C source of the function that calls them.
 
-    int pilite_entry(void* weights, void* arena, void* io0, void* io1, ...)
+    int pilite_entry(char* weights, char* arena, void* const* io)
 
-No packed functions, no workspace, no dispatch: kernels are private functions on raw pointers, called
-directly. The
-only service that the object wants is the slot `__TVMBackendParallelLaunch`, which the glue fills at load
-time.
+No packed functions, no workspace, no dispatch: kernels are functions on raw pointers, called directly. The
+only service that the object wants is the slot `__TVMBackendParallelLaunch`, filled by the glue at load time.
+
+The entry is another translation unit, so that no kernel is ever inlined next to another: TVM gives every
+buffer of every function its own alias type (TBAA). That is true inside a kernel, whose parameters never
+overlap, and false between two kernels that use the same bytes of the arena. LLVM was seen to move the stores
+of one past those of the other.
 """
 
 from __future__ import annotations
 
+import tempfile
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import tvm
 from tvm import tirx
-from tvm.ir import PointerType, PrimType
+from tvm.ir import PrimType
 from tvm.target import Target
 
 from pilite.compiler.cpu import Cpu
+from pilite.compiler.link import Code
 from pilite.errors import CompileError
 
 ENTRY = "pilite_entry"
@@ -50,14 +56,38 @@ def target(cpu: Cpu) -> Target:
     return Target(spec)
 
 
-def compile_object(calls: Sequence[Call], io_count: int, cpu: Cpu) -> bytes:
-    """The object file (ELF, position independent) for `calls` in order.
+def compile_calls(calls: Sequence[Call], cpu: Cpu) -> Code:
+    """The code of `calls`, in order.
 
     Raises:
         CompileError: TVM or LLVM failed; the text names the CPU and TVM's last line.
     """
+    names = _names(calls)
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder) / "kernels.o"
+        _built(calls, names, cpu).write_to_file(str(path), "o")
+        return Code(path.read_bytes(), _entry(calls, names))
+
+
+def assembly(calls: Sequence[Call], cpu: Cpu) -> str:
+    """The kernels of `calls` as assembler text, to be read by tests and people. Raises CompileError."""
+    return str(_built(calls, _names(calls), cpu).inspect_source("asm"))
+
+
+def _names(calls: Sequence[Call]) -> dict[str, str]:
+    """Symbol of the function of every key."""
+    return {key: f"kernel_{i}" for i, key in enumerate(dict.fromkeys(call.key for call in calls))}
+
+
+def _built(calls: Sequence[Call], names: dict[str, str], cpu: Cpu) -> Any:
+    """TVM's module of machine code."""
+    tgt = target(cpu)
+    functions = {names[call.key]: call.function for call in calls}
     try:
-        return _emit(_lower(_module(calls, io_count, target(cpu)), target(cpu)), target(cpu))
+        module = tvm.IRModule(
+            {tvm.ir.GlobalVar(name): _symbol(function, name, tgt) for name, function in functions.items()}
+        )
+        return tvm.get_global_func("target.build.llvm")(_lower(module, tgt), tgt)
     except (tvm.error.TVMError, ValueError, RuntimeError) as error:
         last = str(error).strip().splitlines()[-1]
         raise CompileError(
@@ -65,54 +95,28 @@ def compile_object(calls: Sequence[Call], io_count: int, cpu: Cpu) -> bytes:
         ) from error
 
 
-def _module(calls: Sequence[Call], io_count: int, tgt: Target) -> tvm.IRModule:
-    functions: dict[tvm.ir.GlobalVar, tirx.PrimFunc] = {}
-    symbols: dict[str, tvm.ir.GlobalVar] = {}
-    for call in calls:
-        if call.key not in symbols:
-            symbols[call.key] = tvm.ir.GlobalVar(f"kernel_{len(symbols)}")
-            functions[symbols[call.key]] = _returning(call.function, tgt)
-    functions[tvm.ir.GlobalVar(ENTRY)] = _entry(calls, symbols, io_count, tgt)
-    return tvm.IRModule(functions)
-
-
-def _int32(value: int) -> tirx.IntImm:
-    return tirx.IntImm("int32", value)
-
-
-def _returning(function: tirx.PrimFunc, tgt: Target) -> tirx.PrimFunc:
-    """`function` as int32 f(...): 0 when done. The two attributes are what TVM's CPU lowering expects to
-    find.
-    """
-    body: Any = tirx.SeqStmt([function.body, tirx.Return(_int32(0))])
+def _symbol(function: tirx.PrimFunc, name: str, tgt: Target) -> tirx.PrimFunc:
+    """`function` as int32 name(...): 0 when done. TVM's CPU lowering expects to find the two attributes."""
+    body: Any = tirx.SeqStmt([function.body, tirx.Return(tirx.IntImm("int32", 0))])
     for attribute, value in (("device_id", 0), ("device_type", 1)):
-        body = tirx.AttrStmt("default", attribute, _int32(value), body)
+        body = tirx.AttrStmt("default", attribute, tirx.IntImm("int32", value), body)
     returning = tirx.PrimFunc(function.params, body, ret_type=PrimType("int32"))
-    return returning.with_attr("target", tgt).with_attr("tirx.noalias", True)
+    return returning.with_attr("target", tgt).with_attr("tirx.noalias", True).with_attr("global_symbol", name)
 
 
-def _entry(
-    calls: Sequence[Call], symbols: dict[str, tvm.ir.GlobalVar], io_count: int, tgt: Target
-) -> tirx.PrimFunc:
-    def pointer(name: str) -> tirx.Var:
-        return tirx.Var(name, PointerType(PrimType("int8")))
+def _entry(calls: Sequence[Call], names: dict[str, str]) -> str:
+    """The C function that calls the kernels; the first failure ends it."""
+    shapes = {names[call.key]: len(call.arguments) for call in calls}
+    externs = (f"extern int {name}({', '.join(['void*'] * count)});\n" for name, count in shapes.items())
+    lines = (f"  if ({names[c.key]}({', '.join(map(_argument, c.arguments))})) return 1;\n" for c in calls)
+    return (
+        f"{''.join(externs)}int {ENTRY}(char* weights, char* arena, void* const* io) {{\n"
+        f"{''.join(lines)}  return 0;\n}}\n"
+    )
 
-    bases = {"weights": pointer("weights"), "arena": pointer("arena")}
-    io = [pointer(f"io{i}") for i in range(io_count)]
 
-    def argument(p: Pointer) -> Any:
-        if p.base == "io":
-            return io[p.offset]
-        return tirx.op.handle_add_byte_offset(bases[p.base], _int32(p.offset))
-
-    def statement(call: Call) -> Any:
-        code = tvm.ir.Call(symbols[call.key], [argument(p) for p in call.arguments], ret_ty=PrimType("int32"))
-        # A kernel's failure is sticky in the loader's pool; LLVM code generation allows only "return 0" here.
-        return tirx.IfThenElse(tirx.NE(code, _int32(0)), tirx.Return(_int32(0)), None)
-
-    body = tirx.SeqStmt([*map(statement, calls), tirx.Return(_int32(0))])
-    entry = tirx.PrimFunc([*bases.values(), *io], body, ret_type=PrimType("int32"))
-    return entry.with_attr("global_symbol", ENTRY).with_attr("target", tgt).with_attr("calling_conv", 1)
+def _argument(p: Pointer) -> str:
+    return f"io[{p.offset}]" if p.base == "io" else f"{p.base} + {p.offset}"
 
 
 def _lower(module: tvm.IRModule, tgt: Target) -> tvm.IRModule:
@@ -135,14 +139,3 @@ def _passes() -> Iterable[Any]:
         transform.LowerTVMBuiltin(),
         transform.LowerIntrin(),
     )
-
-
-def _emit(module: tvm.IRModule, tgt: Target) -> bytes:
-    import tempfile
-    from pathlib import Path
-
-    built = tvm.get_global_func("target.build.llvm")(module, tgt)
-    with tempfile.TemporaryDirectory() as folder:
-        path = Path(folder) / "model.o"
-        built.write_to_file(str(path), "o")
-        return path.read_bytes()

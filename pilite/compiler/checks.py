@@ -16,7 +16,7 @@ import numpy as np
 
 from pilite.compiler.graph import ABSENT, Concatenation, Graph, Mean, Node, Quant, Softmax, Tensor
 from pilite.compiler.shapes import SHAPES, Mismatch
-from pilite.compiler.tensors import FULL_INTEGER
+from pilite.compiler.tensors import FULL_INTEGER, quoted
 
 Rule: TypeAlias = Callable[[Node, Graph], str | None]
 
@@ -95,9 +95,10 @@ def _has_eight_bit_weights(node: Node, graph: Graph) -> bool:
 
 def _per_tensor(tensor: Tensor) -> str | None:
     if tensor.quant is None:
-        return f"its {tensor.dtype} tensor {tensor.name!r} has no scale; {FULL_INTEGER}"
-    if tensor.quant.per_axis:
-        return f"its tensor {tensor.name!r} has {len(tensor.quant.scales)} scales; only weights may; {AGAIN}"
+        return f"its {tensor.dtype} tensor {quoted(tensor.name)} has no scale; {FULL_INTEGER}"
+    count = len(tensor.quant.scales)
+    if count > 1:
+        return f"its tensor {quoted(tensor.name)} has {count} scales; only weights may; {AGAIN}"
     return None
 
 
@@ -171,7 +172,7 @@ def _pad_rank(node: Node, graph: Graph) -> str | None:
 def _weights(node: Node, graph: Graph) -> str | None:
     x, w = (graph.tensors[i] for i in node.inputs[:2])
     if not w.is_constant or w.dtype != x.dtype or w.quant is None:
-        return f"its weights {w.name!r} must be a constant, quantized {x.dtype} tensor; {FULL_INTEGER}"
+        return f"its weights {quoted(w.name)} must be a constant, quantized {x.dtype} tensor; {FULL_INTEGER}"
     if w.quant.per_axis and w.dtype == "uint8":
         return (
             f"its uint8 weights have {len(w.quant.scales)} scales; only int8 weights may; {AGAIN} with int8"
@@ -189,7 +190,7 @@ def _bias(node: Node, graph: Graph) -> str | None:
         return None
     w, b = graph.tensors[node.inputs[1]], graph.tensors[node.inputs[2]]
     if not b.is_constant or b.dtype != "int32":
-        return f"its bias {b.name!r} ({b.dtype}) must be an int32 constant; {AGAIN}"
+        return f"its bias {quoted(b.name)} ({b.dtype}) must be an int32 constant; {AGAIN}"
     channels = w.shape[WEIGHTS_AXIS[node.op]] if w.shape else 0
     if b.shape != (channels,):
         return f"its bias has shape {list(b.shape)}, but there are {channels} output channels; {AGAIN}"

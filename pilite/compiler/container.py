@@ -25,6 +25,7 @@ class Operator:
 
     index: int
     op: str  # TFLite's name, or "CUSTOM:<name>"
+    version: int
     inputs: tuple[int, ...]  # or ABSENT
     outputs: tuple[int, ...]
     options_type: int
@@ -90,33 +91,39 @@ def read(data: bytes) -> Container:
     graphs = model.tables(schema.Model.subgraphs)
     if version != schema.VERSION or not graphs:
         raise Damaged(f"schema version {version} (must be {schema.VERSION}), {len(graphs)} graphs")
-    names = [_operator_name(code) for code in model.tables(schema.Model.operator_codes)]
+    codes = [_operator_code(table) for table in model.tables(schema.Model.operator_codes)]
     tensors = graphs[0].tables(schema.SubGraph.tensors)
     operators = graphs[0].tables(schema.SubGraph.operators)
     return Container(
         data,
         model.tables(schema.Model.buffers),
         tensors,
-        [_operator(i, table, names, len(tensors)) for i, table in enumerate(operators)],
+        [_operator(i, table, codes, len(tensors)) for i, table in enumerate(operators)],
         _indices(graphs[0], schema.SubGraph.inputs, range(len(tensors)), "the graph's inputs"),
         _indices(graphs[0], schema.SubGraph.outputs, range(len(tensors)), "the graph's outputs"),
         len(graphs),
     )
 
 
-def _operator(index: int, table: Table, names: list[str], tensors: int) -> Operator:
+def _operator(index: int, table: Table, codes: list[tuple[str, int]], tensors: int) -> Operator:
     code = table.number(schema.Operator.opcode_index, "uint32")
-    if code >= len(names):
-        raise Damaged(f"operator #{index} refers to operator code {code} of {len(names)}")
-    where = f"operator #{index} {names[code]}"
+    if code >= len(codes):
+        raise Damaged(f"operator #{index} refers to operator code {code} of {len(codes)}")
+    name, version = codes[code]
+    where = f"operator #{index} {name}"
     return Operator(
         index,
-        names[code],
+        name,
+        version,
         _indices(table, schema.Operator.inputs, range(ABSENT, tensors), f"{where}: operands"),
         _indices(table, schema.Operator.outputs, range(tensors), f"{where}: outputs"),
         table.number(schema.Operator.builtin_options_type, "uint8"),
         table.table(schema.Operator.builtin_options),
     )
+
+
+def _operator_code(table: Table) -> tuple[str, int]:
+    return _operator_name(table), table.number(schema.OperatorCode.version, "int32", 1)
 
 
 def _operator_name(table: Table) -> str:

@@ -1,4 +1,4 @@
-"""Object + constants + descriptor -> shared library, with the pinned linker. Same inputs, same bytes, in
+"""Kernels + constants + descriptor -> shared library, with the pinned linker. Same inputs, same bytes, in
 any folder.
 """
 
@@ -27,6 +27,14 @@ DTYPES = {
 
 
 @dataclass(frozen=True)
+class Code:
+    """The kernels as an ELF object, and the C source of `pilite_entry`, which calls them in order."""
+
+    kernels: bytes
+    entry: str
+
+
+@dataclass(frozen=True)
 class End:
     """One model input or output as the descriptor and the manifest show it."""
 
@@ -52,11 +60,12 @@ class Descriptor:
     weights_bytes: int
 
 
-def link(model_object: bytes, weights: bytes, descriptor: Descriptor, cpu: Cpu) -> bytes:
+def link(code: Code, weights: bytes, descriptor: Descriptor, cpu: Cpu) -> bytes:
     """The ELF shared library. Raises CompileError with the linker's words."""
     with tempfile.TemporaryDirectory() as folder:
         cwd = Path(folder)
-        (cwd / "model.o").write_bytes(model_object)
+        (cwd / "kernels.o").write_bytes(code.kernels)
+        (cwd / "entry.c").write_text(code.entry)
         (cwd / "weights.bin").write_bytes(weights)
         (cwd / "glue.c").write_text(glue(descriptor))
         (cwd / "weights.S").write_text(_WEIGHTS)
@@ -65,7 +74,7 @@ def link(model_object: bytes, weights: bytes, descriptor: Descriptor, cpu: Cpu) 
         return (cwd / "model.so").read_bytes()
 
 
-_SOURCES = ("glue.c", "weights.S", "model.o")
+_SOURCES = ("glue.c", "entry.c", "weights.S", "kernels.o")
 
 
 def _flags() -> Sequence[str]:
@@ -99,16 +108,11 @@ pilite_weights:
 
 
 def glue(d: Descriptor) -> str:
-    """The C source around the object: descriptor, entry trampoline, and the one slot that TVM's code
-    reads.
-    """
-    ends = (*d.inputs, *d.outputs)
-    arguments = "".join(f", io[{i}]" for i in range(len(ends)))
-    parameters = ", void*" * len(ends)
+    """The C source beside the kernels: descriptor, entry, and the one slot that TVM's code reads."""
     return f"""\
 #include "pilite_abi.h"
 extern const uint8_t pilite_weights[] __attribute__((visibility("hidden")));
-extern int pilite_entry(void*, void*{parameters}) __attribute__((visibility("hidden")));
+extern int pilite_entry(char*, char*, void* const*) __attribute__((visibility("hidden")));
 __attribute__((visibility("hidden"))) void* __TVMBackendParallelLaunch;
 static const pilite_tensor inputs[] = {{{_tensors(d.inputs)}}};
 static const pilite_tensor outputs[] = {{{_tensors(d.outputs)}}};
@@ -117,8 +121,7 @@ static int bind_host(const pilite_host* host) {{
   __TVMBackendParallelLaunch = (void*)host->parallel_launch;
   return 0;
 }}
-static int run(void* arena, void* const* io) {{ return pilite_entry((void*)pilite_weights,
-arena{arguments}); }}
+static int run(void* arena, void* const* io) {{ return pilite_entry((char*)pilite_weights, arena, io); }}
 static const pilite_model model = {{
   {{'P', 'I', 'L', 'I', 'T', 'E', '0', '1'}}, PILITE_ABI_MAJOR, PILITE_ABI_MINOR, sizeof(pilite_model), 0,
   {_string(d.name)}, {_string(d.build_id)}, {_string(d.target)}, {d.cpu_required}ull,

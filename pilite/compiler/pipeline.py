@@ -95,7 +95,7 @@ def compile_graph(
     progress("schedule")
     scheduled = schedule.schedule(lowered, cpu)
     progress("compile")
-    model_object = aot.compile_object(scheduled.calls, len(graph.inputs) + len(graph.outputs), cpu)
+    code = aot.compile_calls(scheduled.calls, cpu)
     progress("link")
     descriptor = link.Descriptor(
         name=name,
@@ -107,7 +107,7 @@ def compile_graph(
         arena_bytes=scheduled.arena_bytes,
         weights_bytes=len(scheduled.weights),
     )
-    library = link.link(model_object, scheduled.weights, descriptor, cpu)
+    library = link.link(code, scheduled.weights, descriptor, cpu)
     manifest = artifact.manifest(
         graph, cpu, options, descriptor, dict(sorted(Counter(scheduled.kernels).items()))
     )

@@ -70,6 +70,7 @@ class OperatorSchema:
 
     code: int  # BuiltinOperator
     options_type: int  # BuiltinOptions
+    newest: int  # version that ai-edge-litert 2.3 knows; a later one may mean something else
     record: type[graph.Options]
     operands: range  # how many the file may give, with shapes and axes
     fields: tuple[OptionField, ...] = ()
@@ -101,22 +102,22 @@ CONCATENATION = (OptionField("axis", "number", (0,)), _activation(1))
 
 ONE, TWO, TWO_OR_THREE = range(1, 2), range(2, 3), range(2, 4)
 OPERATORS = {
-    "ADD": OperatorSchema(0, 11, graph.Add, TWO, (_activation(0),)),
-    "AVERAGE_POOL_2D": OperatorSchema(1, 5, graph.Pool2D, ONE, POOL_2D),
-    "CONCATENATION": OperatorSchema(2, 10, graph.Concatenation, range(1, 1025), CONCATENATION),
-    "CONV_2D": OperatorSchema(3, 1, graph.Conv2D, TWO_OR_THREE, CONV_2D),
-    "DEPTHWISE_CONV_2D": OperatorSchema(4, 2, graph.DepthwiseConv2D, TWO_OR_THREE, DEPTHWISE_CONV_2D),
-    "DEQUANTIZE": OperatorSchema(6, 38, graph.NoOptions, ONE),
-    "EXPAND_DIMS": OperatorSchema(70, 52, graph.NoOptions, TWO),
-    "FULLY_CONNECTED": OperatorSchema(9, 8, graph.FullyConnected, TWO_OR_THREE, FULLY_CONNECTED),
-    "MAX_POOL_2D": OperatorSchema(17, 5, graph.Pool2D, ONE, POOL_2D),
-    "MEAN": OperatorSchema(40, 27, graph.Mean, TWO, (OptionField("keep_dims", "flag", (0,)),)),
-    "PAD": OperatorSchema(34, 22, graph.Pad, TWO),
-    "PADV2": OperatorSchema(60, 43, graph.Pad, range(3, 4)),
-    "QUANTIZE": OperatorSchema(114, 89, graph.NoOptions, ONE),
-    "RESHAPE": OperatorSchema(22, 17, graph.NoOptions, range(1, 3)),
-    "SOFTMAX": OperatorSchema(25, 9, graph.Softmax, ONE, (OptionField("beta", "real", (0,)),)),
-    "SQUEEZE": OperatorSchema(43, 30, graph.NoOptions, ONE),
+    "ADD": OperatorSchema(0, 11, 5, graph.Add, TWO, (_activation(0),)),
+    "AVERAGE_POOL_2D": OperatorSchema(1, 5, 3, graph.Pool2D, ONE, POOL_2D),
+    "CONCATENATION": OperatorSchema(2, 10, 7, graph.Concatenation, range(1, 1025), CONCATENATION),
+    "CONV_2D": OperatorSchema(3, 1, 8, graph.Conv2D, TWO_OR_THREE, CONV_2D),
+    "DEPTHWISE_CONV_2D": OperatorSchema(4, 2, 6, graph.DepthwiseConv2D, TWO_OR_THREE, DEPTHWISE_CONV_2D),
+    "DEQUANTIZE": OperatorSchema(6, 38, 9, graph.NoOptions, ONE),
+    "EXPAND_DIMS": OperatorSchema(70, 52, 1, graph.NoOptions, TWO),
+    "FULLY_CONNECTED": OperatorSchema(9, 8, 14, graph.FullyConnected, TWO_OR_THREE, FULLY_CONNECTED),
+    "MAX_POOL_2D": OperatorSchema(17, 5, 3, graph.Pool2D, ONE, POOL_2D),
+    "MEAN": OperatorSchema(40, 27, 3, graph.Mean, TWO, (OptionField("keep_dims", "flag", (0,)),)),
+    "PAD": OperatorSchema(34, 22, 6, graph.Pad, TWO),
+    "PADV2": OperatorSchema(60, 43, 6, graph.Pad, range(3, 4)),
+    "QUANTIZE": OperatorSchema(114, 89, 6, graph.NoOptions, ONE),
+    "RESHAPE": OperatorSchema(22, 17, 1, graph.NoOptions, range(1, 3)),
+    "SOFTMAX": OperatorSchema(25, 9, 3, graph.Softmax, ONE, (OptionField("beta", "real", (0,)),)),
+    "SQUEEZE": OperatorSchema(43, 30, 1, graph.NoOptions, ONE),
 }
 CUSTOM = 32
 LAST_ONE_BYTE_CODE = 127  # deprecated_builtin_code holds this where builtin_code is larger

@@ -20,6 +20,7 @@ from pilite.compiler.graph import (
     Pool2D,
     Tensor,
 )
+from pilite.compiler.tensors import quoted
 
 Shape = tuple[int, ...]
 
@@ -38,7 +39,9 @@ def extent(size: int, window: int, stride: int, dilation: int, padding: str) -> 
 def _operand(node: Node, graph: Graph, i: int, rank: int = 0) -> Tensor:
     tensor = graph.tensors[node.inputs[i]]
     if rank and len(tensor.shape) != rank:
-        raise Mismatch(f"its operand {tensor.name!r} has shape {list(tensor.shape)}, not {rank} dimensions")
+        raise Mismatch(
+            f"its operand {quoted(tensor.name)} has shape {list(tensor.shape)}, not {rank} dimensions"
+        )
     return tensor
 
 
@@ -118,7 +121,7 @@ def _concatenation(node: Node, graph: Graph) -> Shape:
     for shape in shapes:
         if shape[:axis] + shape[axis + 1 :] != shapes[0][:axis] + shapes[0][axis + 1 :]:
             raise Mismatch(
-                f"its operands have shapes {list(shapes[0])} and {list(shape)}; joined along {axis}"
+                f"its operands have shapes {list(shapes[0])} and {list(shape)}, joined along {axis}"
             )
     return *shapes[0][:axis], sum(shape[axis] for shape in shapes), *shapes[0][axis + 1 :]
 

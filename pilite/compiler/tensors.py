@@ -27,6 +27,11 @@ REFUSED_DTYPES = {
 }
 
 
+def quoted(name: str) -> str:
+    """A tensor's name for a message: on one line, and not longer than one."""
+    return repr(name if len(name) <= 80 else name[:77] + "...")
+
+
 class WrongDtype(Refused):
     """The same for many tensors of a model, so the text does not name one."""
 
@@ -40,7 +45,7 @@ def read_tensors(file: Container) -> tuple[tuple[Tensor, ...], dict[int, str]]:
             tensors.append(_tensor(file, table, i, name))
         except Refused as e:
             tensors.append(Tensor(i, name, (), "int8"))  # only holds the place
-            faults[i] = str(e) if isinstance(e, WrongDtype) else f"tensor {i} {name!r} {e}"
+            faults[i] = str(e) if isinstance(e, WrongDtype) else f"tensor {i} {quoted(name)} {e}"
     return tuple(tensors), faults
 
 
@@ -80,12 +85,13 @@ def _shape(table: Table, itemsize: int) -> tuple[int, ...]:
 def _quant(table: Table, shape: tuple[int, ...], dtype: str) -> Quant | None:
     stored = table.table(schema.Tensor.quantization)
     scales = None if stored is None else stored.numbers(schema.Quantization.scale, "float32")
-    if stored is None or scales is None or scales.size == 0 or dtype == "float32":
+    if stored is None or scales is None or scales.size == 0 or dtype in ("float32", "bool"):
         return None
     if stored.number(schema.Quantization.details_type, "uint8"):
         raise Refused("has a custom quantization; only scale and zero point can be compiled")
     axis = stored.number(schema.Quantization.quantized_dimension, "int32")
-    if scales.size > 1 and not (0 <= axis < len(shape) and shape[axis] == scales.size):
+    exists = 0 <= axis < max(len(shape), 1)
+    if not exists or (scales.size > 1 and (not shape or shape[axis] != scales.size)):
         raise Refused(f"has {scales.size} scales for axis {axis} of shape {list(shape)}; they do not match")
     if not (np.isfinite(scales).all() and (scales > 0).all()):
         raise Refused("has a scale that is no positive number; convert the model again")
@@ -95,10 +101,9 @@ def _quant(table: Table, shape: tuple[int, ...], dtype: str) -> Quant | None:
 
 def _zero_points(stored: Table, count: int, dtype: str) -> tuple[int, ...]:
     values = stored.numbers(schema.Quantization.zero_point, "int64")
-    if values is None or values.size == 0:
-        return (0,) * count
-    if values.size != count:
-        raise Refused(f"has {count} scales but {values.size} zero points; convert the model again")
+    if values is None or values.size != count:
+        found = 0 if values is None else values.size
+        raise Refused(f"has {count} scales but {found} zero points; convert the model again")
     limits = np.iinfo(dtype)
     if values.min() < limits.min or values.max() > limits.max:
         raise Refused(f"has a zero point outside {dtype}; convert the model again")

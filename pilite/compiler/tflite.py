@@ -21,7 +21,7 @@ from pilite.compiler.container import Container, Foreign, Operator
 from pilite.compiler.flatbuffer import Damaged
 from pilite.compiler.graph import ABSENT, Graph, Node, Tensor
 from pilite.compiler.options import Refused
-from pilite.compiler.tensors import read_tensors
+from pilite.compiler.tensors import quoted, read_tensors
 from pilite.errors import ModelError
 
 MAX_LINES = 20  # of a message
@@ -60,7 +60,11 @@ class Refusal:
 
 def _graph(file: Container, name: str) -> tuple[Graph, list[Refusal]]:
     tensors, faults = read_tensors(file)
-    refusals = [*_model_refusals(file, tensors), *_order_refusals(file, tensors, faults)]
+    refusals = [
+        *_model_refusals(file),
+        *_end_refusals(file, tensors, faults),
+        *_order_refusals(file, tensors, faults),
+    ]
     nodes = []
     for operator in file.operators:
         if operator.op in schema.OPERATORS:
@@ -80,31 +84,41 @@ def _node(operator: Operator, tensors: Sequence[Tensor], faults: dict[int, str])
     if len(operator.inputs) not in known.operands or len(operator.outputs) != 1:
         counts = f"{len(operator.inputs)} operands and {len(operator.outputs)} outputs"
         raise Refused(f"it has {counts}, which TFLite does not define; convert the model again")
-    for i in (*operator.inputs, *operator.outputs):
-        if i in faults:
-            raise Refused(faults[i])
+    if operator.version > known.newest:
+        text = f"its version {operator.version} is newer than {known.newest}, the last one known"
+        raise Refused(f"{text}; convert the model with an older converter")
+    fault = next((faults[i] for i in (*operator.inputs, *operator.outputs) if i in faults), None)
+    if fault:
+        raise Refused(fault)
     if operator.options is not None and operator.options_type != known.options_type:
         raise Damaged(f"operator {operator} has options of another operator (type {operator.options_type})")
     operands = [None if i == ABSENT else tensors[i] for i in operator.inputs]
-    record, data_operands = options.read(
-        operator.op, operator.options, operands, tensors[operator.outputs[0]]
-    )
-    inputs = operator.inputs[:data_operands]
-    if (
-        known.operands == schema.TWO_OR_THREE
-    ):  # a bias that is left out is ABSENT, in both ways to leave it out
-        inputs = (*inputs, ABSENT)[:3]
+    y = tensors[operator.outputs[0]]
+    record, count = options.read(operator.op, operator.options, operands, y)
+    inputs = _data_operands(operator.op, operator.inputs[:count])
     return Node(operator.index, operator.op, inputs, operator.outputs, record)
+
+
+def _data_operands(op: str, inputs: tuple[int, ...]) -> tuple[int, ...]:
+    """The operands of the node: a bias is always listed, ABSENT if the model has none. Raises Refused."""
+    required = inputs
+    if op in checks.WEIGHTS_AXIS:
+        inputs = (*inputs, ABSENT)[:3]
+        required = inputs[:2]
+    if ABSENT in required:
+        raise Refused(f"its operand {required.index(ABSENT)} is missing; convert the model again")
+    return inputs
 
 
 # Refusals of the model as a whole.
 
 
-def _model_refusals(file: Container, tensors: Sequence[Tensor]) -> Iterator[Refusal]:
+def _model_refusals(file: Container) -> Iterator[Refusal]:
     if file.graphs > 1:
-        yield Refusal(
-            None, f"the file has {file.graphs} graphs (control flow or several signatures); export one"
-        )
+        text = f"the file has {file.graphs} graphs (control flow or several signatures); export one"
+        yield Refusal(None, text)
+    if not file.operators:
+        yield Refusal(None, "the graph has no operators; there is nothing to compile")
     unsupported: dict[str, list[str]] = {}
     for operator in file.operators:
         if operator.op not in schema.OPERATORS:
@@ -112,27 +126,26 @@ def _model_refusals(file: Container, tensors: Sequence[Tensor]) -> Iterator[Refu
     if unsupported:
         names = ", ".join(f"{op} ({_few(places)})" for op, places in unsupported.items())
         yield Refusal(None, f"unsupported operators: {names}; `python3 run.py ops` lists the supported ones")
-    if not file.operators:
-        yield Refusal(None, "the graph has no operators; there is nothing to compile")
-    for i in file.inputs:
-        yield from _input_refusals(file, tensors[i], file.inputs)
+
+
+def _end_refusals(file: Container, tensors: Sequence[Tensor], faults: dict[int, str]) -> Iterator[Refusal]:
+    """Inputs come from outside and outputs from operators, each once; only the batch may be dynamic."""
     computed = {i for operator in file.operators for i in operator.outputs}
+    taken = {i for operator in file.operators for i in operator.inputs}
+    for i in file.inputs:
+        if i in faults and i not in taken:  # otherwise the operator says so
+            yield Refusal(None, f"graph input: {faults[i]}")
+        stored = file.tensors[i].numbers(schema.Tensor.shape_signature, "int32")
+        signature = [] if stored is None else stored.tolist()
+        where = f"graph input {_show(tensors[i])}"
+        if -1 in signature[1:]:
+            yield Refusal(None, f"{where} has the dynamic shape {signature}; fix it and convert again")
+        if tensors[i].is_constant or file.inputs.count(i) > 1:
+            yield Refusal(None, f"{where} is a constant or listed twice; remove it")
     for i in file.outputs:
         if i not in computed or file.outputs.count(i) > 1:
-            yield Refusal(
-                None, f"graph output {_show(tensors[i])} is an input, a constant or listed twice; remove it"
-            )
-
-
-def _input_refusals(file: Container, tensor: Tensor, inputs: Sequence[int]) -> Iterator[Refusal]:
-    stored = file.tensors[tensor.index].numbers(schema.Tensor.shape_signature, "int32")
-    signature = [] if stored is None else stored.tolist()
-    if -1 in signature[1:]:
-        yield Refusal(
-            None, f"graph input {_show(tensor)} has the dynamic shape {signature}; fix it and convert again"
-        )
-    if tensor.is_constant or inputs.count(tensor.index) > 1:
-        yield Refusal(None, f"graph input {_show(tensor)} is a constant or listed twice; remove it")
+            where = f"graph output {_show(tensors[i])}"
+            yield Refusal(None, f"{where} is an input, a constant or listed twice; remove it")
 
 
 def _order_refusals(file: Container, tensors: Sequence[Tensor], faults: dict[int, str]) -> Iterator[Refusal]:
@@ -142,17 +155,12 @@ def _order_refusals(file: Container, tensors: Sequence[Tensor], faults: dict[int
     for operator in file.operators:
         for i in operator.inputs:
             if i not in known and operator.op in schema.OPERATORS:
-                reason = (
-                    "is computed by a later operator"
-                    if i in computed
-                    else "has no data and is never computed"
-                )
-                yield Refusal(operator, f"its operand {_show(tensors[i])} {reason}; convert the model again")
+                state = "is computed by a later operator" if i in computed else "has no data and no operator"
+                yield Refusal(operator, f"its operand {_show(tensors[i])} {state}; convert the model again")
         for i in operator.outputs:
             if i in known and i not in faults:
-                yield Refusal(
-                    operator, f"its output {_show(tensors[i])} has a value already; convert the model again"
-                )
+                text = f"its output {_show(tensors[i])} has a value already; convert the model again"
+                yield Refusal(operator, text)
         known.update(operator.outputs)
 
 
@@ -160,7 +168,7 @@ def _order_refusals(file: Container, tensors: Sequence[Tensor], faults: dict[int
 
 
 def _show(tensor: Tensor) -> str:
-    return f"{tensor.index} {tensor.name!r}"
+    return f"{tensor.index} {quoted(tensor.name)}"
 
 
 def _few(items: Sequence[object], most: int = 6) -> str:

@@ -295,14 +295,17 @@ def _build(one: Comparison, artifact: Artifact) -> Json:
 
 def show(comparisons: Sequence[Comparison]) -> None:
     """A table per model and CPU of its operators, where they were compared; then one of everything."""
+    console = Console(width=None if os.isatty(1) else 160, markup=False)
     for one in comparisons:
         if one.operators:
-            Console(width=None if os.isatty(1) else 160).print(_table(one), markup=False)
+            console.print(f"{one.title}, against {one.against}", style="bold")
+            console.print(_table(one))
     show_table("Against TFLite", [row for one in comparisons for row in _summary(one)])
 
 
 def _table(one: Comparison) -> Table:
-    table = Table(title=f"{one.title}, against {one.against}", title_justify="left", title_style="bold")
+    """The operators; the first that differs stands out, because the others may only repeat its difference."""
+    table = Table(header_style="bold")
     for name in ("operator", "op", "elements", "mismatches", "max difference"):
         table.add_column(name, justify="left" if name == "op" else "right")
     styles = iter(("bold reverse red", *("red",) * len(one.operators)))

@@ -15,6 +15,8 @@ from typing import Any
 
 from packaging.requirements import Requirement
 
+from pilite.lab import emulation
+
 SCHEMA = "pilite.doctor/1"
 SECONDS = 20  # a tool that does not answer in this time counts as missing
 ROOM_GB = 3  # an environment is 1.3 GB, the zig cache and a board image about as much
@@ -176,6 +178,14 @@ def emulator(places: Places) -> Answer:
     return output_of("qemu-aarch64", "--version")
 
 
+def static_emulator(places: Places) -> Answer:
+    """Containers need an emulator without libraries of its own; see emulation.py."""
+    if os.uname().machine == "aarch64":
+        return Answer(True, "not needed on aarch64")
+    path = emulation.static_emulator()
+    return Answer(path is not None, str(path or "no static qemu-aarch64 on the PATH"))
+
+
 def engine(places: Places) -> Answer:
     """Ask the Docker engine for its version, the way deploy does."""
     import docker
@@ -238,6 +248,9 @@ PARTS = (
         "aarch64 libc", False, sysroot, "no aarch64 run or compare on x86; apt-get install libc6-arm64-cross"
     ),
     Part("docker engine", False, engine, "no container board; apt-get install docker.io and start dockerd"),
+    Part(
+        "static qemu", False, static_emulator, "no container board on x86; apt-get install qemu-user-static"
+    ),
     Part(
         "mmdebstrap",
         False,

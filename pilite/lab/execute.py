@@ -30,13 +30,14 @@ Arrays = Sequence[Array]
 
 SYSROOT = Path("/usr/aarch64-linux-gnu")  # of Debian's libc6-arm64-cross
 LIMIT_S = 600.0  # of one emulated run
+REFUSED = 2  # pilite-run's exit code for an artifact that it does not open
 
 
 def outputs(artifact: Artifact, sets: Sequence[Arrays], threads: int, artifacts: Path) -> list[list[Array]]:
     """The artifact's outputs for each set of inputs.
 
     Raises:
-        BoardError: this machine can neither run nor emulate the artifact's CPU.
+        BoardError: this machine can neither run nor emulate the artifact's CPU, or the loader refused it.
         CheckFailed: a run failed or crashed.
     """
     if artifact.arch == platform.machine():
@@ -88,7 +89,8 @@ def _run(command: Sequence[str], arrays: Sequence[Array], count: int) -> list[Ar
             raise CheckFailed(f"{' '.join(command)}: no end after {LIMIT_S:.0f} s.") from None
         if done.returncode:
             last = (done.stderr.strip().splitlines() or [""])[-1]
-            raise CheckFailed(f"{' '.join(command)}: {_ending(done.returncode)}: {last}")
+            failure = BoardError if done.returncode == REFUSED else CheckFailed
+            raise failure(f"{' '.join(command)}: {_ending(done.returncode)}: {last}")
         return [np.load(f"{folder}/out.{i}.npy", allow_pickle=False) for i in range(count)]
 
 

@@ -5,16 +5,17 @@ A failure names the model: `seeded("CONV_2D", "int8", 17)` of tests/one_op.py ma
 
 from __future__ import annotations
 
+import numpy as np
 import pytest
 
 from pilite.compiler.ops import OPS
 from tests import one_op
-from tests.batch import differences
+from tests.batch import check_bits, difference
 from tests.native import EVERY_CPU
 
 # Models per operator and dtype. x86-64: 2,240 in all; each ARM kernel set: 360.
 MANY = {"CONV_2D": 160, "DEPTHWISE_CONV_2D": 160, "FULLY_CONNECTED": 100}
-SEEDS = {"x86-64-v3": 54, "cortex-a53": 8, "cortex-a76": 8}
+SEEDS = {"x86-64-v3": 54, "cortex-a53": 14, "cortex-a76": 14}
 
 
 def seeds(op: str, cpu: str) -> range:
@@ -28,7 +29,7 @@ def test_a_few_models_of_every_operator_give_the_bits_of_tflite(op: str, dtype: 
     """The quick check; numbers that the large one does not use."""
     cases = [one_op.seeded(op, dtype, 1_000_000 + i) for i in range(4)]
 
-    assert differences(cases, "x86-64-v3") == []
+    check_bits(cases, "x86-64-v3")
 
 
 @pytest.mark.slow
@@ -38,7 +39,7 @@ def test_a_few_models_of_every_operator_give_the_bits_of_tflite(op: str, dtype: 
 def test_random_models_give_the_bits_of_tflite(op: str, dtype: str, cpu: str) -> None:
     cases = [one_op.seeded(op, dtype, seed) for seed in seeds(op, cpu)]
 
-    assert differences(cases, cpu) == []
+    check_bits(cases, cpu)
 
 
 def test_the_large_check_is_as_large_as_it_says() -> None:
@@ -48,12 +49,12 @@ def test_the_large_check_is_as_large_as_it_says() -> None:
     assert min(totals["cortex-a53"], totals["cortex-a76"]) >= 300
 
 
-def test_the_comparison_sees_one_wrong_element() -> None:
-    """Negative control: the answer for other inputs is not accepted."""
-    right, other = (one_op.seeded("RESHAPE", "int8", seed) for seed in (0, 1))
-    mixed = one_op.OneOp("mixed", right.model, [x ^ 1 for x in right.inputs])
+def test_one_wrong_element_is_seen_and_named() -> None:
+    """Negative control: a model that says what the oracle does not."""
+    right = one_op.seeded("RESHAPE", "int8", 0)
+    spoiled = np.array(right.inputs[0])
+    spoiled.flat[-1] ^= 1
 
-    assert differences([right, other], "x86-64-v3") == []
-    from tests.batch import difference
-
-    assert "differ" in difference(mixed.inputs, right.inputs)
+    assert difference(right.inputs, right.inputs) == ""
+    assert f"1 of {spoiled.size} differ" in difference([spoiled], right.inputs)
+    assert "not int8" in difference([spoiled.view(np.uint8)], right.inputs)

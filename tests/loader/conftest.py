@@ -8,7 +8,7 @@ import platform
 import shutil
 import subprocess
 import tempfile
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Literal, cast
 
@@ -40,13 +40,17 @@ def fake(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture
-def open_model(files: LoaderFiles) -> OpenModel:
-    """Model() with the library that was just built."""
+def open_model(files: LoaderFiles) -> Iterator[OpenModel]:
+    """Model() with the library that was just built; closed at the end of the test."""
+    models: list[Model] = []
 
     def open_it(path: Path, **options: object) -> Model:
-        return Model(path, library=files.library, **options)  # type: ignore[arg-type]
+        models.append(Model(path, library=files.library, **options))  # type: ignore[arg-type]
+        return models[-1]
 
-    return open_it
+    yield open_it
+    for model in models:
+        model.close()
 
 
 def run_program(

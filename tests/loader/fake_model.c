@@ -31,7 +31,7 @@
 #define ELEMENTS 1000
 #define COUNTERS 256
 
-enum { ADD = 0, FAIL_TASK, FAIL_ENTRY, WAIT, NEST, REMEMBER };
+enum { ADD = 0, FAIL_TASK, FAIL_ENTRY, WAIT, WAIT_ALL, NEST, REMEMBER };
 
 typedef struct {
   void* sync_handle;
@@ -66,16 +66,18 @@ static int fail_one(int task, void* env, void* cdata) {
   return task == j->command[3] ? -1 : 0;
 }
 
-static int wait(int task, void* env, void* cdata) {
+static int wait_all(int task, void* env, void* cdata) {
   const job* j = cdata;
   const struct timespec t = {0, j->command[3] * 1000000l};
-  (void)env;
-  if (task == 0) nanosleep(&t, NULL);
-  return 0;
+  (void)task, (void)env;
+  return nanosleep(&t, NULL);
 }
 
+static int wait(int task, void* env, void* cdata) { return task == 0 ? wait_all(task, env, cdata) : 0; }
+
 static int nest(int task, void* env, void* cdata) {
-  (void)task, (void)env;
+  (void)env;
+  if (task) return 0;
   return host->parallel_launch(add, cdata, ((const job*)cdata)->command[3]);
 }
 
@@ -87,7 +89,7 @@ static int remember(int task, void* env, void* cdata) {
   return 0;
 }
 
-static const pilite_lambda lambdas[] = {add, fail_one, NULL, wait, nest, remember};
+static const pilite_lambda lambdas[] = {add, fail_one, NULL, wait, wait_all, nest, remember};
 
 static int run(void* arena, void* const* io) {
   job j = {io[0], io[1], io[2], io[3], arena};

@@ -19,7 +19,7 @@ ARTIFACTS = ROOT / "artifacts"
 LOADER = ROOT / "loader"
 BUILD_ID = "5e" * 32  # digits that fuzz.cc does not write
 
-ADD, FAIL_TASK, FAIL_ENTRY, WAIT, NEST, REMEMBER = range(6)  # input "command"[0] of fake_model.c
+ADD, FAIL_TASK, FAIL_ENTRY, WAIT, WAIT_ALL, NEST, REMEMBER = range(7)  # input "command"[0] of fake_model.c
 
 
 @dataclass(frozen=True)

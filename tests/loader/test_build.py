@@ -62,6 +62,7 @@ def test_no_path_of_this_machine_is_inside(built: LoaderFiles) -> None:
         assert b"pilite.cc" not in data
 
 
+@pytest.mark.slow
 def test_two_directories_give_the_same_bytes(tmp_path: Path) -> None:
     outputs = []
     for name in ("one", "another-much-longer-name"):
@@ -105,6 +106,7 @@ def count_compilations(monkeypatch: pytest.MonkeyPatch) -> list[list[str]]:
     return calls
 
 
+@pytest.mark.slow
 def test_a_compiler_error_keeps_the_old_output_and_shows_the_line(tmp_path: Path) -> None:
     sources = tmp_path / "loader"
     shutil.copytree(loader.SOURCES, sources)

@@ -97,6 +97,7 @@ FOOTERS = [
     pytest.param({"format": 2}, "ABI", "update the loader", id="a newer format"),
     pytest.param({"machine": 40}, "ARCH", "32-bit ARM", id="another machine"),
     pytest.param({"elf_bytes": 2**63}, "CORRUPT", "the footer describes", id="a huge library"),
+    pytest.param({"elf_bytes": 64}, "CORRUPT", "the footer describes", id="a gap"),
     pytest.param({"json_bytes": 0}, "CORRUPT", "the footer describes", id="no manifest"),
     pytest.param({"json_bytes": 2**64 - 8}, "CORRUPT", "the footer describes", id="sizes that overflow"),
     pytest.param({"content_hash": 0}, "CORRUPT", "checksum differs", id="another checksum"),
@@ -173,8 +174,8 @@ def test_a_model_that_breaks_the_contract_is_refused(
 
 
 def test_build_id_is_found_behind_strings_that_look_like_it(tmp_path: Path, open_model: OpenModel) -> None:
-    manifest = {"a": '"build_id":"x"', "b\\": ["build_id", {"build_id": OTHER_ID}], "build_id": BUILD_ID}
-    open_model(Fake(manifest=manifest).write(tmp_path / "model.so", NATIVE)).close()
+    manifest = {"A": '"', "a": '"build_id":"x"', "b\\": ["build_id", {"build_id": OTHER_ID}], "build_id": BUILD_ID}
+    assert open_model(Fake(manifest=manifest).write(tmp_path / "model.so", NATIVE)).inputs
 
 
 def test_a_newer_version_under_the_same_name_is_not_taken_for_the_open_one(

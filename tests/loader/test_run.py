@@ -12,7 +12,7 @@ import pytest
 
 from loader.pilite import Array, Model, PiliteError
 from tests.loader.conftest import OpenModel
-from tests.loader.fakes import ADD, FAIL_ENTRY, FAIL_TASK, NEST, REMEMBER, WAIT
+from tests.loader.fakes import ADD, FAIL_ENTRY, FAIL_TASK, NEST, REMEMBER, WAIT, WAIT_ALL
 
 X = np.arange(1000, dtype=np.int32).astype(np.int8).reshape(1, 1000)
 IDLE_SECONDS = 0.5
@@ -56,7 +56,7 @@ def test_a_failed_entry_is_reported_with_its_code(fake: Path, open_model: OpenMo
 @pytest.mark.parametrize("threads", [1, 4])
 def test_a_region_inside_a_task_runs_in_that_task(fake: Path, open_model: OpenModel, threads: int) -> None:
     with open_model(fake, threads=threads) as model:
-        _, counts, _ = model.run(X, command(NEST, tasks=1, regions=5, detail=3))
+        _, counts, _ = model.run(X, command(NEST, regions=5, detail=3))
         np.testing.assert_array_equal(counts[:4], [5, 5, 5, 0])
 
 
@@ -82,6 +82,14 @@ def test_workers_sleep_while_one_task_is_long(fake: Path, open_model: OpenModel)
         assert time.process_time() - before < 0.03
 
 
+@pytest.mark.parametrize("threads", [2, 4])
+def test_all_threads_take_part(fake: Path, open_model: OpenModel, threads: int) -> None:
+    with open_model(fake, threads=threads) as model:
+        start = time.perf_counter()
+        model.run(X, command(WAIT_ALL, detail=200))
+        assert 0.2 <= time.perf_counter() - start < 0.2 * threads - 0.02
+
+
 def test_more_threads_than_cpus_are_not_much_slower_than_one(fake: Path, open_model: OpenModel) -> None:
     with open_model(fake, threads=4 * len(os.sched_getaffinity(0))) as model:
         start = time.perf_counter()
@@ -94,14 +102,19 @@ def test_threads_are_pinned_to_the_cpus_that_are_named(fake: Path, open_model: O
     cpus = [allowed[-1], allowed[0], allowed[0]]
     with open_model(fake, threads=3, cpus=cpus) as model:
         model.run(X, command(ADD))
-        assert sorted(worker_cpus()) == [{allowed[0]}, {allowed[0]}]
+        assert worker_cpus(2) == [{allowed[0]}, {allowed[0]}]
         assert os.sched_getaffinity(0) == set(allowed)
 
 
-def worker_cpus() -> list[set[int]]:
-    """The affinity of every thread that the loader has started."""
-    tasks = [path for path in Path("/proc/self/task").iterdir() if (path / "comm").read_text() == "pilite\n"]
-    return [os.sched_getaffinity(int(task.name)) for task in tasks]
+def worker_cpus(count: int) -> list[set[int]]:
+    """The affinity of every thread that the loader has started, when `count` of them have set theirs."""
+    for _ in range(500):
+        names = {int(path.name): (path / "comm").read_text() for path in Path("/proc/self/task").iterdir()}
+        cpus = [os.sched_getaffinity(task) for task, name in names.items() if name == "pilite\n"]
+        if sum(len(allowed) == 1 for allowed in cpus) == count:
+            return cpus
+        time.sleep(0.01)
+    return cpus
 
 
 def test_the_caller_is_pinned_during_the_run_only(fake: Path, open_model: OpenModel) -> None:

@@ -83,20 +83,36 @@ def shuffle(vectors: Sequence[Any], indices: Sequence[int]) -> Any:
     return tirx.Shuffle(list(vectors), [tirx.IntImm("int32", i) for i in indices])
 
 
-def store_first(buffer: Any, offset: Any, value: Any, lanes: int, count: int, dtype: str = "int8") -> None:
-    """Store the first `count` of `lanes` elements, without touching what follows: whole, half, quarter ..."""
-    if count <= 0:
-        return
+def part(value: Any, lanes: int, first: int, count: int) -> Any:
+    """Elements first .. first + count - 1 of an int8 vector; a power of two, aligned to `count`.
+
+    Taken as one lane of wider integers: LLVM then stores straight from the vector register, where a
+    shuffle of
+    bytes would go through general registers one by one.
+    """
+    if count == lanes:
+        return value
+    word = {4: "int32", 2: "int16", 1: "int8"}.get(count)
+    if word is None:
+        return shuffle([value], range(first, first + count))
+    words = value if count == 1 else T.reinterpret(f"{word}x{lanes // count}", value)
+    lane = shuffle([words], [first // count])
+    return lane if count == 1 else T.reinterpret(f"int8x{count}", lane)
+
+
+def store_first(buffer: Any, offset: Any, value: Any, lanes: int, count: int) -> None:
+    """Store the first `count` of `lanes` int8 elements, without touching what follows."""
     if count >= lanes:
         store(buffer, offset, value, lanes)
         return
-    half = lanes // 2
-    if half == 1:
-        low, high = shuffle([value], [0]), shuffle([value], [1])
-    else:
-        low, high = shuffle([value], range(half)), shuffle([value], range(half, lanes))
-    store_first(buffer, offset, low, half, min(count, half), dtype)
-    store_first(buffer, offset + half, high, half, count - half, dtype)
+    held = registers(lanes, "int8")
+    assign(held, value, lanes)
+    done, size = 0, lanes // 2
+    while size:
+        if count & size:
+            store(buffer, offset + done, part(whole(held, lanes), lanes, done, size), size)
+            done += size
+        size //= 2
 
 
 def loop(extent: int, *, parallel: bool = False) -> AbstractContextManager[Any]:

@@ -44,7 +44,7 @@ from pilite.compiler.kernels.emit import (
     store_first,
     whole,
 )
-from pilite.compiler.kernels.isa import Isa
+from pilite.compiler.kernels.isa import Isa, call
 from pilite.compiler.kernels.packing import Int, channel_constants, channel_order, channel_params, pick
 from pilite.compiler.layout import Layout
 from pilite.compiler.spec import Arrays, QConv2D
@@ -174,6 +174,10 @@ class Strategy(ABC):
     def narrow(self, rows: Sequence[Sequence[Any]], requant: Requant) -> list[list[tuple[Any, int, int]]]:
         """Per row the (int8 vector, lanes, first lane) pieces that hold its channels in order."""
 
+    def sum16(self, acc: Any, x: Any) -> Any:
+        """acc + an int8x16, any split over the lanes. Only strategies with weight offsets need it."""
+        raise NotImplementedError
+
     def padded(self, length: int) -> int:
         return -(-length // self.granule) * self.granule
 
@@ -237,7 +241,7 @@ def emit(
             dict(zip((p.name for p in params), buffers, strict=True)),
         )
         if variant.offset:
-            row_sums(strategy.isa, geo, code.buffers["x"], code.buffers["sums"])
+            row_sums(strategy, geo, code.buffers["x"], code.buffers["sums"])
         code.columns_outside() if _columns_outside(
             geo, block * (columns // nr), nr, cpu
         ) else code.rows_outside()
@@ -261,26 +265,28 @@ def _columns_outside(geo: Geometry, weights: int, nr: int, cpu: Cpu) -> bool:
     return reread_x < reread_w
 
 
-def row_sums(isa: Isa, geo: Geometry, x: Any, sums: Any) -> None:
-    """sums[pixel] = the sum of x under the window; exact bytes only, since no zero weight hides what
-    follows.
+def row_sums(strategy: Strategy, geo: Geometry, x: Any, sums: Any) -> None:
+    """sums[pixel] = the sum of x under the window. Exact bytes only: no zero weight hides what follows
+    them.
     """
-    vectors, rest = divmod(geo.runs.length, 8)
-    lanes = isa.lanes
+    vectors, rest = divmod(geo.runs.length, 16)
+    lanes = strategy.isa.lanes
     with loop(geo.rows, parallel=geo.parallel) as r, loop(geo.width) as column:
         acc, total = registers(lanes, "int32"), T.alloc_buffer((1,), "int32")
-        assign(acc, isa.fill(0), lanes)
+        assign(acc, strategy.isa.fill(0), lanes)
         T.buffer_store(total, T.int32(0), [0])
         with geo.runs.walk() as (offset, _):
             base = geo.row_in(r) + column * geo.pixel_in + offset
             if vectors:
                 with loop(vectors) as k:
-                    for part in isa.widen8(load(x, base + k * 8, 8)):
-                        assign(acc, whole(acc, lanes) + part, lanes)
-            for k in range(rest):
-                T.buffer_store(total, total[0] + T.Cast("int32", x[base + vectors * 8 + k]), [0])
-        lanes_sum = sum((acc[i] for i in range(lanes)), total[0])
-        store(sums, r * geo.width + column, lanes_sum, 1)
+                    assign(acc, strategy.sum16(whole(acc, lanes), load(x, base + k * 16, 16)), lanes)
+            if rest >= 8:
+                for part in strategy.isa.widen8(load(x, base + vectors * 16, 8)):
+                    assign(acc, whole(acc, lanes) + part, lanes)
+            for k in range(rest // 8 * 8, rest):
+                T.buffer_store(total, total[0] + T.Cast("int32", x[base + vectors * 16 + k]), [0])
+        across = call("int32", f"llvm.vector.reduce.add.v{lanes}i32", whole(acc, lanes))
+        store(sums, r * geo.width + column, across + total[0], 1)
 
 
 @dataclass(frozen=True)

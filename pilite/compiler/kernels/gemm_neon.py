@@ -9,7 +9,7 @@ import numpy as np
 from tvm.script.ir_builder import tirx as T
 
 from pilite.compiler.fixedpoint import Requant
-from pilite.compiler.kernels.emit import assign, load, loop, registers, shuffle, whole
+from pilite.compiler.kernels.emit import assign, constant, load, loop, part, registers, shuffle, whole
 from pilite.compiler.kernels.gemm import Strategy, Tile, Variant
 from pilite.compiler.kernels.isa import Neon
 from pilite.compiler.kernels.packing import Int
@@ -35,6 +35,9 @@ class _Neon(Strategy):
     def order(self, nr: int) -> Sequence[int]:
         return range(nr)
 
+    def sum16(self, acc: Any, x: Any) -> Any:
+        return self.isa.add_pairs(acc, self.isa.neon("int16x8", "saddlp.v8i16.v16i8", x))
+
     def narrow(self, rows: Sequence[Sequence[Any]], requant: Requant) -> list[list[tuple[Any, int, int]]]:
         """Eight channels from two vectors of a row; an odd last vector shares its instruction with the
         next row.
@@ -50,9 +53,9 @@ class _Neon(Strategy):
                 k = min(i + 1, len(rows) - 1)
                 both = registers(8, "int8")
                 assign(both, self.isa.narrow8((rows[i][last], rows[k][last]), zp, low, high), 8)
-                pieces[i].append((both[T.ramp(0, 1, 4)], 4, 4 * last))
+                pieces[i].append((part(whole(both, 8), 8, 0, 4), 4, 4 * last))
                 if k != i:
-                    pieces[k].append((both[T.ramp(4, 1, 4)], 4, 4 * last))
+                    pieces[k].append((part(whole(both, 8), 8, 4, 4), 4, 4 * last))
         return pieces
 
 
@@ -134,6 +137,9 @@ class Dot(_Neon):
 
     def variant(self, runs: Int) -> Variant:
         return Variant(weight_offset(runs))
+
+    def sum16(self, acc: Any, x: Any) -> Any:
+        return self.isa.dot(acc, x, constant(1, "int8", 16))
 
     def pack(self, blocks: Int) -> Int:
         nb, nr, runs, length = blocks.shape

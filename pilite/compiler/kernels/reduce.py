@@ -220,7 +220,8 @@ def _divide_pot32(x: Any, bits: Any) -> Any:
     """x / 2**bits for x >= 0 as gemmlowp's int32 code does it on x86-64 and aarch64, bits > 31 included.
 
     A sum of 512 or more equal exponentials asks for more than 31 bits: the mask is cut to 32 bits, the shift
-    count is taken modulo 32. The result is x >> (bits - 32) + 1, which the final clamp turns into the maximum.
+    count is taken modulo 32. The result is x >> (bits - 32) + 1, which the final clamp turns into the
+    maximum.
     """
     mask = T.Cast("int32", (T.int64(1) << T.Cast("int64", bits)) - T.int64(1))
     shifted = x >> (bits & T.int32(31))

@@ -54,7 +54,7 @@ static uint32_t n_blocks;
 static uint64_t total;
 static pthread_mutex_t lock = PTHREAD_MUTEX_INITIALIZER;
 static FILE* out;
-static int caches_on, finished;
+static int caches_on, started, finished;
 static uint64_t section;
 
 static Counts* counts(Block* block, unsigned thread) {
@@ -181,14 +181,15 @@ static void print_section(void) {
   fputc('\n', out);
 }
 
-/* Marks after the end are ignored: one run of the guest profiles one region. */
+/* Sections count between start and stop; marks after the stop are ignored, so a guest has one region. */
 static void on_mark(uint64_t mark, uint64_t label) {
   if (finished || mark < kWarm || mark > kSection) return;
   caches_on = 1;
-  if (mark == kWarm) return;
-  if (mark != kStart) print_section();
+  if (mark == kWarm || (mark != kStart && !started)) return;
+  if (started) print_section();
+  started = 1;
   zero_counts();
-  section = mark == kStart ? 0 : label;
+  section = mark == kSection ? label : 0;
   if (mark != kStop) return;
   finished = 1;
   fprintf(out, "S %" PRIu64 "\n", total);

@@ -1,0 +1,108 @@
+"""Whole models, operator by operator: on every CPU the bytes of TFLite's reference kernels."""
+
+from __future__ import annotations
+
+import functools
+import platform
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from _pytest.mark.structures import ParameterSet
+
+import models
+from pilite.compiler import pipeline
+from pilite.errors import ModelError
+from pilite.lab import artifact, compare, hostcpu
+from pilite.lab.artifact import TensorInfo
+from tests.conftest import HARDWARE, SHARED_IMAGES
+from tests.native import ARTIFACTS
+
+THREADS = (1, 4)
+ODD_THREADS = (3, 7)
+
+# Small ones first. The comment says what a model adds.
+PUBLISHED = (
+    "tflm_micro_speech_quantized",  # depth multiplier 8, a 10x8 window, FULLY_CONNECTED of a 4-D input
+    "mlperf_tiny_ad01_int8",  # FULLY_CONNECTED only
+    "mlperf_tiny_kws_int8",  # int8, a 10x4 window
+    "mlperf_tiny_resnet8_int8",  # ADD with RELU
+    "mlperf_tiny_vww_96_int8",
+    "mobilenet_v1_0.25_128_quant",  # uint8 with weight zero points
+    "mobilenet_v1_0.75_192_quant",
+    "mobilenet_v1_1.0_224_quant_embedding_extractor",  # average pool as output
+    "mobilenet_v2_1.0_224_quant",  # ADD of uint8
+    "tf2_mobilenet_v2_1.0_224_ptq",  # int8 between two QUANTIZE, MEAN
+)
+REFUSED = (  # operators that are not compiled
+    "deeplabv3_mnv2_dm05_pascal_quant",
+    "movenet_single_pose_lightning_ptq",
+    "tflm_trained_lstm_int8",
+)
+ZOO = (
+    "mobilenet_v1_0.1_32_uint8",
+    "mobilenet_v1_0.1_32_int8",
+    "mobilenet_v2_0.1_32_uint8",
+    "mobilenet_v2_0.1_32_int8",
+    "mobilenet_v2_0.35_96_uint8",
+)
+CPUS = ("x86-64-v3", "cortex-a53", "cortex-a72", "cortex-a76")
+
+
+def on_every_cpu(names: tuple[str, ...], *marks: pytest.MarkDecorator) -> Iterator[ParameterSet]:
+    """Each model with each CPU, a model's CPUs one after another because they share the oracle's answer."""
+    for name in names:
+        for cpu in CPUS:
+            emulated = hostcpu.arch_of(cpu) == "aarch64"
+            yield pytest.param(name, cpu, marks=[*marks, *([pytest.mark.qemu] if emulated else [])])
+
+
+@pytest.mark.parametrize(("name", "cpu"), on_every_cpu(PUBLISHED, pytest.mark.slow))
+def test_every_operator_of_a_published_model_gives_tflites_bytes(
+    name: str, cpu: str, shared_models: Path, shared_images: Path
+) -> None:
+    assert_same(shared_models / f"{name}.tflite", name, cpu, THREADS, shared_images)
+
+
+@pytest.mark.parametrize(("name", "cpu"), on_every_cpu(ZOO))
+def test_every_operator_of_a_zoo_model_gives_tflites_bytes(name: str, cpu: str) -> None:
+    assert_same(models.resolve(name, ARTIFACTS).path, name, cpu, THREADS, SHARED_IMAGES)
+
+
+@pytest.mark.parametrize(("name", "cpu"), on_every_cpu(ZOO[-2:]))
+def test_odd_numbers_of_threads_change_no_byte(name: str, cpu: str) -> None:
+    assert_same(models.resolve(name, ARTIFACTS).path, name, cpu, ODD_THREADS, SHARED_IMAGES)
+
+
+def assert_same(model: Path, name: str, cpu: str, threads: tuple[int, ...], pictures: Path) -> None:
+    """Build twice, compare, and see that everything was compared."""
+    if hostcpu.arch_of(cpu) not in ("aarch64", platform.machine()):
+        pytest.skip(f"{HARDWARE} code for {cpu} needs another machine")
+    built = compare.Built(
+        pipeline.build(model, name, cpu, "ref", ARTIFACTS).path,
+        pipeline.build(model, name, cpu, "ref", ARTIFACTS, layers=True).path,
+    )
+    plain = artifact.read(built.plain)
+    right = truth(model, plain.source_sha256, plain.inputs, pictures)
+    done = compare.compare(built, right, threads, ARTIFACTS)
+    compare.verify([done])
+    operators = artifact.read(built.layers or built.plain).layers
+    assert len(done.rows) == (len(operators) + 1) * len(threads) * len(right.cases)
+    assert all(row.elements for row in done.rows)
+
+
+@functools.lru_cache(maxsize=1)
+def truth(model: Path, sha256: str, tensors: tuple[TensorInfo, ...], pictures: Path) -> compare.Truth:
+    """What is right. The last model's is kept, because its CPUs follow each other."""
+    return compare.Truth(model, compare.choose_oracle(), compare.cases(tensors, pictures))
+
+
+@pytest.mark.parametrize("name", REFUSED)
+def test_a_model_with_other_operators_is_refused(name: str, shared_models: Path, tmp_path: Path) -> None:
+    with pytest.raises(ModelError, match=name):
+        pipeline.build(shared_models / f"{name}.tflite", name, "cortex-a72", "ref", tmp_path)
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_every_published_model_is_either_compared_or_refused(shared_models: Path) -> None:
+    assert {path.stem for path in shared_models.glob("*.tflite")} == {*PUBLISHED, *REFUSED}
