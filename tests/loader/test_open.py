@@ -174,7 +174,12 @@ def test_a_model_that_breaks_the_contract_is_refused(
 
 
 def test_build_id_is_found_behind_strings_that_look_like_it(tmp_path: Path, open_model: OpenModel) -> None:
-    manifest = {"A": '"', "a": '"build_id":"x"', "b\\": ["build_id", {"build_id": OTHER_ID}], "build_id": BUILD_ID}
+    manifest = {
+        "A": '"',
+        "a": '"build_id":"x"',
+        "b\\": ["build_id", {"build_id": OTHER_ID}],
+        "build_id": BUILD_ID,
+    }
     assert open_model(Fake(manifest=manifest).write(tmp_path / "model.so", NATIVE)).inputs
 
 

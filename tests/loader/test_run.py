@@ -85,16 +85,20 @@ def test_workers_sleep_while_one_task_is_long(fake: Path, open_model: OpenModel)
 @pytest.mark.parametrize("threads", [2, 4])
 def test_all_threads_take_part(fake: Path, open_model: OpenModel, threads: int) -> None:
     with open_model(fake, threads=threads) as model:
-        start = time.perf_counter()
-        model.run(X, command(WAIT_ALL, detail=200))
-        assert 0.2 <= time.perf_counter() - start < 0.2 * threads - 0.02
+        fastest = min(seconds(model, command(WAIT_ALL, detail=200)) for _ in range(2))
+    assert 0.2 <= fastest < 0.2 * threads - 0.02
+
+
+def seconds(model: Model, what: Array) -> float:
+    """The wall time of one run."""
+    start = time.perf_counter()
+    model.run(X, what)
+    return time.perf_counter() - start
 
 
 def test_more_threads_than_cpus_are_not_much_slower_than_one(fake: Path, open_model: OpenModel) -> None:
     with open_model(fake, threads=4 * len(os.sched_getaffinity(0))) as model:
-        start = time.perf_counter()
-        model.run(X, command(ADD, regions=1000))
-        assert time.perf_counter() - start < 2.0
+        assert min(seconds(model, command(ADD, regions=1000)) for _ in range(3)) < 1.0
 
 
 def test_threads_are_pinned_to_the_cpus_that_are_named(fake: Path, open_model: OpenModel) -> None:

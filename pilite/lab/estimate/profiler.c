@@ -54,7 +54,7 @@ static uint32_t n_blocks;
 static uint64_t total;
 static pthread_mutex_t lock = PTHREAD_MUTEX_INITIALIZER;
 static FILE* out;
-static int caches_on, started, finished;
+static int caches_on, counting, finished;
 static uint64_t section;
 
 static Counts* counts(Block* block, unsigned thread) {
@@ -78,6 +78,7 @@ static void count_edge(Counts* from, Block* to) {
 }
 
 static void on_execute(unsigned vcpu, void* data) {
+  if (!counting) return;
   const unsigned thread = vcpu % kMaxThreads;
   Block *block = data, *before = previous[thread];
   previous[thread] = block;
@@ -185,13 +186,14 @@ static void print_section(void) {
 static void on_mark(uint64_t mark, uint64_t label) {
   if (finished || mark < kWarm || mark > kSection) return;
   caches_on = 1;
-  if (mark == kWarm || (mark != kStart && !started)) return;
-  if (started) print_section();
-  started = 1;
+  if (mark == kWarm || (mark != kStart && !counting)) return;
+  if (counting) print_section();
+  counting = 1;
   zero_counts();
   section = mark == kSection ? label : 0;
   if (mark != kStop) return;
   finished = 1;
+  counting = caches_on = 0;
   fprintf(out, "S %" PRIu64 "\n", total);
   fclose(out);
 }
