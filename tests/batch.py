@@ -1,16 +1,16 @@
 """Many small models in one artifact: linking and loading cost more than the models themselves.
 
-The graphs are put side by side into one graph, which goes through the ordinary pipeline. So their values share one
-arena, and what one model leaves there is the garbage of the next.
+The graphs are put side by side into one graph, which goes through the ordinary pipeline. So their values
+share one arena, and what one model leaves there is the garbage of the next.
 """
 
 from __future__ import annotations
 
 import tempfile
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import Any, Protocol, TypeVar
+from typing import Any, Protocol
 
 import numpy as np
 import numpy.typing as npt
@@ -21,7 +21,6 @@ from pilite.compiler.graph import ABSENT, Graph, Node, Tensor
 from tests import native, oracle
 
 Array = npt.NDArray[Any]
-T = TypeVar("T")
 
 OPTIONS = {"numerics": "ref", "fully_connected": "q31", "layers": False}
 MAX_INPUTS = 64  # of pilite-run
@@ -68,14 +67,29 @@ def compiled(graph: Graph, cpu: str, path: Path, options: dict[str, Any] = OPTIO
 
 
 def check_bits(cases: Sequence[Case], cpu: str) -> None:
-    """Every case gives TFLite's bits. Fails with one line per wrong result, which says how to make it again."""
+    """Every case gives the bits of TFLite. Fails with a line per wrong result; it names the case."""
     wrong = differences(cases, cpu)
     assert not wrong, "\n".join([f"{len(wrong)} wrong results:", *wrong])
 
 
 def differences(cases: Sequence[Case], cpu: str, threads: Sequence[int] = (1, 3)) -> list[str]:
-    """One line per result that is not TFLite's: of each case's inputs, and of the same numbers in reverse."""
+    """One line per result that is not TFLite's: for the inputs of each case, and for their TURNS."""
     return [line for part in _parts(cases) for line in _differences(part, cpu, threads)]
+
+
+TURNS: dict[str, Callable[[Array], Array]] = {
+    "as given": lambda x: x,
+    "in reverse": lambda x: x.ravel()[::-1].copy().reshape(x.shape),
+    "all lowest": lambda x: np.full_like(x, _limits(x)[0]),
+    "all highest": lambda x: np.full_like(x, _limits(x)[1]),
+}
+
+
+def _limits(x: Array) -> tuple[Any, Any]:
+    """Of an integer type; for floats, of the values that occur."""
+    if x.dtype.kind == "f":
+        return x.min(), x.max()
+    return np.iinfo(x.dtype).min, np.iinfo(x.dtype).max
 
 
 def _parts(cases: Sequence[Case]) -> Iterator[list[Case]]:
@@ -93,20 +107,16 @@ def _differences(cases: Sequence[Case], cpu: str, threads: Sequence[int]) -> Ite
     graphs = [tflite.parse(case.model, case.name) for case in cases]
     with tempfile.TemporaryDirectory() as folder:
         path = compiled(merged(graphs), cpu, Path(folder) / "model.so")
-        for count in threads:
-            runner = native.opened(path, cpu, count)
-            for turn in (lambda x: x, _reversed):
-                inputs = [[turn(x) for x in case.inputs] for case in cases]
-                found = iter(runner(*(x for own in inputs for x in own)))
-                for case, graph, own in zip(cases, graphs, inputs, strict=True):
-                    got = [next(found) for _ in graph.outputs]
-                    wrong = difference(got, oracle.tflite_ref(case.model, own))
+        runners = {f"{cpu}, {n} threads": native.opened(path, cpu, n) for n in threads}
+        for turn, change in TURNS.items():
+            inputs = [[change(x) for x in case.inputs] for case in cases]
+            wanted = [oracle.tflite_ref(case.model, own) for case, own in zip(cases, inputs, strict=True)]
+            for where, run in runners.items():
+                found = iter(run(*(x for own in inputs for x in own)))
+                for case, outputs in zip(cases, wanted, strict=True):
+                    wrong = difference([next(found) for _ in outputs], outputs)
                     if wrong:
-                        yield f"{case.name} on {cpu}, {count} threads: {wrong}"
-
-
-def _reversed(x: Array) -> Array:
-    return x.ravel()[::-1].copy().reshape(x.shape)
+                        yield f"{case.name}, inputs {turn}, {where}: {wrong}"
 
 
 def difference(got: Sequence[Array], wanted: Sequence[Array]) -> str:
@@ -117,5 +127,7 @@ def difference(got: Sequence[Array], wanted: Sequence[Array]) -> str:
         wrong = np.argwhere(ours != theirs)
         if wrong.size:
             at = tuple(int(n) for n in wrong[0])
-            return f"output {i}: {len(wrong)} of {ours.size} differ, at {at} {ours[at]} instead of {theirs[at]}"
+            return (
+                f"output {i}: {len(wrong)} of {ours.size} differ, at {at} {ours[at]} instead of {theirs[at]}"
+            )
     return ""

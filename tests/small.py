@@ -90,19 +90,22 @@ def micro_speech() -> bytes:
 
 def residual() -> bytes:
     """uint8, two inputs, most operators that move or mix values."""
-    u8 = {"dtype": "uint8", "zero_point": 128}
+
+    def u8(name: str, *shape: int, scale: float = 0.1) -> TensorSpec:
+        return value(*shape, dtype="uint8", scale=scale, zero_point=128, name=name)
+
     tensors = [
         TensorSpec("camera", (1, 6, 6, 3), "float32"),
-        value(1, 6, 6, 3, name="x", **u8),
-        value(1, 7, 7, 3, name="padded", **u8),
+        u8("x", 1, 6, 6, 3),
+        u8("padded", 1, 7, 7, 3),
         weights(3, 2, 2, 3, dtype="uint8", zero_point=7),
         bias(3),
-        value(1, 6, 6, 3, name="conv", scale=0.5, **u8),
-        value(1, 1, 1, 3, name="skip", **u8),
-        value(1, 6, 6, 3, name="sum", scale=0.6, **u8),
-        value(1, 3, 3, 3, name="pool", scale=0.6, **u8),
-        value(1, 3, 3, 6, name="both", scale=0.6, **u8),
-        value(1, 6, name="mean", scale=0.3, **u8),
+        u8("conv", 1, 6, 6, 3, scale=0.5),
+        u8("skip", 1, 1, 1, 3),
+        u8("sum", 1, 6, 6, 3, scale=0.6),
+        u8("pool", 1, 3, 3, 3, scale=0.6),
+        u8("both", 1, 3, 3, 6, scale=0.6),
+        u8("mean", 1, 6, scale=0.3),
         TensorSpec("y", (1, 6), "float32"),
     ]
     ops = [

@@ -236,11 +236,13 @@ def _accumulator(node: Node, graph: Graph) -> str | None:
     assert w.data is not None
     taps = np.abs(w.data.astype(np.int64) - _quant(w).zero_point)
     others = tuple(i for i in range(taps.ndim) if i != WEIGHTS_AXIS[node.op])
-    bias = graph.tensors[node.inputs[2]].data if node.inputs[2] != ABSENT else None
-    largest = _reach(x) * int(taps.sum(others).max()) + (
-        0 if bias is None else int(np.abs(bias.astype(np.int64)).max())
-    )
+    largest = _reach(x) * int(taps.sum(others).max()) + _largest_bias(node, graph)
     return TOO_SMALL if _overflows(largest, ratio) else None
+
+
+def _largest_bias(node: Node, graph: Graph) -> int:
+    data = None if node.inputs[2] == ABSENT else graph.tensors[node.inputs[2]].data
+    return 0 if data is None else int(np.abs(data.astype(np.int64)).max())
 
 
 def _sum(node: Node, graph: Graph) -> str | None:
@@ -249,7 +251,9 @@ def _sum(node: Node, graph: Graph) -> str | None:
     count = math.prod(x.shape[axis] for axis in node.options.axes)
     if 256 * count >= 2**31:
         return f"sums {count} values, more than TFLite's 32-bit sum holds; pool in two steps"
-    return TOO_SMALL if _overflows(_reach(x) * count, _quant(x).scale / _quant(y).scale / count) else None
+    # TFLite divides the multiplier by the count, but its exponent only by the power of two below.
+    ratio = _quant(x).scale / _quant(y).scale / 2 ** (count.bit_length() - 1)
+    return TOO_SMALL if _overflows(_reach(x) * count, ratio) else None
 
 
 def _rescale(node: Node, graph: Graph) -> str | None:

@@ -68,7 +68,7 @@ def layout(value: Value) -> Layout:
 
 
 def _choose(program: Program, stage: Stage, cpu: Cpu) -> _Chosen:
-    kernel = select(stage.spec, cpu)
+    kernel = select(stage.spec, stage.arrays, cpu)
     variant, constants = kernel.family.prepare(stage.spec, stage.arrays)
     xs = tuple(layout(program.values[i]) for i in stage.inputs)
     y = layout(program.values[stage.output])

@@ -23,6 +23,7 @@ from pilite.compiler.graph import (
 from pilite.compiler.tensors import quoted
 
 Shape = tuple[int, ...]
+INT16_MAX = 2**15 - 1  # TFLite keeps strides, dilations and paddings in 16 bits
 
 
 class Mismatch(ValueError):
@@ -45,16 +46,19 @@ def _operand(node: Node, graph: Graph, i: int, rank: int = 0) -> Tensor:
     return tensor
 
 
-def _image(x: Tensor, kh: int, kw: int, channels: int, o: Conv2D | DepthwiseConv2D | Pool2D) -> Shape:
+def _image(x: Tensor, window: tuple[int, int], channels: int, o: Conv2D | DepthwiseConv2D | Pool2D) -> Shape:
     dilation = (1, 1) if isinstance(o, Pool2D) else o.dilation
-    if min(*o.stride, *dilation, kh, kw) < 1:
-        raise Mismatch(f"its window {kh}x{kw}, stride {o.stride} and dilation {dilation} must be positive")
     n, h, w, _ = x.shape
-    oh = extent(h, kh, o.stride[0], dilation[0], o.padding)
-    ow = extent(w, kw, o.stride[1], dilation[1], o.padding)
-    if oh < 1 or ow < 1:
-        raise Mismatch(f"its window {kh}x{kw} is larger than the image {h}x{w}")
-    return n, oh, ow, channels
+    sizes = []
+    for along in zip((h, w), window, o.stride, dilation, strict=True):
+        _, size, stride, spread = along
+        if min(size, stride, spread) < 1 or max(stride, (size - 1) * spread) > INT16_MAX:
+            given = f"window {window}, stride {o.stride} and dilation {dilation}"
+            raise Mismatch(f"its {given} are not positive or too large for TFLite's 16 bits")
+        sizes.append(extent(*along, o.padding))
+    if min(sizes) < 1:
+        raise Mismatch(f"its window {window} is larger than the image {(h, w)}")
+    return n, sizes[0], sizes[1], channels
 
 
 def _conv_2d(node: Node, graph: Graph) -> Shape:
@@ -65,7 +69,7 @@ def _conv_2d(node: Node, graph: Graph) -> Shape:
         raise Mismatch(
             f"its weights take {ic} of {x.shape[3]} input channels; grouped convolution is not supported"
         )
-    return _image(x, kh, kw, oc, node.options)
+    return _image(x, (kh, kw), oc, node.options)
 
 
 def _depthwise_conv_2d(node: Node, graph: Graph) -> Shape:
@@ -75,13 +79,13 @@ def _depthwise_conv_2d(node: Node, graph: Graph) -> Shape:
     if one != 1 or oc != x.shape[3] * node.options.multiplier:
         times = f"{x.shape[3]} channels times {node.options.multiplier}"
         raise Mismatch(f"its weights have shape {list(w.shape)}, which does not fit {times}")
-    return _image(x, kh, kw, oc, node.options)
+    return _image(x, (kh, kw), oc, node.options)
 
 
 def _pool_2d(node: Node, graph: Graph) -> Shape:
     assert isinstance(node.options, Pool2D)
     x = _operand(node, graph, 0, rank=4)
-    return _image(x, *node.options.window, x.shape[3], node.options)
+    return _image(x, node.options.window, x.shape[3], node.options)
 
 
 def _fully_connected(node: Node, graph: Graph) -> Shape:

@@ -84,8 +84,8 @@ def _node(operator: Operator, tensors: Sequence[Tensor], faults: dict[int, str])
     if len(operator.inputs) not in known.operands or len(operator.outputs) != 1:
         counts = f"{len(operator.inputs)} operands and {len(operator.outputs)} outputs"
         raise Refused(f"it has {counts}, which TFLite does not define; convert the model again")
-    if operator.version > known.newest:
-        text = f"its version {operator.version} is newer than {known.newest}, the last one known"
+    if not 1 <= operator.version <= known.newest:
+        text = f"its version {operator.version} is unknown, the newest known is {known.newest}"
         raise Refused(f"{text}; convert the model with an older converter")
     fault = next((faults[i] for i in (*operator.inputs, *operator.outputs) if i in faults), None)
     if fault:

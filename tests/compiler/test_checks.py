@@ -43,6 +43,7 @@ def softmax(y: TensorSpec, beta: float = 1.0, scale: float = 0.1) -> bytes:
     return one("SOFTMAX", [value(1, 10, scale=scale)], y, Softmax(beta))
 
 
+NUMBERS = TensorSpec("x", (4,), "int32")
 PROBABILITIES = value(1, 10, name="y", scale=1 / 256, zero_point=-128)
 VECTOR, ROWS = value(2, 6), value(2, 4, name="y")
 SUFFIX_SHAPE = f"follows from its operands; {AGAIN}"
@@ -58,7 +59,7 @@ REFUSED = {
         "works on int8 and uint8; operands and output must all be int8 or all uint8",
     ),
     "int32 values": (
-        add(*(TensorSpec(name, (4,), "int32") for name in "aby")),
+        add(NUMBERS, NUMBERS, replace(NUMBERS, name="y")),
         "works on int32; operands and output must all be int8 or all uint8",
     ),
     "input without scale": (conv(x=replace(X, scales=())), f"its int8 tensor 'x' has no scale; {FULL}"),
@@ -120,11 +121,17 @@ REFUSED = {
     ),
     "window too large": (
         conv(w=weights(4, 7, 3, 3), padding="VALID"),
-        f"its window 7x3 is larger than the image 5x5; {AGAIN}",
+        f"its window (7, 3) is larger than the image (5, 5); {AGAIN}",
     ),
     "stride 0": (
         conv(stride=(0, 1)),
-        f"its window 3x3, stride (0, 1) and dilation (1, 1) must be positive; {AGAIN}",
+        "its window (3, 3), stride (0, 1) and dilation (1, 1) are not positive or too large "
+        f"for TFLite's 16 bits; {AGAIN}",
+    ),
+    "dilation beyond 16 bits": (
+        conv(dilation=(1, 20_000)),
+        "its window (3, 3), stride (1, 1) and dilation (1, 20000) are not positive or too large "
+        f"for TFLite's 16 bits; {AGAIN}",
     ),
     "wrong rank": (
         conv(x=value(5, 5, 3)),

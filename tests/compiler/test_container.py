@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -44,7 +45,7 @@ def version_four(file: Any) -> None:
     file.version = 4
 
 
-DAMAGED = {
+DAMAGED: dict[str, tuple[Callable[[], bytes], str]] = {
     "cut": (lambda: add()[:200], "an offset points to byte"),
     "no graph": (edit(no_graphs), "schema version 3 (must be 3), 0 graphs"),
     "other version": (edit(version_four), "schema version 4 (must be 3), 1 graphs"),

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import pytest
 
 from models.zoo.writer import OpSpec, TensorSpec, write
@@ -18,7 +20,7 @@ def pad_v2(border: TensorSpec) -> bytes:
     return one("PADV2", [X, BORDERS, border], value(5, 4, name="y"), Pad((), (), 0))
 
 
-OPTIONS = {
+OPTIONS: dict[str, tuple[str, Callable[[], bytes], str]] = {
     "shape computed": (
         "RESHAPE",
         lambda: one("RESHAPE", [X, COMPUTED], Y),
@@ -90,7 +92,7 @@ OPTIONS = {
     "newer version": (
         "ADD",
         edit(lambda file: setattr(file.operatorCodes[0], "version", 6)),
-        "its version 6 is newer than 5, the last one known; convert the model with an older converter",
+        "its version 6 is unknown, the newest known is 5; convert the model with an older converter",
     ),
     "too few operands": (
         "CONV_2D",

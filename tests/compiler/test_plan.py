@@ -22,7 +22,7 @@ def lives(draw: st.DrawFn) -> list[Need]:
 
 
 def clashes(needs: Sequence[Need], arena: Arena) -> list[tuple[int, int]]:
-    """Pairs of buffers that are alive in the same stage and share a byte; a kernel may read SLACK past an end."""
+    """Pairs of buffers that live in the same stage and share a byte; a kernel may read SLACK past an end."""
 
     def meet(i: int, j: int) -> bool:
         a, b = needs[i], needs[j]

@@ -11,7 +11,7 @@ import tflite
 
 from pilite.compiler import container, schema
 
-GENERATED = {
+GENERATED: dict[type, str] = {
     schema.Model: "Model",
     schema.OperatorCode: "OperatorCode",
     schema.SubGraph: "SubGraph",

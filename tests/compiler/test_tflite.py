@@ -8,7 +8,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-import numpy as np
+import numpy.typing as npt
 import pytest
 
 from models.zoo.writer import OpSpec, TensorSpec, write
@@ -17,6 +17,12 @@ from pilite.compiler.graph import ABSENT, Add, DepthwiseConv2D, Mean, Softmax
 from pilite.errors import ModelError
 from tests.graphs import assert_as_generated_accessors_read, assert_consistent
 from tests.small import DENSE, bias, edited, integers, micro_speech, one, residual, value, weights
+
+
+def kernel_data(*shape: int) -> npt.NDArray[Any]:
+    data = weights(*shape).data
+    assert data is not None
+    return data
 
 
 def test_a_graph_prints_as_one_line_per_operator(golden: Callable[[str], None]) -> None:
@@ -28,8 +34,9 @@ def test_constants_are_read_only_views_with_the_tensor_s_shape_and_dtype() -> No
     graph = tflite.parse(micro_speech(), "m")
     kernel = graph.tensors[5]
     assert kernel.data is not None
-    assert (kernel.data.shape, kernel.data.dtype, kernel.data.flags.writeable) == ((4, 240), np.int8, False)
-    np.testing.assert_array_equal(kernel.data, weights(4, 240).data)
+    assert (kernel.data.shape, str(kernel.data.dtype)) == ((4, 240), "int8")
+    assert not kernel.data.flags.writeable
+    assert kernel.data.tolist() == kernel_data(4, 240).tolist()
 
 
 def test_a_bias_that_is_left_out_is_absent_in_the_node() -> None:
@@ -62,14 +69,15 @@ def test_a_free_batch_in_the_signature_is_the_batch_of_the_shape() -> None:
 def test_constants_behind_the_tables_are_read() -> None:
     """How converters write files above 2 GB."""
     model = one("ADD", [value(4), weights(4)], value(4), Add("NONE"))
-    data = weights(4).data
-    assert data is not None
+    data = kernel_data(4)
 
     def move(file: Any) -> None:
         file.buffers[1].data, file.buffers[1].offset, file.buffers[1].size = None, 4096, 4
 
     moved = edited(model, move).ljust(4096, b"\0") + data.tobytes()
-    np.testing.assert_array_equal(tflite.parse(moved, "m").tensors[1].data, data)
+    constant = tflite.parse(moved, "m").tensors[1].data
+    assert constant is not None
+    assert constant.tolist() == data.tolist()
     with pytest.raises(ModelError, match="a buffer of 4 bytes at byte 4096 does not fit the file"):
         tflite.parse(moved[:-1], "m")
 
@@ -98,13 +106,7 @@ SUPPORTED = {  # model -> operators
     "tf2_mobilenet_v2_1.0_224_ptq": 68,
     "tflm_micro_speech_quantized": 4,
 }
-UNdef test_scales_of_float_and_bool_tensors_mean_nothing() -> None:
-    spare = [TensorSpec(dtype, (2,), dtype, (0.5,), (1,)) for dtype in ("float32", "bool")]
-    model = write([value(4), value(2, 2), *spare], [OpSpec("RESHAPE", (0,), (1,))], [0], [1])
-    assert [t.quant for t in tflite.parse(model, "m").tensors[2:4]] == [None, None]
-
-
-SUPPORTED = {
+UNSUPPORTED = {
     "deeplabv3_mnv2_dm05_pascal_quant": {"RESIZE_BILINEAR", "ARG_MAX"},
     "movenet_single_pose_lightning_ptq": {
         "ARG_MAX",

@@ -73,7 +73,9 @@ def test_generated_accessors_read_what_was_written() -> None:
     assert options.FusedActivationFunction() == tflite.ActivationFunctionType.RELU6
     assert (model.OperatorCodes(0).BuiltinCode(), model.OperatorCodes(0).Version()) == (3, 3)
     assert model.Buffers(1).DataAsNumpy().tobytes() == WEIGHTS.tobytes()
-    np.testing.assert_array_equal(graph.Tensors(1).Quantization().ScaleAsNumpy(), np.float32(W.scales))
+    np.testing.assert_array_equal(
+        graph.Tensors(1).Quantization().ScaleAsNumpy(), np.array(W.scales, np.float32)
+    )
 
 
 def test_constants_are_aligned_for_vector_loads() -> None:

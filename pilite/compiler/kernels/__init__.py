@@ -15,7 +15,7 @@ from pilite.compiler.cpu import Cpu
 from pilite.compiler.kernels import depthwise, gemm, pointwise, reduce
 from pilite.compiler.kernels.depthwise import Madd16, Mull8
 from pilite.compiler.kernels.gemm_avx2 import Madd
-from pilite.compiler.kernels.gemm_neon import Dot, Mull
+from pilite.compiler.kernels.gemm_neon import Dot, Mull, Pairs
 from pilite.compiler.kernels.isa import ISAS
 from pilite.compiler.layout import Layout
 
@@ -110,9 +110,17 @@ class Kernel:
     isas: tuple[str, ...] = ()
     needs: frozenset[str] = frozenset()
     instruction: str = ""  # the multiply that its loop must contain, by the assembler's name
+    wants: Callable[[Any, s.Arrays], bool] = lambda spec, arrays: True  # the operators it is meant for
+    in_order: bool | None = None  # the only kind of core it is meant for
 
     def fits(self, cpu: Cpu) -> bool:
-        return (not self.isas or cpu.isa in self.isas) and self.needs <= cpu.features
+        isa = not self.isas or cpu.isa in self.isas
+        return isa and self.needs <= cpu.features and self.in_order in (None, cpu.in_order)
+
+
+def whole_blocks(multiple: int) -> Callable[[Any, s.Arrays], bool]:
+    """Output channels that fill blocks of `multiple`."""
+    return lambda spec, arrays: arrays["weight"].shape[0] % multiple == 0
 
 
 KERNELS: tuple[Kernel, ...] = (
@@ -123,6 +131,24 @@ KERNELS: tuple[Kernel, ...] = (
         ("neon",),
         frozenset({"dotprod"}),
         "sdot",
+    ),
+    Kernel(
+        "qs8_gemm_4x16c2__neon",
+        s.QConv2D,
+        Gemm(Pairs(), "gemm_mull", 16),
+        ("neon",),
+        instruction="smlal",
+        wants=whole_blocks(16),
+        in_order=False,
+    ),
+    Kernel(
+        "qs8_gemm_4x8c2__neon",
+        s.QConv2D,
+        Gemm(Pairs(), "gemm_mull", 8),
+        ("neon",),
+        instruction="smlal",
+        wants=whole_blocks(8),
+        in_order=False,
     ),
     Kernel("qs8_gemm_4x4c16__neon", s.QConv2D, Gemm(Mull(), "gemm_mull", 4), ("neon",), instruction="smlal"),
     Kernel(
@@ -149,10 +175,10 @@ KERNELS: tuple[Kernel, ...] = (
 )
 
 
-def select(spec: s.Spec, cpu: Cpu) -> Kernel:
-    """The fastest kernel for `spec` on `cpu`."""
+def select(spec: s.Spec, arrays: s.Arrays, cpu: Cpu) -> Kernel:
+    """The fastest kernel for `spec` with these constants on `cpu`."""
     for kernel in KERNELS:
-        if kernel.spec is type(spec) and kernel.fits(cpu):
+        if kernel.spec is type(spec) and kernel.fits(cpu) and kernel.wants(spec, arrays):
             return kernel
     raise LookupError(
         f"no kernel for {type(spec).__name__} fits {cpu.name} ({cpu.isa}, {sorted(cpu.features)})"

@@ -38,6 +38,15 @@ class _Neon(Strategy):
     def sum16(self, acc: Any, x: Any) -> Any:
         return self.isa.add_pairs(acc, self.isa.neon("int16x8", "saddlp.v8i16.v16i8", x))
 
+    def add(self, acc: Any, products: Sequence[Any], chain: int) -> None:
+        """acc += neighbours of the int16 products, which are first added together where they cannot
+        overflow.
+        """
+        if chain == 2 and len(products) == 2:
+            products = [products[0] + products[1]]
+        for p in products:
+            assign(acc, self.isa.add_pairs(whole(acc, 4), p), 4)
+
     def narrow(self, rows: Sequence[Sequence[Any]], requant: Requant) -> list[list[tuple[Any, int, int]]]:
         """Eight channels from two vectors of a row; an odd last vector shares its instruction with the
         next row.
@@ -118,10 +127,69 @@ class Mull(_Neon):
                 x = [load(tile.x, row + offset + h, 8) for h in range(0, width, 8)]
                 w = [load(tile.w, w_offset + j * width + h, 8) for h in range(0, width, 8)]
                 products = [self.isa.smull(a, b) for a, b in zip(x, w, strict=True)]
-                if tile.variant.chain == 2 and len(products) == 2:
-                    products = [products[0] + products[1]]
-                for p in products:
-                    assign(acc[i][j], self.isa.add_pairs(whole(acc[i][j], 4), p), 4)
+                self.add(acc[i][j], products, tile.variant.chain)
+
+
+class Pairs(_Neon):
+    """8-bit multiply pairs without a sum across lanes, for out-of-order cores.
+
+    An in-order core stalls on the broadcasts.
+
+    acc[i][v]  int32x4: row i, columns 4v .. 4v+3; starts at the bias
+    step       4 bytes of K: two 16-bit pairs of x[i], each broadcast; smull, smlal, sadalp per vector
+    registers  4 x NR/4 accumulators + 2 pairs + 2 w + 1 product
+    weights    [block][run][quad][vector][pair][4 columns][2]
+    """
+
+    granule: ClassVar[int] = 4
+
+    def variant(self, runs: Int) -> Variant:
+        offset = weight_offset(runs)
+        quads = self.quads(np.abs(runs - offset))
+        chained = quads[..., :2] + quads[..., 2:]
+        return Variant(offset, 2 if int(chained.max(initial=0)) <= PAIR_LIMIT else 1)
+
+    def quads(self, runs: Int) -> Int:
+        """(..., length) -> (..., quads, 4), zero padded."""
+        padded = np.zeros((*runs.shape[:-1], self.padded(runs.shape[-1])), runs.dtype)
+        padded[..., : runs.shape[-1]] = runs
+        return padded.reshape(*runs.shape[:-1], -1, 4)
+
+    def pack(self, blocks: Int) -> Int:
+        nb, nr, runs, length = blocks.shape
+        # block, vector, column, run, quad, pair, 2
+        split = blocks.reshape(nb, nr // 4, 4, runs, length // 4, 2, 2)
+        return split.transpose(0, 3, 4, 1, 5, 2, 6)
+
+    def multiply(self, tile: Tile) -> list[list[Any]]:
+        length = self.padded(tile.runs.length)
+        eights, tail = divmod(length, 8)
+        acc = [[registers(4, "int32") for _ in range(tile.nr // 4)] for _ in tile.rows]
+        for i, row in enumerate(acc):
+            for v, a in enumerate(row):
+                assign(a, tile.initial(i, v), 4)
+        with tile.runs.walk() as (offset, run):
+            base = tile.w_base + run * (length * tile.nr)
+            if eights:
+                with loop(eights) as k:
+                    self._step(tile, acc, offset + k * 8, base + k * (8 * tile.nr), 8)
+            if tail:
+                self._step(tile, acc, offset + eights * 8, base + eights * (8 * tile.nr), 4)
+        return [[whole(a, 4) for a in row] for row in acc]
+
+    def _step(self, tile: Tile, acc: list[list[Any]], offset: Any, w_offset: Any, width: int) -> None:
+        pairs = [registers(4, "int16") for _ in tile.rows]  # a tail of 4 bytes reads 8 and uses half
+        for row, p in zip(tile.rows, pairs, strict=True):
+            assign(p, T.reinterpret("int16x4", load(tile.x, row + offset, 8)), 4)
+        for quad in range(width // 4):
+            for v in range(tile.nr // 4):
+                at = w_offset + (quad * (tile.nr // 4) + v) * 16
+                w = [load(tile.w, at + 8 * half, 8) for half in range(2)]
+                for i, p in enumerate(pairs):
+                    lanes = [shuffle([whole(p, 4)], [2 * quad + half] * 4) for half in range(2)]
+                    x = [T.reinterpret("int8x8", pair) for pair in lanes]
+                    products = [self.isa.smull(a, b) for a, b in zip(x, w, strict=True)]
+                    self.add(acc[i][v], products, tile.variant.chain)
 
 
 class Dot(_Neon):

@@ -41,8 +41,15 @@ RIVALS = {
 def pilite(artifact: Path, cpu: str, artifacts: Path, threads: int = 1) -> Guest:
     """Our runner with one artifact, seeded random inputs, one warm-up run and one run between the marks."""
     runner = build_loader("aarch64", artifacts).runner
-    command = (str(runner), str(artifact), "--random", "0", "--markers", "--threads", str(threads))
-    return Guest(cpu, SYSROOT, command, {})
+    settings = ("--random", "0", "--markers", "--threads", str(threads))
+    return Guest(
+        cpu=cpu,
+        root=SYSROOT,
+        command=(str(runner), str(artifact), *settings),
+        environment={},
+        settings=("pilite", *settings),
+        files=(runner, artifact),
+    )
 
 
 def rival(name: str, model: Path, cpu: str, artifacts: Path, threads: int = 1) -> Guest:
@@ -55,7 +62,13 @@ def rival(name: str, model: Path, cpu: str, artifacts: Path, threads: int = 1) -
     chosen = RIVALS[name]
     root = roots.view(cpu, artifacts)
     site = roots.site((wheels.NUMPY, chosen.package), artifacts)
-    program = str(Path(rival_program.__file__).resolve())
-    command = (str(root / roots.PYTHON), program, chosen.runtime, str(model.resolve()), "--threads", str(threads))
-    environment = {"PYTHONPATH": str(site), "PYTHONHASHSEED": "0", "PYTHONDONTWRITEBYTECODE": "1"}
-    return Guest(cpu, root, command + (("--builtin",) if chosen.builtin else ()), environment)
+    program = Path(rival_program.__file__).resolve()
+    settings = (chosen.runtime, "--threads", str(threads), *(("--builtin",) if chosen.builtin else ()))
+    return Guest(
+        cpu=cpu,
+        root=root,
+        command=(str(root / roots.PYTHON), str(program), str(model.resolve()), *settings),
+        environment={"PYTHONPATH": str(site), "PYTHONHASHSEED": "0", "PYTHONDONTWRITEBYTECODE": "1"},
+        settings=(name, site.name, *settings),
+        files=(program, model),
+    )

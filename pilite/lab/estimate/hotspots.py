@@ -15,7 +15,7 @@ def show(artifact: Path, cpu: str, top: int, short: bool, with_caches: bool, art
     """Print totals and the `top` blocks by cycles of the first model of `cpu`."""
     levels = caches.LEVELS[cpu] if with_caches else ()
     guest = guests.pilite(artifact, cpu, artifacts)
-    found, _ = plugin.run(guest, [level.option for level in levels], artifacts)
+    found = plugin.run(guest, [level.option for level in levels], artifacts)
     cost, whole = Cost(found), found.whole()
     print(f"{artifact} on {cpu}: {found.instructions(whole) / 1e6:.2f} M instructions")
     costs = [cost.costs(model) for model in MODELS[cpu]]

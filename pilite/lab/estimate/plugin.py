@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import hashlib
 import os
 import shutil
@@ -22,12 +23,17 @@ SECONDS = 1800
 
 @dataclass(frozen=True)
 class Guest:
-    """A program for another CPU: QEMU's name of the CPU, the root that it sees, its command line and environment."""
+    """A program for another CPU: QEMU's name of the CPU, the root that it sees, its command line and environment.
+
+    `settings` and the bytes of `files` decide what it does: equal ones, the same profile.
+    """
 
     cpu: str
     root: Path
     command: tuple[str, ...]
     environment: Mapping[str, str]
+    settings: tuple[str, ...]
+    files: tuple[Path, ...]
 
 
 def build(artifacts: Path) -> Path:
@@ -60,24 +66,70 @@ def _compile(source: Path, path: Path) -> None:
         os.replace(made, path)
 
 
-def run(guest: Guest, levels: Sequence[str], artifacts: Path) -> tuple[Profile, str]:
-    """Run the guest under the profiler; its profile and what it printed.
+def emulator() -> str:
+    """QEMU's path. Raises PiliteError if it is not installed."""
+    path = shutil.which("qemu-aarch64")
+    if path is None:
+        raise PiliteError("estimate runs code under QEMU, which is missing: apt-get install qemu-user.")
+    return path
+
+
+@functools.cache
+def emulator_version() -> str:
+    """The first line of `qemu-aarch64 --version`. Raises PiliteError if it is not installed."""
+    done = subprocess.run([emulator(), "--version"], capture_output=True, text=True, check=False)
+    return done.stdout.partition("\n")[0]
+
+
+def run(guest: Guest, levels: Sequence[str], artifacts: Path) -> Profile:
+    """The guest's profile; of an equal guest that ran before, the one kept below artifacts/estimate/profiles/.
 
     Raises:
-        PiliteError: QEMU is missing.
+        PiliteError: QEMU or a C compiler is missing.
         CheckFailed: the guest failed, or never reached the marks.
     """
-    emulator = shutil.which("qemu-aarch64")
-    if emulator is None:
-        raise PiliteError("estimate runs code under QEMU, which is missing: apt-get install qemu-user.")
-    with tempfile.TemporaryDirectory(prefix="pilite-estimate-") as scratch:
-        out = Path(scratch) / "profile"
-        plugin = ",".join([str(build(artifacts)), f"out={out}", *(f"level={level}" for level in levels)])
-        command = [emulator, "-cpu", guest.cpu, "-plugin", plugin, "-L", str(guest.root), *guest.command]
+    plugin = build(artifacts)
+    key = _key(guest, (plugin.name, emulator_version(), *levels))
+    kept = artifacts.resolve() / "estimate" / "profiles" / key
+    if not kept.is_file():
+        kept.parent.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryDirectory(dir=kept.parent) as scratch:
+            made = Path(scratch) / "profile"
+            _emulate(guest, plugin, levels, made)
+            profile.read(made)
+            os.replace(made, kept)
+    return profile.read(kept)
+
+
+def run_anew(guest: Guest, levels: Sequence[str], artifacts: Path) -> Profile:
+    """The same without looking for a kept profile, and without keeping this one."""
+    with tempfile.TemporaryDirectory() as scratch:
+        made = Path(scratch) / "profile"
+        _emulate(guest, build(artifacts), levels, made)
+        return profile.read(made)
+
+
+def _key(guest: Guest, tools: Sequence[str]) -> str:
+    digest = hashlib.sha256(repr((guest.cpu, guest.root.name, guest.settings, tuple(tools))).encode())
+    for path in guest.files:
+        digest.update(hashlib.sha256(path.read_bytes()).digest())
+    return digest.hexdigest()[:24]
+
+
+def _emulate(guest: Guest, plugin: Path, levels: Sequence[str], out: Path) -> None:
+    options = ",".join([str(plugin), f"out={out}", *(f"level={level}" for level in levels)])
+    command = [emulator(), "-cpu", guest.cpu, "-plugin", options, "-L", str(guest.root), *guest.command]
+    try:
         done = subprocess.run(
-            command, env={**guest.environment}, capture_output=True, text=True, check=False, timeout=SECONDS
+            command,
+            env=dict(guest.environment),
+            capture_output=True,
+            text=True,
+            check=False,
+            timeout=SECONDS,
         )
-        if done.returncode:
-            words = (done.stderr or done.stdout).strip()[-300:]
-            raise CheckFailed(f"{Path(guest.command[0]).name} failed under QEMU ({done.returncode}): {words}")
-        return profile.read(out), done.stdout
+    except subprocess.TimeoutExpired:
+        raise CheckFailed(f"{guest.settings[0]} under QEMU did not end within {SECONDS} s.") from None
+    if done.returncode:
+        words = (done.stderr or done.stdout).strip()[-300:]
+        raise CheckFailed(f"{guest.settings[0]} failed under QEMU with code {done.returncode}: {words}")

@@ -44,8 +44,8 @@ def fill(network: Any) -> None:
 
 def main() -> None:
     parser = argparse.ArgumentParser()
-    parser.add_argument("runtime", choices=["tflite", "litert"])
     parser.add_argument("model")
+    parser.add_argument("runtime", choices=["tflite", "litert"])
     parser.add_argument("--builtin", action="store_true")
     parser.add_argument("--threads", type=int, default=1)
     options = parser.parse_args()

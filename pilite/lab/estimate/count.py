@@ -1,0 +1,73 @@
+"""A profile -> the numbers of one row: instructions, cycles, misses, bytes; for the whole and by section."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+
+from pilite.lab.estimate.caches import memory_bytes
+from pilite.lab.estimate.cycles import Cost, Costs
+from pilite.lab.estimate.models import Model
+from pilite.lab.estimate.profile import Profile, Section
+
+
+@dataclass(frozen=True)
+class Counted:
+    """`cycles` by core model: of the thread that takes longest, section by section. The rest: all threads."""
+
+    instructions: int = 0
+    cycles: dict[str, float] = field(default_factory=dict)
+    l1_misses: int = 0
+    last_level_misses: int = 0
+    dram_bytes: int = 0
+
+    def __add__(self, other: Counted) -> Counted:
+        names = {**self.cycles, **other.cycles}
+        return Counted(
+            self.instructions + other.instructions,
+            {name: self.cycles.get(name, 0.0) + other.cycles.get(name, 0.0) for name in names},
+            self.l1_misses + other.l1_misses,
+            self.last_level_misses + other.last_level_misses,
+            self.dram_bytes + other.dram_bytes,
+        )
+
+
+@dataclass(frozen=True)
+class Result:
+    """The whole, its sections by label, and how evenly threads share the work: mean over longest, 1 at best."""
+
+    whole: Counted
+    sections: dict[int, Counted]
+    balance: float
+
+
+def count(profile: Profile, models: Sequence[Model]) -> Result:
+    """Everything about one profile; the balance is that of the first model's cycles."""
+    cost = Cost(profile)
+    costs = {model.name: cost.costs(model) for model in models}
+    sections: dict[int, Counted] = {}
+    whole, shares = Counted(), (0.0, 0.0)
+    for section in profile.sections:
+        counted = _section(profile, cost, costs, section)
+        sections[section.label] = sections.get(section.label, Counted()) + counted
+        whole += counted
+        mean, longest = _shares(cost, costs[models[0].name], section)
+        shares = shares[0] + mean, shares[1] + longest
+    return Result(whole, sections, shares[0] / shares[1] if shares[1] else 1.0)
+
+
+def _section(profile: Profile, cost: Cost, costs: dict[str, Costs], section: Section) -> Counted:
+    misses = [level.misses for level in section.caches] or [0]
+    return Counted(
+        profile.instructions(section),
+        {name: _shares(cost, one, section)[1] for name, one in costs.items()},
+        misses[0],
+        misses[-1],
+        memory_bytes(section.caches),
+    )
+
+
+def _shares(cost: Cost, costs: Costs, section: Section) -> tuple[float, float]:
+    """Cycles of the mean and of the longest thread."""
+    each = [cost.section(costs, section, [thread]) for thread in section.threads]
+    return (sum(each) / len(each), max(each)) if each else (0.0, 0.0)
