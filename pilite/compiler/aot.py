@@ -122,9 +122,8 @@ def _argument(p: Pointer) -> str:
 def _lower(module: tvm.IRModule, tgt: Target) -> tvm.IRModule:
     """The few passes that flat kernels need before LLVM.
 
-    No StmtSimplify, NarrowDataType or RemoveNoOp: their analyzer assumes that integers never wrap, and it
-    was seen to
-    drop the min() of a clamp (softmax). LLVM simplifies what kernels leave.
+    No StmtSimplify, NarrowDataType or RemoveNoOp: their analyzer assumes that integers never wrap,
+    and it was seen to drop the min() of a clamp (softmax). LLVM simplifies what kernels leave.
     """
     with tgt:
         for step in _passes():

@@ -61,9 +61,8 @@ class Requant:
     def negative_ties_show(self) -> bool:
         """Whether a tie of a negative value can reach the output.
 
-        Ties away from zero and ties up differ only at x.5 with x < 0, by one; both results are <= 0. Where
-        the
-        clamp starts at the zero point (fused RELU, RELU6) both become `clamp_min`.
+        Ties away from zero and ties up differ only at x.5 with x < 0, by one; both results are <= 0.
+        Where the clamp starts at the zero point (fused RELU, RELU6) both become `clamp_min`.
         """
         return self.clamp_min < self.zero_point
 
@@ -173,8 +172,8 @@ class Primitives(Protocol):
 
 
 def requantize(v: Primitives, acc: Any, requant: Requant, operand: Callable[[str], Any]) -> Any:
-    """The real-multiplier part of `requant` on one int32 vector; `operand(name)` loads the channel
-    constants.
+    """The real-multiplier part of `requant` on one int32 vector;
+    `operand(name)` loads the channel constants.
     """
     if requant.rounding is Rounding.FLOAT64:
         return v.scale_float64(acc, operand("scale"))

@@ -1,8 +1,7 @@
 """Where the elements of a value lie: row-major, with an optional border (halo) around height and width.
 
 A convolution reads its padding from the halo instead of testing bounds. The planner gives a value the
-largest halo
-that any consumer asks for; its producer writes the interior, a fill stage writes the border.
+largest halo that any consumer asks for; its producer writes the interior, a fill stage writes the border.
 """
 
 from __future__ import annotations

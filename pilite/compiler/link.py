@@ -1,5 +1,5 @@
-"""Kernels + constants + descriptor -> shared library, with the pinned linker. Same inputs, same bytes, in
-any folder.
+"""Kernels + constants + descriptor -> shared library, with the pinned linker. Same inputs, same bytes,
+in any folder.
 """
 
 from __future__ import annotations

@@ -1,5 +1,5 @@
-"""Graph -> Program: every operator becomes stages; the model's ends are copied in and out of the int8
-domain.
+"""Graph -> Program: every operator becomes stages;
+the model's ends are copied in and out of the int8 domain.
 """
 
 from __future__ import annotations
@@ -23,8 +23,8 @@ def lower(graph: Graph, numerics: Numerics) -> Program:
 
 
 def _input(b: Builder, tensor: int) -> int:
-    """The caller's buffer, copied to the arena: kernels may read a little past a value, never past the
-    caller's.
+    """The caller's buffer, copied to the arena: kernels may read a little past a value,
+    never past the caller's.
     """
     t = b.tensor(tensor)
     io = b.new(t.shape, t.dtype, place=IO)

@@ -1,5 +1,5 @@
-"""The lowered model: values (buffers), stages (one kernel call each) and the builder that operators write
-into.
+"""The lowered model: values (buffers), stages (one kernel call each) and
+the builder that operators write into.
 """
 
 from __future__ import annotations

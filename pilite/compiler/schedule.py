@@ -1,5 +1,5 @@
-"""Program -> kernel calls with addresses: selects kernels, packs constants, plans memory, shares equal
-code.
+"""Program -> kernel calls with addresses: selects kernels, packs constants, plans memory,
+shares equal code.
 """
 
 from __future__ import annotations

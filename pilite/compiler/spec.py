@@ -1,10 +1,9 @@
 """What is computed, in integers only: the language between ops/ (read TFLite) and kernels/ (know CPUs).
 
 A spec is hashable and holds geometry and scalars; two operators with equal specs and layouts share one
-compiled
-function. Per-channel arrays travel beside it in `Arrays`. All 8-bit values are int8 here: uint8 models
-were moved by
--128 at the door. x, w, y are input, weights and output without zero points applied unless said otherwise.
+compiled function. Per-channel arrays travel beside it in `Arrays`. All 8-bit values are int8 here: uint8
+models were moved by -128 at the door. x, w, y are input, weights and output, zero points not applied unless
+said otherwise.
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
 """Depthwise convolution, fused like q_conv2d: a few pixels of a row times a block of channels per tile.
 
-The window is a list of taps (row, column). Taps are taken in pairs, since every multiply primitive adds
-two products.
+The window is a list of taps (row, column). Taps are taken in pairs,
+since every multiply primitive adds two products.
 A window of more than UNROLL taps becomes a loop over its rows. The last channel block overlaps its neighbour.
 """
 
@@ -79,8 +79,8 @@ class Strategy(ABC):
 
 
 class Mull8(Strategy):
-    """smull + smlal in int16, then saddw. |w| <= 127 keeps a pair below 2**15; a larger weight is split in
-    two taps.
+    """smull + smlal in int16, then saddw. |w| <= 127 keeps a pair below 2**15;
+    a larger weight is split in two taps.
     """
 
     isa = Neon()
@@ -171,8 +171,8 @@ def pack(strategy: Strategy, spec: QDepthwiseConv2D, arrays: Arrays) -> tuple[Ta
 
 
 def _taps(layers: Sequence[Int]) -> tuple[Taps, Int]:
-    """The taps and their weights (rows, steps, c): all of the first layer, later layers only where they
-    are not zero.
+    """The taps and their weights (rows, steps, c): all of the first layer,
+    later layers only where they are not zero.
     """
     kh, kw, channels = layers[0].shape
     if kh * kw > UNROLL:

@@ -2,8 +2,8 @@
 
 No S-TIR blocks and no schedules: kernels are written as they shall run, so few TVM passes and few
 surprises. A buffer
-from `registers` stays in registers (TVM keeps allocations below 1,024 bytes on the stack; LLVM promotes
-them).
+from `registers` stays in registers (TVM keeps allocations below 1,024 bytes on the stack;
+LLVM promotes them).
 """
 
 from __future__ import annotations
@@ -86,9 +86,8 @@ def shuffle(vectors: Sequence[Any], indices: Sequence[int]) -> Any:
 def part(value: Any, lanes: int, first: int, count: int) -> Any:
     """Elements first .. first + count - 1 of an int8 vector; a power of two, aligned to `count`.
 
-    Taken as one lane of wider integers: LLVM then stores straight from the vector register, where a
-    shuffle of
-    bytes would go through general registers one by one.
+    Taken as one lane of wider integers: LLVM then stores straight from the vector register,
+    where a shuffle of bytes would go through general registers one by one.
     """
     if count == lanes:
         return value

@@ -6,8 +6,7 @@ run per kernel row (kw * c bytes), or one per tap when the width is dilated. The
 run whose length is
 no multiple of the K granule is read beyond its end; the weights there are zero.
 
-    rows     output pixels of one image row, MR at a time; the last tile overlaps its neighbour (same
-    values twice)
+    rows     output pixels of one image row, MR at a time; the last tile overlaps its neighbour
     columns  output channels, NR at a time; the last block is padded with zero weights and stored partly
     K        runs x granules
 
@@ -266,8 +265,8 @@ def _columns_outside(geo: Geometry, weights: int, nr: int, cpu: Cpu) -> bool:
 
 
 def row_sums(strategy: Strategy, geo: Geometry, x: Any, sums: Any) -> None:
-    """sums[pixel] = the sum of x under the window. Exact bytes only: no zero weight hides what follows
-    them.
+    """sums[pixel] = the sum of x under the window. Exact bytes only:
+    no zero weight hides what follows them.
     """
     vectors, rest = divmod(geo.runs.length, 16)
     lanes = strategy.isa.lanes

@@ -39,8 +39,8 @@ class _Neon(Strategy):
         return self.isa.add_pairs(acc, self.isa.neon("int16x8", "saddlp.v8i16.v16i8", x))
 
     def add(self, acc: Any, products: Sequence[Any], chain: int) -> None:
-        """acc += neighbours of the int16 products, which are first added together where they cannot
-        overflow.
+        """acc += neighbours of the int16 products,
+        which are first added together where they cannot overflow.
         """
         if chain == 2 and len(products) == 2:
             products = [products[0] + products[1]]
@@ -48,8 +48,8 @@ class _Neon(Strategy):
             assign(acc, self.isa.add_pairs(whole(acc, 4), p), 4)
 
     def narrow(self, rows: Sequence[Sequence[Any]], requant: Requant) -> list[list[tuple[Any, int, int]]]:
-        """Eight channels from two vectors of a row; an odd last vector shares its instruction with the
-        next row.
+        """Eight channels from two vectors of a row;
+        an odd last vector shares its instruction with the next row.
         """
         zp, low, high = requant.zero_point, requant.clamp_min, requant.clamp_max
         pieces: list[list[tuple[Any, int, int]]] = []

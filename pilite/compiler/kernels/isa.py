@@ -96,8 +96,8 @@ class Neon(Isa):
         return self.neon("int32x4", "srshl.v4i32", x, n)
 
     def shift_right_ties_away(self, x: Any, n: Any) -> Any:
-        """A negative x is moved down by one before srshl: x & n has the sign bit iff x < 0 and a shift
-        follows.
+        """A negative x is moved down by one before srshl:
+        x & n has the sign bit iff x < 0 and a shift follows.
         """
         fix = T.shift_right(T.bitwise_and(x, n), self.fill(31))
         return self.shift_right_ties_up(self.neon("int32x4", "sqadd.v4i32", x, fix), n)

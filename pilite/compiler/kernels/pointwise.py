@@ -45,8 +45,8 @@ def spans(*layouts: Layout) -> tuple[int, int, list[Callable[[Any], Any]]]:
 
 
 def eights(length: int, body: Callable[[Any, int], None]) -> None:
-    """body(offset, count) for every group of eight; the last group overlaps, a lone short one has count <
-    8.
+    """body(offset, count) for every group of eight; the last group overlaps,
+    a lone short one has count < 8.
     """
     if length < 8:
         body(0, length)
@@ -147,8 +147,8 @@ def dequantize_float(name: str, spec: DequantizeFloat, x: Layout, y: Layout) -> 
 
 
 def _convert(name: str, x: Layout, y: Layout, value: Callable[[Any, int], Any]) -> tirx.PrimFunc:
-    """Element-wise, reading and writing exactly `length` elements: either side may be the caller's own
-    buffer.
+    """Element-wise, reading and writing exactly `length` elements:
+    either side may be the caller's own buffer.
     """
 
     def body(source: Any, out: Any) -> None:

@@ -86,8 +86,8 @@ def _inside(spec: Pool, axis: int, index: Any, size: int) -> tuple[Any, Any]:
 
 
 def _average(isa: Isa, total: Any, count: Any, spec: Pool) -> Any:
-    """sum / count to nearest. Half up for uint8 models, whose sums are 128 * count larger; else away from
-    zero.
+    """sum / count to nearest. Half up for uint8 models, whose sums are 128 * count larger;
+    else away from zero.
     """
 
     def fill(v: Any) -> Any:
@@ -104,8 +104,8 @@ def _average(isa: Isa, total: Any, count: Any, spec: Pool) -> Any:
 
 
 def mean(name: str, isa: Isa, spec: QMean, x: Layout, y: Layout) -> tirx.PrimFunc:
-    """zero_point + scaled(sum(x) - n * zero_point(x)) over any axes; y keeps the reduced axes with extent
-    1.
+    """zero_point + scaled(sum(x) - n * zero_point(x)) over any axes;
+    y keeps the reduced axes with extent 1.
     """
     rank = len(x.shape)
     last = rank - 1
@@ -220,8 +220,8 @@ def _divide_pot32(x: Any, bits: Any) -> Any:
     """x / 2**bits for x >= 0 as gemmlowp's int32 code does it on x86-64 and aarch64, bits > 31 included.
 
     A sum of 512 or more equal exponentials asks for more than 31 bits: the mask is cut to 32 bits, the shift
-    count is taken modulo 32. The result is x >> (bits - 32) + 1, which the final clamp turns into the
-    maximum.
+    count is taken modulo 32. The result is x >> (bits - 32) + 1,
+    which the final clamp turns into the maximum.
     """
     mask = T.Cast("int32", (T.int64(1) << T.Cast("int64", bits)) - T.int64(1))
     shifted = x >> (bits & T.int32(31))

@@ -62,8 +62,7 @@ def channel_multipliers(
     """scale(x) * scale(w) / scale(y) per output channel, with the product in the precision that TFLite uses.
 
     `float_product`: GetQuantizedConvolutionMultipler multiplies the two input scales in float32 (uint8
-    models,
-    per-tensor FULLY_CONNECTED); PopulateConvolutionQuantizationParams uses double.
+    models, per-tensor FULLY_CONNECTED); PopulateConvolutionQuantizationParams uses double.
     """
     scales = quant(w).scales
     scales = scales * channels if len(scales) == 1 else scales
@@ -100,8 +99,8 @@ def centred_weights(w: Tensor) -> npt.NDArray[np.int16]:
 def folded_bias(
     bias: Tensor | None, weight: npt.NDArray[np.int16], axes: tuple[int, ...], zero_point: int
 ) -> npt.NDArray[np.int32]:
-    """bias - zero_point(x) * sum(w), modulo 2**32: padding holds the zero point, so every window sees all
-    weights.
+    """bias - zero_point(x) * sum(w), modulo 2**32: padding holds the zero point,
+    so every window sees all weights.
     """
     total = -zero_point * weight.astype(np.int64).sum(axes)
     if bias is not None and bias.data is not None:

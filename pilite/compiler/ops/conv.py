@@ -65,8 +65,8 @@ def _emit_conv(
 
 
 def depthwise_conv_2d(node: Node, b: Builder) -> None:
-    """As CONV_2D with weights (1, kh, kw, c * multiplier); output channel c * multiplier + k reads input
-    channel c.
+    """As CONV_2D with weights (1, kh, kw, c * multiplier);
+    output channel c * multiplier + k reads input channel c.
     """
     options = node.options
     assert isinstance(options, graph.DepthwiseConv2D)

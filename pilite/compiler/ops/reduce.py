@@ -88,8 +88,8 @@ def exponentials(scale: float, beta: float) -> npt.NDArray[np.int32]:
 
 
 def exp_on_negative_values(a: Int64) -> Int64:
-    """exp of a Q5.26 value <= 0, as Q0.31: a Taylor step near the next quarter, then a product per set
-    bit.
+    """exp of a Q5.26 value <= 0, as Q0.31: a Taylor step near the next quarter,
+    then a product per set bit.
     """
     fraction = 31 - SCALED_DIFF_INTEGER_BITS
     quarter = 1 << (fraction - 2)
