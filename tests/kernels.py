@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import struct
 import tempfile
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -62,3 +63,26 @@ def _sealed(calls: Sequence[aot.Call], inputs: Sequence[Array], outputs: Sequenc
 
 def _end(array: Array) -> link.End:
     return link.End("t", str(np.dtype(array.dtype)), array.shape, array.nbytes)
+
+
+# What an object file asks of others.
+
+_SHT_SYMTAB = 2
+
+
+def undefined_symbols(elf: bytes) -> set[str]:
+    """Names that the relocatable object `elf` (64 bits, little-endian) leaves to the linker."""
+    (start,) = struct.unpack_from("<Q", elf, 40)
+    size, count = struct.unpack_from("<HH", elf, 58)
+    sections = [struct.unpack_from("<IIQQQQIIQQ", elf, start + i * size) for i in range(count)]
+    (symbols,) = (section for section in sections if section[1] == _SHT_SYMTAB)
+    names = sections[symbols[6]][4]
+    rows = (
+        struct.unpack_from("<IBBHQQ", elf, at)
+        for at in range(symbols[4], symbols[4] + symbols[5], symbols[9])
+    )
+    return {_name(elf, names + row[0]) for row in rows if row[0] and row[3] == 0}
+
+
+def _name(elf: bytes, start: int) -> str:
+    return elf[start : elf.index(b"\0", start)].decode()

@@ -42,8 +42,9 @@ class Bench:
         if wrong:
             first = wrong[0]
             raise CheckFailed(
-                f"{first['model']} with {first['threads']} thread(s): {first['mismatches']} of {first['elements']} "
-                f"output elements are not those of {first['against']}. {self.folder}/result.json has all."
+                f"{first['model']} with {first['threads']} thread(s): {first['mismatches']} of "
+                f"{first['elements']} output elements are not those of {first['against']}. "
+                f"{self.folder}/result.json has all."
             )
         missing = [note for note in self.document["notes"] if note.startswith(f"{OURS} ")]
         if missing:
@@ -64,7 +65,8 @@ def bench(
     """Measure the current releases of some models on a board and write artifacts/bench/<id>/.
 
     `settings` None: TIMED on a board whose times count, FUNCTIONAL on a virtual one.
-    Raises BoardError if a model is not deployed or the board fails. Mismatches are in the result: `Bench.verify`.
+    Raises BoardError if a model is not deployed or the board fails. Mismatches are in the result: see
+    `Bench.verify`.
     """
     chosen = settings or (TIMED if board.timing_valid else FUNCTIONAL)
     judge = oracle.find()
@@ -76,9 +78,7 @@ def bench(
             board, connection, subject, [OURS, *rivals], threads, chosen, artifacts
         )
     after = facts.facts(board, connection)
-    checks = [
-        row for subject in subjects for row in check(judge, subject, trials[subject.name], artifacts)
-    ]
+    checks = [row for subject in subjects for row in check(judge, subject, trials[subject.name], artifacts)]
     document = assemble(board, before, after, trials, checks, chosen)
     return write(document, trials, artifacts)
 
@@ -119,7 +119,9 @@ def assemble(
     valid = board.timing_valid and not throttled
     notes = [note for name, result in trials.items() for note in notes_of(name, result)]
     if throttled:
-        notes.append(f"{board.name} was throttled (get_throttled {after['throttled']}): its times do not count")
+        notes.append(
+            f"{board.name} was throttled (get_throttled {after['throttled']}): its times do not count"
+        )
     about = {"name": board.name, "kind": board.kind, "cpu": board.cpu, "emulated": board.emulated}
     return {
         "schema": SCHEMA,
@@ -129,7 +131,9 @@ def assemble(
         "settings": dataclasses.asdict(settings),
         "samples": "samples.json",
         "rows": [row for name, result in trials.items() for row in rows_of(name, result)],
-        "ratios": [row for name, result in trials.items() for row in ratios_of(name, result)] if valid else [],
+        "ratios": [row for name, result in trials.items() for row in ratios_of(name, result)]
+        if valid
+        else [],
         "checks": checks,
         "notes": notes,
     }

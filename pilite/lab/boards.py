@@ -1,8 +1,8 @@
 """The inventory: boards/<name>.toml as typed values, and the way to each kind of board.
 
-    local      this machine, without SSH
-    container  an arm64 Debian container under qemu-user with a real sshd
-    ssh        a machine with an address, such as a Raspberry Pi
+local      this machine, without SSH
+container  an arm64 Debian container under qemu-user with a real sshd
+ssh        a machine with an address, such as a Raspberry Pi
 """
 
 from __future__ import annotations
@@ -99,7 +99,9 @@ def parse(name: str, values: Mapping[str, Any]) -> Board:
         raise BoardError(f"{where}: {', '.join(missing)} missing; a board of kind {kind} needs it.")
     for field, value in values.items():
         _check(where, field, value)
-    checked = {field: tuple(value) if isinstance(value, list) else value for field, value in values.items()}
+    checked: dict[str, Any] = {
+        field: tuple(value) if isinstance(value, list) else value for field, value in values.items()
+    }
     return Board(name=name, **checked)
 
 
@@ -128,7 +130,9 @@ _SPECIAL: dict[str, tuple[str, Callable[[object], bool]]] = {
     "port": ("a port number", _is_count),
 }
 _ALLOWED = {
-    field.name: _SPECIAL.get(field.name, ("a text", _is_text)) for field in fields(Board) if field.name != "name"
+    field.name: _SPECIAL.get(field.name, ("a text", _is_text))
+    for field in fields(Board)
+    if field.name != "name"
 }
 
 
@@ -155,7 +159,10 @@ def _connect_local(board: Board, artifacts: Path) -> Connection:
 
 def _complete_container(board: Board, artifacts: Path) -> Board:
     return replace(
-        board, root=board.root or "/home/bench/pilite", user=board.user or "bench", python=board.python or "python3"
+        board,
+        root=board.root or "/home/bench/pilite",
+        user=board.user or "bench",
+        python=board.python or "python3",
     )
 
 

@@ -1,4 +1,4 @@
-"""How the lab talks to a board: run a command, put a file, get a file. Over SSH (ssh.py) or on this machine."""
+"""How the lab talks to a board: run a command, put and get files. Here: on this machine; ssh.py has the rest."""
 
 from __future__ import annotations
 

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import hashlib
 import io
+import os
 import socket
 import tarfile
 import time
@@ -14,7 +15,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import docker
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from cryptography.hazmat.primitives.serialization import (
     Encoding,
@@ -25,8 +25,9 @@ from cryptography.hazmat.primitives.serialization import (
 from docker.errors import DockerException, ImageNotFound, NotFound
 from docker.models.containers import Container
 
+import docker
 from pilite.errors import BoardError
-from pilite.lab import emulation, image, ssh
+from pilite.lab import emulation, hostcpu, image, ssh
 from pilite.lab.boards import Board
 from pilite.lab.connection import Connection
 
@@ -51,7 +52,9 @@ def connect(board: Board, artifacts: Path) -> Connection:
     """Start the board unless it runs, and log in. Raises BoardError."""
     keys = make_keys(artifacts / "board" / board.name / "keys")
     container = start(board, keys, artifacts)
-    address = ssh.Address(board.name, "127.0.0.1", port_of(container), board.user, keys.client, keys.host_public)
+    address = ssh.Address(
+        board.name, "127.0.0.1", port_of(container), board.user, keys.client, keys.host_public
+    )
     return _patiently(container, address)
 
 
@@ -93,8 +96,8 @@ def client() -> docker.DockerClient:
         return engine
     except (DockerException, OSError) as problem:
         raise BoardError(
-            f"The container board needs Docker, and no engine answers: {problem}. Start it (systemctl start docker, or "
-            f"dockerd as root), and be in the group docker."
+            f"The container board needs Docker, and no engine answers: {problem}. Start it (systemctl start "
+            f"docker, or dockerd as root), and be in the group docker."
         ) from None
 
 
@@ -104,16 +107,18 @@ def name_of(board: Board, artifacts: Path) -> str:
 
 
 def start(board: Board, keys: Keys, artifacts: Path) -> Container:
-    """A running container of this board, made anew if one from another recipe or with other settings is there."""
+    """A running container of this board; one of another recipe or with other settings is replaced."""
     emulation.ensure()
     engine, recipe = client(), image.read_recipe()
-    files = settings(board, keys)
-    wanted = hashlib.sha256(recipe.id.encode() + board.cpu.encode() + files).hexdigest()
+    files, cpuinfo = settings(board, keys), write_cpuinfo(board, artifacts)
+    parts = (recipe.id.encode(), board.cpu.encode(), files, str(cpuinfo).encode(), cpuinfo.read_bytes())
+    wanted = hashlib.sha256(b"\0".join(parts)).hexdigest()
     try:
         container = _existing(engine, name_of(board, artifacts), wanted)
         if container is None:
             load(engine, recipe, artifacts)
-            container = create(engine, board, recipe, name_of(board, artifacts), wanted, files)
+            container = create(engine, board, recipe, name_of(board, artifacts), wanted, cpuinfo)
+            container.put_archive("/", files)
         container.start()
         container.reload()
         return container
@@ -142,23 +147,33 @@ def load(engine: docker.DockerClient, recipe: image.Recipe, artifacts: Path) -> 
 
 
 def create(
-    engine: docker.DockerClient, board: Board, recipe: image.Recipe, name: str, wanted: str, files: bytes
+    engine: docker.DockerClient, board: Board, recipe: image.Recipe, name: str, wanted: str, cpuinfo: Path
 ) -> Container:
-    """A container that is not started yet, with its settings inside."""
-    container = engine.containers.create(
+    """A container that is not started yet."""
+    return engine.containers.create(
         recipe.tag,
         name=name,
         hostname=board.name,
         labels={LABEL: wanted},
         environment={"QEMU_CPU": board.cpu},
-        ports={"22/tcp": ("127.0.0.1", None)},
+        ports={"22/tcp": ("127.0.0.1", 0)},
+        volumes={str(cpuinfo): {"bind": "/proc/cpuinfo", "mode": "ro"}},
         cap_drop=["ALL"],
         cap_add=CAPABILITIES,
         security_opt=["no-new-privileges"],
         pids_limit=1024,
+        platform="linux/arm64",
     )
-    container.put_archive("/", files)
-    return container
+
+
+def write_cpuinfo(board: Board, artifacts: Path) -> Path:
+    """The /proc/cpuinfo that the board shows."""
+    path = artifacts.resolve() / "board" / board.name / "cpuinfo"
+    text = hostcpu.qemu_cpuinfo(board.cpu, len(os.sched_getaffinity(0)))
+    if not path.is_file() or path.read_text() != text:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(text)
+    return path
 
 
 def settings(board: Board, keys: Keys) -> bytes:
@@ -167,7 +182,9 @@ def settings(board: Board, keys: Keys) -> bytes:
     files = (
         image.file_member("etc/ssh/sshd_config", config.encode(), 0o644),
         image.file_member("etc/ssh/ssh_host_ed25519_key", keys.host.read_bytes(), 0o600),
-        image.file_member("home/bench/.ssh/authorized_keys", keys.client_public.encode() + b"\n", 0o600, USER_ID),
+        image.file_member(
+            "home/bench/.ssh/authorized_keys", keys.client_public.encode() + b"\n", 0o600, USER_ID
+        ),
     )
     data = io.BytesIO()
     with tarfile.open(fileobj=data, mode="w") as tar:
@@ -194,7 +211,9 @@ def _patiently(container: Container, address: ssh.Address) -> Connection:
     while not listens(address):
         container.reload()
         if container.status != "running" or time.monotonic() > end:
-            raise BoardError(f"{address}: no sshd. The container ({container.status}) says: {log_of(container)}")
+            raise BoardError(
+                f"{address}: no sshd. The container ({container.status}) says: {log_of(container)}"
+            )
         time.sleep(0.2)
     return ssh.connect(address, PATIENCE)
 

@@ -1,4 +1,4 @@
-"""Put a compiled model on a board: verified there, tried there, then switched to in one step; and back again."""
+"""Put a compiled model on a board: verified there, tried there, switched to in one step; and back again."""
 
 from __future__ import annotations
 
@@ -65,13 +65,16 @@ def deploy(
 ) -> Deployed:
     """Make artifacts/<model>/<cpu>/<numerics>/model.so the current release of `model` on a board.
 
-    `expected`: the outputs for `inputs.random_inputs(artifact.inputs, HEALTH_SEED)`; the release must give these bytes.
+    `expected`: the outputs for `inputs.random_inputs(artifact.inputs, HEALTH_SEED)`; the release must give
+    these bytes.
     Raises PiliteError if it is not built, BoardError if the board refuses it, CheckFailed if it computes
     something else; the release that was current stays so.
     """
     built = built_artifact(board, model, artifacts, numerics)
     health = Health(inputs.random_inputs(built.inputs, HEALTH_SEED), expected)
-    return install(place_of(board, connection, model), board.name, model, release_of(built, artifacts), health)
+    return install(
+        place_of(board, connection, model), board.name, model, release_of(built, artifacts), health
+    )
 
 
 def built_artifact(board: Board, model: str, artifacts: Path, numerics: str = "ref") -> Artifact:
@@ -107,7 +110,7 @@ def release_of(built: Artifact, artifacts: Path) -> Release:
 
 
 def install(place: Place, board: str, model: str, new: Release, health: Health) -> Deployed:
-    """Upload, verify, try, switch. A second install of the same release verifies it on the board and stops."""
+    """Upload, verify, try, switch. A second install of the same release only verifies it there."""
     before = release.state(place, new.id)
     if before.intact and before.current == new.id:
         release.discard(place, new.id)
@@ -167,7 +170,12 @@ def _run(place: Place, release_id: str, arrays: Sequence[Array], scratch: str, o
 
 def _compare(what: str, got: Array, want: Array) -> None:
     if got.dtype != want.dtype or got.shape != want.shape:
-        raise CheckFailed(f"{what} is {got.dtype} {got.shape}, not {want.dtype} {want.shape}. The current release stays.")
+        raise CheckFailed(
+            f"{what} is {got.dtype} {got.shape}, not {want.dtype} {want.shape}. The current release stays."
+        )
     different = int(np.count_nonzero(got != want))
     if different:
-        raise CheckFailed(f"{what}: {different} of {want.size} elements differ from the expected ones. The current release stays.")
+        raise CheckFailed(
+            f"{what}: {different} of {want.size} elements differ from the expected ones. "
+            f"The current release stays."
+        )

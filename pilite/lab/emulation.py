@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import platform
 import shutil
 import struct
@@ -22,7 +21,7 @@ _PT_INTERP = 3
 def ensure(binfmt: Path = BINFMT) -> None:
     """Make sure that the kernel hands aarch64 programs to QEMU.
 
-    It needs a static emulator registered with flag F: the kernel keeps it open, so containers need no copy of it.
+    It needs a static emulator registered with flag F: the kernel keeps it open, so containers need no copy.
     As root this registers one; it stays until the next boot. Raises BoardError with what to do otherwise.
     """
     if platform.machine() == "aarch64" or registered(binfmt):
@@ -37,8 +36,8 @@ def ensure(binfmt: Path = BINFMT) -> None:
         register(emulator, binfmt)
     except (OSError, subprocess.CalledProcessError):
         raise BoardError(
-            f"The kernel does not run arm64 programs yet, and only root can change that. As root: mount -t binfmt_misc "
-            f"binfmt_misc {binfmt}; then echo '{rule(emulator)}' > {binfmt}/register"
+            f"The kernel does not run arm64 programs yet, and only root can change that. As root: "
+            f"mount -t binfmt_misc binfmt_misc {binfmt}; then echo '{rule(emulator)}' > {binfmt}/register"
         ) from None
 
 
@@ -63,14 +62,12 @@ def register(emulator: Path, binfmt: Path = BINFMT) -> None:
 
 def rule(emulator: Path) -> str:
     """The line for binfmt_misc. F: open the emulator now; P: keep the program's own argv[0]."""
-    magic, mask = (
-        "".join(f"\\x{text[i : i + 2]}" for i in range(0, len(text), 2)) for text in (MAGIC, MASK)
-    )
+    magic, mask = ("".join(f"\\x{text[i : i + 2]}" for i in range(0, len(text), 2)) for text in (MAGIC, MASK))
     return f":qemu-aarch64:M::{magic}:{mask}:{emulator}:PF"
 
 
 def static_emulator() -> Path | None:
-    """The first static emulator on the PATH; a dynamic one would look for its libraries inside the container."""
+    """The first static emulator on the PATH; a dynamic one would miss its libraries inside a container."""
     found = [Path(path) for path in map(shutil.which, NAMES) if path]
     return next((path.resolve() for path in found if is_static(path)), None)
 
@@ -85,8 +82,3 @@ def is_static(path: Path) -> bool:
         file.seek(offset)
         table = file.read(size * count)
     return all(struct.unpack_from("<I", table, i * size)[0] != _PT_INTERP for i in range(count))
-
-
-def owner() -> int:
-    """The user of this process; 0 is root."""
-    return os.getuid()

@@ -1,4 +1,4 @@
-"""What a board is: each fact is one shell command and a function that reads its output. Nothing is changed."""
+"""What a board is: each fact is one shell command and a function that reads its output. Nothing changes."""
 
 from __future__ import annotations
 
@@ -79,7 +79,9 @@ FACTS = (
     Fact("machine", "uname -m", _text),
     Fact("cores", "nproc", _number),
     Fact("core_part", "grep -m1 'CPU part' /proc/cpuinfo", lambda out: value_of(out, "CPU part") or None),
-    Fact("features", "grep -m1 -E '^(Features|flags)' /proc/cpuinfo", lambda out: out.partition(":")[2].split()),
+    Fact(
+        "features", "grep -m1 -E '^(Features|flags)' /proc/cpuinfo", lambda out: out.partition(":")[2].split()
+    ),
     Fact("os", "cat /etc/os-release", _os),
     Fact("kernel", "uname -r", _text),
     Fact("libc", "getconf GNU_LIBC_VERSION", _text),
@@ -91,21 +93,29 @@ FACTS = (
     Fact("throttled", "vcgencmd get_throttled", _throttled),
     Fact("load1", "cat /proc/loadavg", _first_number),
 )
-OF_HARDWARE = ("model", "core_part", "features", "governor", "max_mhz", "temperature_c", "throttled", "load1")
+OF_HOST = (
+    "governor",
+    "max_mhz",
+    "temperature_c",
+    "throttled",
+    "load1",
+)  # what an emulated board shows of its host
 THROTTLED_NOW = 0xF  # get_throttled: undervoltage, capped clock, throttled, soft temperature limit
 
 
 def facts(board: Board, connection: Connection) -> dict[str, Any]:
-    """Every fact of FACTS about a board; None for what it does not tell. Raises BoardError without an answer."""
+    """Every fact of FACTS about a board; None for what it does not tell. Raises BoardError."""
     values = parse(connection.check(["sh", "-c", script()]))
-    if board.emulated:  # the kernel shows the hardware that it runs on, not the one that QEMU plays
-        values |= {name: None for name in OF_HARDWARE} | {"model": f"QEMU, as {board.cpu}"}
+    if board.emulated:
+        values |= dict.fromkeys(OF_HOST) | {"model": f"QEMU, as {board.cpu}"}
     return values
 
 
 def script() -> str:
     """One script for all facts: on an emulated board every new process costs 0.1 s."""
-    return "\n".join(f"echo '=== {fact.name}'\n{{ {fact.command}; }} 2>/dev/null" for fact in FACTS) + "\ntrue"
+    return (
+        "\n".join(f"echo '=== {fact.name}'\n{{ {fact.command}; }} 2>/dev/null" for fact in FACTS) + "\ntrue"
+    )
 
 
 def parse(output: str) -> dict[str, Any]:

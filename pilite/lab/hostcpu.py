@@ -20,6 +20,11 @@ FEATURES = {
 }
 PARTS = {"0xd03": "cortex-a53", "0xd08": "cortex-a72", "0xd0b": "cortex-a76"}  # "CPU part" of the three Pis
 
+# What QEMU 7.2 shows in AT_HWCAP. Real Pi 3 and 4 have no aes, pmull, sha1, sha2.
+_QEMU_A72 = "fp asimd aes pmull sha1 sha2 crc32 cpuid"
+_QEMU_A76 = "fp asimd aes pmull sha1 sha2 crc32 atomics fphp asimdhp cpuid asimdrdm lrcpc dcpop asimddp"
+QEMU_FEATURES = {"cortex-a53": _QEMU_A72, "cortex-a72": _QEMU_A72, "cortex-a76": _QEMU_A76}
+
 
 def arch_of(cpu: str) -> str:
     """The machine, as uname names it, that a CPU belongs to."""
@@ -43,8 +48,8 @@ def best(cpuinfo: str | None = None, known_cpus: Collection[str] | None = None) 
         if cpu in cpus and needed <= features:
             return cpu
     raise BoardError(
-        f"This machine's CPU has the instructions of none of: {', '.join(cpus)}. Use --board container, or a board "
-        f"file with another cpu."
+        f"This machine's CPU has the instructions of none of: {', '.join(cpus)}. Use --board container, or a "
+        f"board file with another cpu."
     )
 
 
@@ -55,3 +60,23 @@ def value_of(cpuinfo: str, field: str) -> str:
         if name.strip() == field:
             return value.strip()
     return ""
+
+
+def qemu_cpuinfo(cpu: str, cores: int) -> str:
+    """A /proc/cpuinfo that agrees with the CPU that QEMU plays; the kernel would show the host's.
+
+    XNNPACK reads it, and ai-edge-litert crashes if it describes another architecture.
+    Raises BoardError for a CPU that has no description here.
+    """
+    part = {name: part for part, name in PARTS.items()}.get(cpu)
+    if part is None:
+        raise BoardError(f"An emulated board cannot be a {cpu}; it can be: {', '.join(PARTS.values())}.")
+    lines = (
+        f"Features\t: {QEMU_FEATURES[cpu]}",
+        "CPU implementer\t: 0x41",
+        "CPU architecture: 8",
+        "CPU variant\t: 0x0",
+        f"CPU part\t: {part}",
+        "CPU revision\t: 0",
+    )
+    return "".join(f"processor\t: {core}\n" + "\n".join(lines) + "\n\n" for core in range(cores))

@@ -1,4 +1,4 @@
-"""The container board's image: Debian packages unpacked into a tar, made the same every time, loaded into Docker."""
+"""The container board's image: Debian packages unpacked into a tar, the same every time, for Docker."""
 
 from __future__ import annotations
 
@@ -99,7 +99,9 @@ def unpack(recipe: Recipe, output: Path) -> None:
     environment = {**os.environ, "SOURCE_DATE_EPOCH": str(recipe.epoch)}
     done = subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
     if done.returncode:
-        raise BoardError(f"mmdebstrap could not unpack Debian {recipe.suite} arm64: {' '.join(done.stderr[-400:].split())}")
+        raise BoardError(
+            f"mmdebstrap could not unpack Debian {recipe.suite} arm64: {' '.join(done.stderr[-400:].split())}"
+        )
 
 
 def write_layer(debian: tarfile.TarFile, recipe: Recipe, output: Path) -> None:

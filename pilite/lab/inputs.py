@@ -16,9 +16,9 @@ Array = npt.NDArray[Any]
 
 RANDOM = "random:"
 HELP = (
-    "F.npy (dtype and shape of the input), a picture (resized to the input's height and width, bilinear, RGB or grey "
-    "as its channels say; a quantized input gets the pixel values 0..255 as they are if its dtype is uint8, and minus "
-    "128 if int8; a float input gets pixel / 255), or random:SEED (uniform over the dtype; float in [-1, 1))"
+    "F.npy (dtype and shape of the input), a picture (resized to the input's height and width, bilinear, RGB "
+    "or grey as its channels say; a uint8 input gets the pixels 0..255 as they are, an int8 input these "
+    "minus 128, a float input pixel / 255), or random:SEED (uniform over the dtype; float in [-1, 1))"
 )
 
 
@@ -41,8 +41,8 @@ def _random(generator: np.random.Generator, tensor: TensorInfo) -> Array:
 def parse(texts: Sequence[str], tensors: Sequence[TensorInfo]) -> list[Array]:
     """Turn `--input` values into arrays, one per input of the model.
 
-    A single random:SEED fills all inputs. Raises PiliteError for a wrong number, a file that cannot be read, and an
-    array of another dtype or shape.
+    A single random:SEED fills all inputs. Raises PiliteError for a wrong number, a file that cannot be read,
+    and an array of another dtype or shape.
     """
     if len(texts) == 1 and texts[0].startswith(RANDOM):
         return random_inputs(tensors, _seed(texts[0]))
@@ -86,7 +86,9 @@ def picture(path: Path, tensor: TensorInfo) -> Array:
     from PIL import Image, UnidentifiedImageError
 
     if len(tensor.shape) != 4 or tensor.shape[0] != 1 or tensor.shape[3] not in (1, 3):
-        raise PiliteError(f"--input {path}: input {tensor.name} has shape {list(tensor.shape)}: not one picture.")
+        raise PiliteError(
+            f"--input {path}: input {tensor.name} has shape {list(tensor.shape)}: not one picture."
+        )
     height, width, channels = tensor.shape[1:]
     try:
         with Image.open(path) as image:

@@ -1,10 +1,10 @@
-"""Measure runtimes on a board. This file is copied there: standard library and numpy only, Python 3.9 or newer.
+"""Measure runtimes on a board. This file is copied there: standard library and numpy, Python 3.9 or newer.
 
     python3 measure.py JOB.json RESULT.json
 
-The coordinator starts one worker process per (runtime, threads). Each loads its model once; then they take turns in
-rounds of seeded random order, so that a clock that sags or a neighbour that wakes up hits all of them alike. A worker
-answers one JSON line per request; nobody computes while another one is timed.
+The coordinator starts one worker process per (runtime, threads). Each loads its model once; then they take
+turns in rounds of seeded random order, so that a sagging clock or a busy neighbour hits all of them alike.
+A worker answers one JSON line per request; nobody computes while another one is timed.
 """
 
 from __future__ import annotations
@@ -28,7 +28,6 @@ from typing import Any
 import numpy as np
 
 PROTOCOL = 1  # a job of another number is refused: the release on the board is older or newer than the lab
-WARM_MS, WARM_RUNS = 200.0, 3  # warm up at least this long and this often
 
 Json = dict[str, Any]
 
@@ -42,11 +41,12 @@ class Pilite:
     def __init__(self, subject: Json, threads: int, cpus: list[int] | None) -> None:
         release = Path(subject["release"])
         spec = importlib.util.spec_from_file_location("pilite_loader", release / "pilite.py")
-        assert spec is not None and spec.loader is not None
+        assert spec is not None
+        assert spec.loader is not None
         module = importlib.util.module_from_spec(spec)
         sys.modules[spec.name] = module
         spec.loader.exec_module(module)
-        self._open = lambda: module.Model(release / "model.so", threads=threads, cpus=cpus)
+        self._open: Any = lambda: module.Model(release / "model.so", threads=threads, cpus=cpus)
 
     version = ""  # the host knows the build
 
@@ -69,7 +69,7 @@ class Interpreter:
 
     def __init__(self, subject: Json, threads: int, cpus: list[int] | None) -> None:
         made = importlib.import_module(self.module).Interpreter
-        self._open = lambda: made(model_path=subject["tflite"], num_threads=threads)
+        self._open: Any = lambda: made(model_path=subject["tflite"], num_threads=threads)
         self.version = metadata.version(self.package)
 
     def load(self) -> None:
@@ -107,7 +107,10 @@ def serve(requests: Iterator[str], reply: Any) -> None:
         try:
             answer = VERBS[request.pop("do")](state, **request)
         except Exception as problem:  # whatever a rival throws becomes a note in the result
-            answer = {"error": f"{type(problem).__name__}: {problem}", "missing": isinstance(problem, ImportError)}
+            answer = {
+                "error": f"{type(problem).__name__}: {problem}",
+                "missing": isinstance(problem, ImportError),
+            }
         reply.write(json.dumps(answer) + "\n")
         reply.flush()
 
@@ -135,16 +138,16 @@ def outputs(state: Json, path: str) -> Json:
     return {"path": path}
 
 
-def warm(state: Json) -> Json:
-    """Run until caches, clocks and lazily made buffers have settled; the last time tells how long a run takes."""
+def warm(state: Json, least_ms: float, least_runs: int) -> Json:
+    """Run until caches, clocks and lazily made buffers have settled; `ms` is how long a run takes."""
     spent: list[float] = []
-    while sum(spent) < WARM_MS or len(spent) < WARM_RUNS:
+    while sum(spent) < least_ms or len(spent) < least_runs:
         spent.append(timed(state["runtime"].invoke))
     return {"ms": spent[-1], "runs": len(spent)}
 
 
 def run(state: Json, settle: int, runs: int) -> Json:
-    """One turn: `settle` runs that are not timed (another process has used the caches), then `runs` timed ones."""
+    """One turn: `settle` untimed runs, since another process has used the caches, then `runs` timed ones."""
     invoke = state["runtime"].invoke
     gc.disable()
     for _ in range(settle):
@@ -168,7 +171,7 @@ def timed(call: Any) -> float:
     return (time.perf_counter_ns() - start) / 1e6
 
 
-VERBS = {"load": load, "outputs": outputs, "warm": warm, "run": run, "memory": memory}
+VERBS: dict[str, Any] = {"load": load, "outputs": outputs, "warm": warm, "run": run, "memory": memory}
 
 
 # The coordinator.
@@ -189,13 +192,15 @@ class Worker:
         self.facts: Json = {}
         self._subject = subject
 
-    def prepare(self) -> None:
+    def prepare(self, warm_ms: float, warm_runs: int) -> None:
         """Load, keep the outputs if they are wanted, warm up. Raises Failure."""
         runtime, threads = self.entry["runtime"], self.entry["threads"]
-        self.facts = self.ask(do="load", subject=self._subject, runtime=runtime, threads=threads, cpus=self.cpus)
+        self.facts = self.ask(
+            do="load", subject=self._subject, runtime=runtime, threads=threads, cpus=self.cpus
+        )
         if self.entry.get("outputs"):
             self.ask(do="outputs", path=self.entry["outputs"])
-        self._ms = self.ask(do="warm")["ms"]
+        self._ms = self.ask(do="warm", least_ms=warm_ms, least_runs=warm_runs)["ms"]
 
     def turn(self, settle: int, slot_ms: float, most: int) -> None:
         """As many timed runs as fit into slot_ms, at least one. Raises Failure."""
@@ -204,7 +209,13 @@ class Worker:
 
     def finish(self) -> Json:
         """This worker's row. Raises Failure."""
-        return {**self.entry, **self.facts, **self.ask(do="memory"), "cpus": self.cpus, "samples": self.samples}
+        return {
+            **self.entry,
+            **self.facts,
+            **self.ask(do="memory"),
+            "cpus": self.cpus,
+            "samples": self.samples,
+        }
 
     def ask(self, **request: Any) -> Json:
         """One request and its answer. Raises Failure if the worker ends, hangs or reports an error."""
@@ -258,8 +269,10 @@ def measure(job: Json) -> Json:
     failures: list[Json] = []
     try:
         for entry in job["rows"]:
-            workers.append(Worker(entry, job["subject"], job["limit_s"], allowed))
-            attempt(workers, failures, workers[-1], workers[-1].prepare)
+            worker = Worker(entry, job["subject"], job["limit_s"], allowed)
+            workers.append(worker)
+            warmth = (job["warm_ms"], job["warm_runs"])
+            attempt(workers, failures, worker, lambda worker=worker, w=warmth: worker.prepare(*w))
         orders = rounds(job, workers, failures)
         rows: list[Json] = []
         for worker in list(workers):

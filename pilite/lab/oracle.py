@@ -1,4 +1,4 @@
-"""What is right: outputs of TFLite's reference kernels, computed on this machine and kept below artifacts/oracle/.
+"""What is right: outputs of TFLite's reference kernels, computed here and kept below artifacts/oracle/.
 
 BUILTIN_REF gives the same bytes on every machine, so an emulated board need not compute it.
 """
@@ -50,7 +50,9 @@ def find() -> Oracle:
             return Oracle(module, package, metadata.version(package))
         except metadata.PackageNotFoundError:
             continue
-    raise PiliteError("No TFLite to compare with: neither tflite-runtime nor ai-edge-litert is installed here.")
+    raise PiliteError(
+        "No TFLite to compare with: neither tflite-runtime nor ai-edge-litert is installed here."
+    )
 
 
 def expected(oracle: Oracle, model: Path, inputs: Sequence[Array], artifacts: Path) -> list[Array]:

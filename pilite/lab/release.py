@@ -1,4 +1,4 @@
-"""Releases: the files that one deploy puts on a board, and their state there. release.sh does the board's part."""
+"""Releases: the files that one deploy puts on a board, and their state there; release.sh is its part."""
 
 from __future__ import annotations
 
@@ -56,7 +56,7 @@ class Place:
 
 @dataclass(frozen=True)
 class State:
-    """What a place holds; `intact`: the asked release is there, whole. `arrived`: its uploaded files, name -> sha256."""
+    """What a place holds. `intact`: the asked release is there, whole; `arrived`: sha256 of its uploads."""
 
     current: str
     previous: str
@@ -86,7 +86,7 @@ def upload(place: Place, release: Release, arrived: Mapping[str, str]) -> int:
 
 
 def stage(place: Place, release: str) -> None:
-    """Verify incoming/<id> on the board, fsync it and move it to releases/<id>. Raises BoardError if damaged."""
+    """Verify incoming/<id> on the board, fsync it, move it to releases/<id>. Raises BoardError if damaged."""
     _done(place, _call(place, "stage", release))
 
 

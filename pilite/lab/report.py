@@ -8,8 +8,22 @@ from typing import Any
 
 Json = dict[str, Any]
 
-NO_TIMES = "Times on this board say nothing about the speed of its CPU: they are here to show that everything ran."
-FACTS = ("model", "cpu", "cores", "os", "kernel", "libc", "governor", "max_mhz", "temperature_c", "throttled", "load1")
+NO_TIMES = (
+    "Times on this board say nothing about the speed of its CPU: they are here to show that everything ran."
+)
+FACTS = (
+    "model",
+    "cpu",
+    "cores",
+    "os",
+    "kernel",
+    "libc",
+    "governor",
+    "max_mhz",
+    "temperature_c",
+    "throttled",
+    "load1",
+)
 COLORS = {"pilite": "#1b6e53", "tflite": "#c26a1a", "litert": "#5b5ea6"}
 
 
@@ -116,13 +130,17 @@ def plot(document: Json, samples: Json, path: Path) -> None:
         models = list(samples)
         figure = Figure(figsize=(8, 1 + 2.4 * len(models)), layout="constrained")
         for axes, model in zip(figure.subplots(len(models), squeeze=False)[:, 0], models, strict=True):
-            _draw(axes, model, [row for row in document["rows"] if row["model"] == model], samples[model]["ms"])
+            _draw(
+                axes, model, [row for row in document["rows"] if row["model"] == model], samples[model]["ms"]
+            )
         board = document["board"]
         figure.suptitle(f"{board['name']}: {board['model']}, {document['time'][:10]}")
         figure.savefig(path, metadata={"Date": None})
 
 
-def _draw(axes: Any, model: str, rows: Sequence[Json], samples: Mapping[str, Sequence[Sequence[float]]]) -> None:
+def _draw(
+    axes: Any, model: str, rows: Sequence[Json], samples: Mapping[str, Sequence[Sequence[float]]]
+) -> None:
     rows = sorted(rows, key=lambda row: (-row["threads"], row["runtime"]))
     runs = [[ms for turn in samples[f"{row['runtime']}/{row['threads']}"] for ms in turn] for row in rows]
     boxes = axes.boxplot(runs, orientation="horizontal", whis=(1, 99), showfliers=False, patch_artist=True)

@@ -23,7 +23,9 @@ GRACE = 5  # seconds between SIGTERM and SIGKILL when a command takes too long
 DEAD = 20  # seconds without an answer after which a board counts as gone
 TIMED_OUT = (124, 128 + 9)  # exit codes of timeout(1): SIGTERM was enough, SIGKILL was needed
 
-logging.getLogger("paramiko").setLevel(logging.CRITICAL)  # it prints tracebacks of what becomes a BoardError here
+logging.getLogger("paramiko").setLevel(
+    logging.CRITICAL
+)  # it prints tracebacks of what becomes a BoardError here
 
 _Value = TypeVar("_Value")
 _FAILURES = (OSError, EOFError, paramiko.SSHException, invoke.exceptions.CommandTimedOut)
@@ -31,7 +33,7 @@ _FAILURES = (OSError, EOFError, paramiko.SSHException, invoke.exceptions.Command
 
 @dataclass(frozen=True)
 class Address:
-    """Where a board is and what proves that it is that board; `host_key` as in known_hosts: "ssh-ed25519 AAAA..."."""
+    """Where a board is and what proves that it is that board: `host_key`, "ssh-ed25519 AAAA..."."""
 
     name: str
     host: str
@@ -83,7 +85,9 @@ def parse_host_key(text: str, where: str) -> paramiko.PKey:
         kind, data = text.split()[:2]
         return paramiko.PKey.from_type_string(kind, base64.b64decode(data, validate=True))
     except (ValueError, binascii.Error, paramiko.SSHException) as problem:
-        raise BoardError(f"{where}: host_key is no public key such as 'ssh-ed25519 AAAA...': {problem}") from None
+        raise BoardError(
+            f"{where}: host_key is no public key such as 'ssh-ed25519 AAAA...': {problem}"
+        ) from None
 
 
 def _open(client: fabric.Connection, address: Address) -> None:
@@ -91,8 +95,8 @@ def _open(client: fabric.Connection, address: Address) -> None:
         client.open()
     except paramiko.BadHostKeyException:
         raise BoardError(
-            f"{address}: the board shows another host key than the pinned one. If it was installed anew, check its "
-            f"fingerprint and onboard it again; otherwise something stands between it and this machine."
+            f"{address}: the board shows another host key than the pinned one. If it was installed anew, "
+            f"check its fingerprint and onboard it again; otherwise something stands between it and this machine."
         ) from None
     except paramiko.AuthenticationException as problem:
         raise BoardError(f"{address}: the board refuses the key {address.key}: {problem}") from None

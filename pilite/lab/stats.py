@@ -31,8 +31,8 @@ def summary(rounds: Rounds) -> dict[str, float | int]:
 def speedup(ours: Rounds, rival: Rounds, seed: int = 0) -> tuple[float, tuple[float, float]]:
     """How many times faster `ours` is, as a ratio of medians, and a 95 % interval for it.
 
-    The interval is a percentile bootstrap over whole rounds: runs of one round share the board's state and are not
-    independent, and both runtimes had their turn in each round. With fewer than two rounds it is the ratio twice.
+    The interval is a percentile bootstrap over whole rounds: runs of one round share the board's state and
+    are not independent, and both runtimes had their turn in each round. With one round it is the ratio twice.
     """
     a, b = np.asarray(ours, np.float64), np.asarray(rival, np.float64)
     rounds = min(len(a), len(b))

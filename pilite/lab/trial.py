@@ -14,7 +14,7 @@ import numpy as np
 import numpy.typing as npt
 
 from pilite.errors import BoardError, PiliteError
-from pilite.lab import artifact, inputs, release, wheels
+from pilite.lab import artifact, inputs, wheels
 from pilite.lab.artifact import Artifact
 from pilite.lab.boards import Board
 from pilite.lab.connection import Connection
@@ -30,21 +30,45 @@ SEEDS = (1, 2, 3)  # of the inputs that are compared with the oracle; times are 
 
 @dataclass(frozen=True)
 class Settings:
-    """How long and how often. A turn of one runtime is `settle` untimed runs and then as many as fit into slot_ms."""
+    """How long and how often. A turn of a runtime is `settle` untimed runs, then those that fit into slot_ms."""
 
     rounds: int
     least_rounds: int  # also when budget_s is spent
     slot_ms: float
     most_runs: int
     settle: int
+    warm_ms: float  # at least this long and this often before the rounds
+    warm_runs: int
     budget_s: float  # for the rounds of one model
     limit_s: float  # for one answer of one runtime
     total_s: float  # then everything is killed
     seed: int = 0  # of the order of turns
 
 
-TIMED = Settings(30, 5, slot_ms=100, most_runs=50, settle=1, budget_s=150, limit_s=300, total_s=1200)
-FUNCTIONAL = Settings(3, 1, slot_ms=0, most_runs=1, settle=0, budget_s=60, limit_s=600, total_s=2400)
+TIMED = Settings(
+    rounds=30,
+    least_rounds=5,
+    slot_ms=100,
+    most_runs=50,
+    settle=1,
+    warm_ms=200,
+    warm_runs=3,
+    budget_s=150,
+    limit_s=300,
+    total_s=1200,
+)
+FUNCTIONAL = Settings(
+    rounds=3,
+    least_rounds=1,
+    slot_ms=0,
+    most_runs=1,
+    settle=0,
+    warm_ms=0,
+    warm_runs=1,
+    budget_s=60,
+    limit_s=600,
+    total_s=2400,
+)
 
 
 @dataclass(frozen=True)
@@ -123,8 +147,9 @@ def check_source(board: Board, built: Artifact, subject: Subject) -> None:
     """Rivals must get the model that was compiled. Raises PiliteError if the file has changed since."""
     if hashlib.sha256(subject.tflite.read_bytes()).hexdigest() != built.source_sha256:
         raise PiliteError(
-            f"{board.name}: the deployed {subject.name} was compiled from another file than {subject.tflite}. "
-            f"Build and deploy it again: invoke build deploy --model {subject.name} --board {board.name}"
+            f"{board.name}: the deployed {subject.name} was compiled from another file than "
+            f"{subject.tflite}. Build and deploy it again: "
+            f"invoke build --model {subject.name} --board {board.name}, then deploy"
         )
 
 
@@ -191,14 +216,17 @@ def execute(board: Board, place: Place, job: Json, current: str, scratch: str, s
         connection.put(local, f"{scratch}/job.json")
         script = place.path(current, "measure.py")
         command = [board.python, script, f"{scratch}/job.json", f"{scratch}/result.json"]
-        env = {"PYTHONDONTWRITEBYTECODE": "1"} | ({"PYTHONPATH": site} if site else {})
+        cache = {"PYTHONPYCACHEPREFIX": f"{board.root}/pycache"}  # nothing is written into the release
+        env = cache | ({"PYTHONPATH": site} if site else {})
         connection.check(command, timeout=job["total_s"], env=env)
         connection.get(f"{scratch}/result.json", local)
         document: Json = json.loads(local.read_text())
         return document
 
 
-def fetch_outputs(connection: Connection, measured: Json, sets: int, outputs: int) -> dict[int, list[list[Array]]]:
+def fetch_outputs(
+    connection: Connection, measured: Json, sets: int, outputs: int
+) -> dict[int, list[list[Array]]]:
     """pilite's outputs: thread count -> [set][output]."""
     found = {}
     with tempfile.TemporaryDirectory() as folder:
@@ -207,5 +235,7 @@ def fetch_outputs(connection: Connection, measured: Json, sets: int, outputs: in
             if "outputs" in row:
                 connection.get(row["outputs"], local)
                 with np.load(local, allow_pickle=False) as arrays:
-                    found[row["threads"]] = [[arrays[f"{s}.{i}"] for i in range(outputs)] for s in range(sets)]
+                    found[row["threads"]] = [
+                        [arrays[f"{s}.{i}"] for i in range(outputs)] for s in range(sets)
+                    ]
     return found

@@ -1,4 +1,4 @@
-"""Python packages for a board that has no pip: fetched here, hash-checked, sent as one archive, unpacked there."""
+"""Python packages for a board without pip: fetched and hash-checked here, unpacked there."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ from pilite.lab.connection import Connection
 
 LOCK = ROOT / "requirements.lock"
 NUMPY = "numpy"
-# A rival's interpreter needs numpy beside its own wheel; the other packages it requires are for other uses of it.
+# A rival's interpreter needs numpy beside its own wheel; what else it requires is for other uses of it.
 RIVALS = {"tflite": "tflite-runtime", "litert": "ai-edge-litert"}
 PLATFORMS = ("manylinux_2_34", "manylinux_2_28", "manylinux_2_27", "manylinux2014", "manylinux_2_17")
 
@@ -59,7 +59,7 @@ def site(
 
 
 def fetch(name: str, target: Target, artifacts: Path, lock: Path = LOCK) -> Path:
-    """The wheel of a locked package for a board, below artifacts/wheels/. Raises BoardError if there is none."""
+    """The wheel of a locked package for a board, in artifacts/wheels/. Raises BoardError if there is none."""
     requirement, hashes = locked(name, lock)
     folder = artifacts / "wheels" / f"{target.python}-{target.arch}"
     folder.mkdir(parents=True, exist_ok=True)
@@ -92,7 +92,15 @@ def _download(requirement: Requirement, hashes: frozenset[str], target: Target, 
         pin = f"{requirement.name}{requirement.specifier}"
         wanted.write_text(" ".join([pin, *(f"--hash=sha256:{value}" for value in sorted(hashes))]) + "\n")
         platforms = [word for p in PLATFORMS for word in ("--platform", f"{p}_{target.arch}")]
-        command = [sys.executable, "-m", "pip", "download", "--quiet", "--disable-pip-version-check", "--no-deps"]
+        command = [
+            sys.executable,
+            "-m",
+            "pip",
+            "download",
+            "--quiet",
+            "--disable-pip-version-check",
+            "--no-deps",
+        ]
         command += ["--only-binary=:all:", "--python-version", target.python, *platforms]
         command += ["--require-hashes", "--dest", scratch, "-r", str(wanted)]
         done = subprocess.run(command, capture_output=True, text=True, check=False)
@@ -104,7 +112,7 @@ def _download(requirement: Requirement, hashes: frozenset[str], target: Target, 
 
 
 def _send(connection: Connection, wheels: Sequence[Path], folder: str) -> None:
-    """One archive is one transfer; numpy alone has a thousand files. The folder appears whole or not at all."""
+    """One archive is one transfer; numpy alone has 1,000 files. The folder appears whole or not at all."""
     parent, beside = folder.rsplit("/", 1)[0], f"{folder}.new"
     with tempfile.TemporaryDirectory() as scratch:
         archive = Path(scratch) / "site.tar"

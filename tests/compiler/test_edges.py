@@ -49,7 +49,7 @@ def widths() -> Iterator[tuple[str, Make]]:
     """Pixels per row against the rows of a register tile; halos on both sides."""
     for width in EDGES:
         yield f"conv 1x1, width {width}", conv((1, 2, width, 5), 7)
-        yield f"conv 3x3, width {width}", conv((1, 3, width, 3), 5, (3, 3))
+        yield f"conv 3x3, width {width}", conv((1, 3, width, 3), 16, (3, 3))
         yield f"depthwise 3x3, width {width}", depthwise((1, 3, width, 9), (3, 3))
 
 
@@ -66,10 +66,11 @@ def depths() -> Iterator[tuple[str, Make]]:
     """Length of the sum against the granules of K and the 96 values that AVX2 widens at a time."""
     for n in (*EDGES, 95, 96, 97, 191, 192, 193, 200, 260):
         yield f"conv 1x1 from {n}", conv((1, 2, 3, n), 5)
-        yield f"fully connected from {n}", dense(2, n, 9)
+        yield f"conv 1x1 from {n} to 16", conv((1, 2, 5, n), 16)
+        yield f"fully connected from {n}", dense(2, n, 24)
     for n in EDGES[:12]:
         yield f"conv 3x3 from {n}", conv((1, 3, 4, n), 3, (3, 3))
-        yield f"conv 1x3 dilated from {n}", conv((1, 2, 7, n), 3, (1, 3), dilation=(1, 2))
+        yield f"conv 1x3 dilated from {n}", conv((1, 2, 7, n), 8, (1, 3), dilation=(1, 2))
 
 
 def windows() -> Iterator[tuple[str, Make]]:
@@ -79,7 +80,7 @@ def windows() -> Iterator[tuple[str, Make]]:
     ):
         spans = {"stride": stride, "dilation": dilation, "padding": padding}
         text = f"{kernel}, stride {stride}, dilation {dilation}, {padding}"
-        yield f"conv {text}", conv((1, 9, 10, 3), 5, kernel, **spans)
+        yield f"conv {text}", conv((1, 9, 10, 3), 5 if sum(kernel) % 2 else 16, kernel, **spans)
         yield f"depthwise {text}", depthwise((1, 9, 10, 3), kernel, **spans)
     for image in ((3, 1, 1, 4), (3, 1, 6, 4), (3, 6, 1, 4), (1, 2, 2, 4), (2, 1, 9, 17)):
         yield f"conv 5x5 on {image}", conv(image, 9, (5, 5))
@@ -114,6 +115,7 @@ def extremes() -> Iterator[tuple[str, Make]]:
         sums = Sums(weight=weight, zero_point=zero_point)
         text = f"weights {weight}, zero point {zero_point}"
         yield f"conv, {text}", conv((1, 3, 5, 17), 9, (3, 3), sums=sums)
+        yield f"conv to 16, {text}", conv((1, 3, 5, 16), 16, (3, 3), sums=sums)
         yield f"depthwise, {text}", depthwise((1, 5, 5, 17), (3, 3), sums=sums)
         yield f"large depthwise, {text}", depthwise((1, 7, 7, 9), (7, 7), sums=sums)
         yield f"dense, {text}", dense(2, 40, 9, sums)
@@ -128,10 +130,12 @@ def multipliers() -> Iterator[tuple[str, Make]]:
     for m in MULTIPLIERS:
         sums = Sums(multiplier=m, bias=2_000_000_000)
         yield f"conv, multiplier {m}", conv((1, 2, 5, 3), 17, sums=sums)
+        yield f"conv to 16, multiplier {m}", conv((1, 2, 5, 3), 16, sums=sums)
         yield f"depthwise, multiplier {m}", depthwise((1, 3, 5, 17), (3, 3), sums=sums)
     for m in LEFT:
         sums = Sums(multiplier=m, weight=1, zero_point=0, bias=30)
         yield f"conv, multiplier {m}", conv((1, 2, 5, 2), 17, sums=sums)
+        yield f"conv to 8, multiplier {m}", conv((1, 2, 5, 2), 8, sums=sums)
         yield f"depthwise, multiplier {m}", depthwise((1, 3, 5, 17), (1, 2), sums=sums)
         yield f"dense, multiplier {m}", dense(3, 3, 17, sums)
 
@@ -140,6 +144,7 @@ def activations() -> Iterator[tuple[str, Make]]:
     """Every second result is a tie. It shows where the clamp does not hide negative values."""
     for activation in ACTIVATIONS:
         yield f"conv, ties, {activation}", conv((1, 5, 5, 8), 33, activation=activation, sums=TIES)
+        yield f"conv to 16, ties, {activation}", conv((1, 5, 5, 8), 16, activation=activation, sums=TIES)
         yield (
             f"depthwise, ties, {activation}",
             depthwise((1, 9, 9, 33), (3, 3), activation=activation, sums=TIES),

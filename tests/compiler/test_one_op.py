@@ -8,19 +8,21 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
+from pilite.compiler import cpu as cpus
 from pilite.compiler.ops import OPS
 from tests import one_op
 from tests.batch import check_bits, difference
 from tests.native import EVERY_CPU
 
-# Models per operator and dtype. x86-64: 2,240 in all; each ARM kernel set: 360.
+# Models per operator and dtype: on x86-64-v3 2,240 in all, on each other CPU a fraction of them.
+FEW = 54
 MANY = {"CONV_2D": 160, "DEPTHWISE_CONV_2D": 160, "FULLY_CONNECTED": 100}
-SEEDS = {"x86-64-v3": 54, "cortex-a53": 14, "cortex-a76": 14}
+FRACTION = 4
 
 
 def seeds(op: str, cpu: str) -> range:
-    most = SEEDS[cpu]
-    return range(MANY.get(op, SEEDS["x86-64-v3"]) * most // SEEDS["x86-64-v3"])
+    count = MANY.get(op, FEW)
+    return range(count if cpu == "x86-64-v3" else count // FRACTION)
 
 
 @pytest.mark.parametrize("dtype", one_op.DTYPES)
@@ -43,10 +45,10 @@ def test_random_models_give_the_bits_of_tflite(op: str, dtype: str, cpu: str) ->
 
 
 def test_the_large_check_is_as_large_as_it_says() -> None:
-    totals = {cpu: 2 * sum(len(seeds(op, cpu)) for op in OPS) for cpu in SEEDS}
+    totals = {cpu: len(one_op.DTYPES) * sum(len(seeds(op, cpu)) for op in OPS) for cpu in cpus.names()}
 
     assert totals["x86-64-v3"] >= 2_000
-    assert min(totals["cortex-a53"], totals["cortex-a76"]) >= 300
+    assert min(totals.values()) >= 300
 
 
 def test_one_wrong_element_is_seen_and_named() -> None:

@@ -1,10 +1,8 @@
 """q_conv2d: convolution, bias, requantization, clamp and store in one loop nest, accumulators in registers.
 
-A convolution is a matrix product whose rows of A are gathered from the padded image as *runs* of
-contiguous bytes: one
-run per kernel row (kw * c bytes), or one per tap when the width is dilated. There is no im2col buffer. A
-run whose length is
-no multiple of the K granule is read beyond its end; the weights there are zero.
+A convolution is a matrix product whose rows of A are gathered from the padded image as *runs* of contiguous
+bytes: one run per kernel row (kw * c bytes), or one per tap when the width is dilated. There is no im2col
+buffer. A run whose length is no multiple of the K granule is read beyond its end; the weights there are zero.
 
     rows     output pixels of one image row, MR at a time; the last tile overlaps its neighbour
     columns  output channels, NR at a time; the last block is padded with zero weights and stored partly
@@ -139,6 +137,7 @@ class Tile:
     x: Any
     w: Any
     rows: tuple[Any, ...]  # offset in x of each row's first run
+    row_step: int  # between two of them
     w_base: Any  # offset in w of the block
     nr: int
     runs: Runs
@@ -339,6 +338,7 @@ class _Code:
                 self.buffers["x"],
                 self.buffers["w"],
                 tuple(x_base + i * geo.pixel_in for i in range(geo.tile)),
+                geo.pixel_in,
                 block * self.block,
                 self.nr,
                 geo.runs,

@@ -9,7 +9,8 @@ import numpy as np
 from tvm.script.ir_builder import tirx as T
 
 from pilite.compiler.fixedpoint import Requant
-from pilite.compiler.kernels.emit import assign, constant, load, loop, part, registers, shuffle, whole
+from pilite.compiler.kernels import asm_a53
+from pilite.compiler.kernels.emit import assign, constant, load, loop, part, registers, shuffle, stack, whole
 from pilite.compiler.kernels.gemm import Strategy, Tile, Variant
 from pilite.compiler.kernels.isa import Neon
 from pilite.compiler.kernels.packing import Int
@@ -128,6 +129,30 @@ class Mull(_Neon):
                 w = [load(tile.w, w_offset + j * width + h, 8) for h in range(0, width, 8)]
                 products = [self.isa.smull(a, b) for a, b in zip(x, w, strict=True)]
                 self.add(acc[i][j], products, tile.variant.chain)
+
+
+class MullByHand(Mull):
+    """Mull with its K loop scheduled by hand for the in-order cortex-a53 (asm_a53.py). Same packing, granule 16."""
+
+    granule: ClassVar[int] = 16
+
+    def multiply(self, tile: Tile) -> list[list[Any]]:
+        if len(tile.rows) != asm_a53.ROWS or tile.variant.chain != 2:
+            return super().multiply(tile)
+        length = self.padded(tile.runs.length)
+        acc = [registers(4, "int32") for _ in tile.rows]
+        for i, a in enumerate(acc):
+            assign(a, tile.initial(i, 0), 4)
+        sums = stack(16, "int32", 4)
+        step = tile.row_step
+        with tile.runs.walk() as (offset, run), T.attr(T.int32(0), "pragma_import_llvm", asm_a53.source()):
+            w = T.address_of(tile.w[tile.w_base + run * (length * tile.nr)])
+            x = T.address_of(tile.x[tile.rows[0] + offset])
+            arguments = (x, T.int64(step), w, T.int64(length // 16), T.address_of(sums[0]))
+            T.evaluate(T.call_extern("int32", asm_a53.FUNCTION, *arguments))
+            for i, a in enumerate(acc):
+                assign(a, whole(a, 4) + load(sums, 4 * i, 4), 4)
+        return [[whole(a, 4)] for a in acc]
 
 
 class Pairs(_Neon):

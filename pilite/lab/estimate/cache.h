@@ -26,7 +26,7 @@ typedef struct {
 static Level levels[kMaxLevels];
 static int n_levels;
 
-/* "SIZE:WAYS:private" or "SIZE:WAYS:shared" adds a level behind the ones before. 0 = done. */
+/* "SIZE:WAYS:private" or "SIZE:WAYS:shared" adds a level behind the ones before; the first is private. 0 = done. */
 static int cache_add_level(const char* text) {
   unsigned long size;
   unsigned ways;
@@ -34,6 +34,7 @@ static int cache_add_level(const char* text) {
   if (n_levels == kMaxLevels || sscanf(text, "%lu:%u:%7s", &size, &ways, kind) != 3 || !ways) return -1;
   Level* level = &levels[n_levels++];
   level->shared = !strcmp(kind, "shared");
+  if (level->shared && n_levels == 1) return -1;
   for (int i = 0; i < (level->shared ? 1 : kMaxThreads); ++i) {
     Cache* c = &level->of[i];
     c->ways = ways;
@@ -58,18 +59,25 @@ static int cache_hit(Cache* c, uint64_t line, uint64_t store, uint64_t* dirty_vi
   return hit;
 }
 
+static int cache_access(int depth, unsigned thread, uint64_t line, uint64_t store);
+
+/* What a miss at `depth` causes; returns how many levels missed. */
+static int cache_fill(int depth, unsigned thread, uint64_t line, uint64_t dirty_victim) {
+  ++levels[depth].misses;
+  if (dirty_victim) {
+    ++levels[depth].written_back;
+    cache_access(depth + 1, thread, dirty_victim - 1, 1);
+  }
+  return 1 + cache_access(depth + 1, thread, line, 0);
+}
+
 /* One line through the levels from `depth` on; returns how many levels missed. */
 static int cache_access(int depth, unsigned thread, uint64_t line, uint64_t store) {
   if (depth == n_levels) return 0;
   Level* level = &levels[depth];
   uint64_t victim;
   if (cache_hit(&level->of[level->shared ? 0 : thread], line, store, &victim)) return 0;
-  ++level->misses;
-  if (victim) {
-    ++level->written_back;
-    cache_access(depth + 1, thread, victim - 1, 1);
-  }
-  return 1 + cache_access(depth + 1, thread, line, 0);
+  return cache_fill(depth, thread, line, victim);
 }
 
 static void cache_zero_counts(void) {

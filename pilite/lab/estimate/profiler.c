@@ -86,17 +86,22 @@ static void on_execute(unsigned vcpu, void* data) {
   if (before) count_edge(counts(before, thread), block);
 }
 
+static void on_miss(unsigned thread, Block* block, uint64_t line, uint64_t dirty_victim) {
+  pthread_mutex_lock(&lock);
+  const int missed = cache_fill(0, thread, line, dirty_victim);
+  Counts* c = counts(block, thread);
+  for (int i = 0; i < missed; ++i) ++c->misses[i];
+  pthread_mutex_unlock(&lock);
+}
+
+/* The first level belongs to the thread, so that a hit, the usual case, needs no lock. */
 static void on_access(unsigned vcpu, qemu_plugin_meminfo_t info, uint64_t address, void* data) {
   if (!caches_on) return;
   const unsigned thread = vcpu % kMaxThreads;
   const uint64_t end = address + (1u << qemu_plugin_mem_size_shift(info)) - 1, store = qemu_plugin_mem_is_store(info);
-  pthread_mutex_lock(&lock);
-  for (uint64_t line = address >> kLineShift; line <= end >> kLineShift; ++line) {
-    const int missed = cache_access(0, thread, line, store);
-    Counts* c = missed ? counts(data, thread) : NULL;
-    for (int i = 0; i < missed; ++i) ++c->misses[i];
-  }
-  pthread_mutex_unlock(&lock);
+  uint64_t victim;
+  for (uint64_t line = address >> kLineShift; line <= end >> kLineShift; ++line)
+    if (!cache_hit(&levels[0].of[thread], line, store, &victim)) on_miss(thread, data, line, victim);
 }
 
 /* The one Block for this code at this address, however often QEMU translates it. */

@@ -1,0 +1,299 @@
+"""Every row of KERNELS, as machine code: the instruction it is named for, and nothing it must not have.
+
+Whether kernels compute the right numbers is tested in test_one_op.py, test_edges.py and test_graphs.py.
+"""
+
+from __future__ import annotations
+
+import functools
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass, field, replace
+from itertools import product
+from typing import Any, get_args
+
+import numpy as np
+import pytest
+from tvm.script.ir_builder import tirx as T
+
+from pilite.compiler import aot
+from pilite.compiler import cpu as cpus
+from pilite.compiler import spec as s
+from pilite.compiler.cpu import Cpu
+from pilite.compiler.fixedpoint import Multiplier, Requant, Rounding
+from pilite.compiler.kernels import KERNELS, Gemm, Kernel, select, table
+from pilite.compiler.kernels.emit import Param, function, store
+from pilite.compiler.layout import Halo, Layout
+from tests.kernels import undefined_symbols
+
+# LLVM's own. The one service of the loader is a pointer, which the object itself defines (weakly).
+ALLOWED_SYMBOLS = {"memcpy", "memset", "_GLOBAL_OFFSET_TABLE_"}
+STACK_BYTES = 8192
+FLOAT_SPECS = (s.QuantizeFloat, s.DequantizeFloat)
+
+
+@dataclass(frozen=True, eq=False)
+class Sample:
+    """One operator as the scheduler sees it."""
+
+    name: str
+    spec: s.Spec
+    xs: tuple[Layout, ...]
+    y: Layout
+    arrays: s.Arrays = field(default_factory=dict)
+
+
+REQUANT = Requant(Rounding.GEMMLOWP, 3, -128, 127, left=True)
+HALF = Multiplier(1 << 30, 0)
+SMALL, LARGE = 6, 64  # pixels along a side: one task, and work for several threads
+
+
+def window(kernel: int) -> s.Window:
+    around = (kernel // 2, kernel // 2)
+    return s.Window((kernel, kernel), (1, 1), (1, 1), around, around)
+
+
+def sums(channels: int, weight: Any, requant: Requant) -> s.Arrays:
+    """Constants of a convolution."""
+    one = np.ones(channels, np.int32)
+    return {"weight": weight, "bias": one, "mantissa": one, "right": one, "left": one, "scale": one / 3}
+
+
+def conv(side: int, low: int, requant: Requant, to: int = 16) -> Sample:
+    """3x3 over 16 channels; weights from `low` to 127 decide whether they have to be moved into int8."""
+    weight = np.linspace(low, 127, to * 9 * 16).astype(np.int16).reshape(to, 3, 3, 16)
+    x = Layout((1, side, side, 16), halo=Halo(1, 1, 1, 1))
+    spec = s.QConv2D(window(3), requant)
+    name = f"conv to {to}, weights from {low}, {requant.rounding.value}"
+    return Sample(name, spec, (x,), Layout((1, side, side, to)), sums(to, weight, requant))
+
+
+def depthwise(side: int, kernel: int, low: int) -> Sample:
+    weight = np.linspace(low, 127, kernel**2 * 24).astype(np.int16).reshape(kernel, kernel, 24)
+    r = kernel // 2
+    x = Layout((1, side, side, 24), halo=Halo(r, r, r, r))
+    spec = s.QDepthwiseConv2D(window(kernel), REQUANT)
+    name = f"depthwise {kernel}x{kernel}, weights from {low}"
+    return Sample(name, spec, (x,), Layout((1, side, side, 24)), sums(24, weight, REQUANT))
+
+
+def samples(side: int) -> list[Sample]:
+    """At least one for every spec and every path through its kernels."""
+    image = Layout((1, side, side, 24))
+    real = replace(image, dtype="float32")
+    pool = s.Pool("average", window(3), -128, 127, round_half_up=True)
+    table_ = {"table": np.zeros(256, np.int8)}
+    return [
+        conv(side, -127, REQUANT),
+        conv(side, -128, replace(REQUANT, left=False), to=5),
+        conv(side, -255 + 127, REQUANT, to=8),
+        conv(side, 0, replace(REQUANT, clamp_min=3), to=17),
+        conv(side, -120, replace(REQUANT, rounding=Rounding.FLOAT64, left=False)),
+        depthwise(side, 3, -127),
+        depthwise(side, 3, -128),
+        depthwise(side, 7, -127),
+        Sample("add", s.QAdd(20, (1, 2), (HALF, HALF), HALF, REQUANT), (image, image), image),
+        Sample("average", pool, (image,), image),
+        Sample("max", replace(pool, kind="max"), (image,), image),
+        Sample("mean", s.QMean((1, 2), 3, HALF, REQUANT), (image,), Layout((1, 1, 1, 24))),
+        Sample("mean of all", s.QMean((1, 2, 3), 3, HALF, REQUANT), (image,), Layout((1, 1, 1, 1))),
+        Sample("softmax", s.Softmax(-128), (image,), image, {"exp": np.zeros(256, np.int32)}),
+        Sample("table", s.Table(), (image,), image, table_),
+        Sample("quantize", s.QuantizeFloat(0.1, 3), (real,), image),
+        Sample("dequantize", s.DequantizeFloat(0.1, 3), (image,), real),
+        Sample("move", s.Move((0, 0, 0, 0), flip=True), (replace(image, dtype="uint8"),), image),
+        Sample("move, bordered", s.Move((0, 0, 0, 0)), (image,), replace(image, halo=Halo(1, 1, 2, 2))),
+        Sample("broadcast", s.Broadcast((1, 1, 1, 24), image.shape), (Layout((1, 1, 1, 24)),), image),
+        Sample("fill", s.Fill(3, whole=False), (), replace(image, halo=Halo(1, 2, 3, 4))),
+        Sample("fill all", s.Fill(3, whole=True), (), image),
+    ]
+
+
+def is_float(sample: Sample) -> bool:
+    requant = getattr(sample.spec, "requant", REQUANT)
+    return isinstance(sample.spec, FLOAT_SPECS) or requant.rounding is Rounding.FLOAT64
+
+
+@dataclass(frozen=True, eq=False)
+class Compiled:
+    """The samples of one size for which a CPU uses one kernel."""
+
+    kernel: Kernel
+    cpu: Cpu
+    side: int
+    samples: tuple[Sample, ...]
+
+    def calls(self, samples: Sequence[Sample]) -> list[aot.Call]:
+        return [aot.Call(sample.name, self._function(sample), ()) for sample in samples]
+
+    def _function(self, sample: Sample) -> Any:
+        variant, _ = self.kernel.family.prepare(sample.spec, sample.arrays)
+        return self.kernel.family.emit("kernel", sample.spec, variant, sample.xs, sample.y, self.cpu)
+
+    @functools.cached_property
+    def integer_code(self) -> str:
+        """Assembler text of the samples that compute without floats."""
+        chosen = [sample for sample in self.samples if not is_float(sample)]
+        return aot.assembly(self.calls(chosen), self.cpu) if chosen else ""
+
+    def __str__(self) -> str:
+        return f"{self.kernel.name}-{self.cpu.name}-{self.side}"
+
+
+def everything() -> list[Compiled]:
+    """What each CPU would use, for both sizes."""
+    rows = []
+    for cpu, side in product(map(cpus.load, cpus.names()), (SMALL, LARGE)):
+        chosen: dict[str, list[Sample]] = {}
+        for sample in samples(side):
+            chosen.setdefault(select(sample.spec, sample.arrays, cpu).name, []).append(sample)
+        rows += [Compiled(k, cpu, side, tuple(chosen[k.name])) for k in KERNELS if k.name in chosen]
+    return rows
+
+
+def compiled(name: str, side: int, cpu: Cpu) -> Compiled:
+    """One sample alone."""
+    sample = next(sample for sample in samples(side) if sample.name == name)
+    return Compiled(select(sample.spec, sample.arrays, cpu), cpu, side, (sample,))
+
+
+EVERYTHING = everything()
+MULTIPLIES = [row for row in EVERYTHING if row.kernel.instruction]
+
+
+# Code.
+
+
+def mnemonics(text: str) -> set[str]:
+    """Instructions of an assembler text: the first word of every indented line that is no directive."""
+    return set(re.findall(r"^\s+([a-z][\w.]*)", text, re.MULTILINE))
+
+
+# fmov and the x86 moves and shuffles only carry bits. `v?` is the AVX form.
+FLOAT_ARITHMETIC = {
+    "aarch64": re.compile(r"(f(?!mov$)\w+|[su]cvtf)$"),
+    "x86_64": re.compile(
+        r"v?(cvt\w+|fn?m(add|sub)\w+|(add|sub|mul|div|min|max|sqrt|round|cmp\w*|u?comi)[sp][sd])$"
+    ),
+}
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("row", MULTIPLIES, ids=str)
+def test_a_kernel_uses_the_multiply_that_it_is_named_for(row: Compiled) -> None:
+    for sample in row.samples:
+        found = mnemonics(aot.assembly(row.calls([sample]), row.cpu))
+        assert row.kernel.instruction in {name.split(".")[0] for name in found}, sample.name
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("row", EVERYTHING, ids=str)
+def test_integer_kernels_have_no_floating_point_arithmetic(row: Compiled) -> None:
+    float_arithmetic = FLOAT_ARITHMETIC[row.cpu.arch]
+
+    assert [name for name in sorted(mnemonics(row.integer_code)) if float_arithmetic.match(name)] == []
+
+
+@pytest.mark.parametrize("name", ["x86-64-v3", "cortex-a53"])
+def test_the_search_for_floating_point_finds_it(name: str) -> None:
+    """Negative control, on kernels that must have it."""
+    cpu = cpus.load(name)
+
+    for sample in ("quantize", "dequantize"):
+        row = compiled(sample, SMALL, cpu)
+        assert any(
+            map(FLOAT_ARITHMETIC[cpu.arch].match, mnemonics(aot.assembly(row.calls(row.samples), cpu)))
+        )
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("row", EVERYTHING, ids=str)
+def test_kernels_need_nothing_from_outside(row: Compiled) -> None:
+    """No heap, no workspace, no libm, no compiler runtime."""
+    code = aot.compile_calls(row.calls(row.samples), row.cpu)
+
+    assert undefined_symbols(code.kernels) - ALLOWED_SYMBOLS == set()
+
+
+def test_a_symbol_from_outside_is_found() -> None:
+    """Negative control."""
+
+    def body(y: Any) -> None:
+        store(y, 0, T.call_extern("int32", "malloc", 64), 1)
+
+    call = aot.Call("call", function("kernel", [Param("y", "int32", 1)], body), ())
+    code = aot.compile_calls([call], cpus.load("x86-64-v3"))
+    assert undefined_symbols(code.kernels) - ALLOWED_SYMBOLS == {"malloc"}
+
+
+FRAME = re.compile(r"^\s+(?:sub\s+sp, sp, #(\d+)|subq\s+\$(\d+), %rsp)", re.MULTILINE)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("row", EVERYTHING, ids=str)
+def test_stack_frames_are_small(row: Compiled) -> None:
+    frames = [int(arm or x86) for arm, x86 in FRAME.findall(row.integer_code)]
+
+    assert max(frames, default=0) <= STACK_BYTES
+
+
+@pytest.mark.parametrize("name", ["x86-64-v3", "cortex-a53"])
+def test_stack_frames_are_found(name: str) -> None:
+    """Negative control: a register tile of a matrix product spills or saves something."""
+    text = "".join(
+        row.integer_code for row in EVERYTHING if row.cpu.name == name and "gemm" in row.kernel.name
+    )
+
+    assert FRAME.search(text)
+
+
+# The table.
+
+
+@pytest.mark.parametrize("name", cpus.names())
+@pytest.mark.parametrize("side", [SMALL, LARGE])
+def test_every_cpu_has_a_kernel_for_every_spec(name: str, side: int) -> None:
+    cpu = cpus.load(name)
+    chosen = {type(sample.spec): select(sample.spec, sample.arrays, cpu) for sample in samples(side)}
+
+    assert set(chosen) == set(get_args(s.Spec))
+    assert all(kernel.spec is spec and kernel.fits(cpu) for spec, kernel in chosen.items())
+
+
+def test_every_kernel_has_a_sample_and_a_cpu() -> None:
+    used = {row.kernel.name for row in EVERYTHING}
+
+    assert used == {kernel.name for kernel in KERNELS}
+    assert len(used) == len(KERNELS) == len(table())
+
+
+def test_the_first_kernel_that_fits_is_used() -> None:
+    """sdot where there is dotprod, and only there."""
+    sample = conv(SMALL, -127, REQUANT)
+    instructions = {
+        name: select(sample.spec, sample.arrays, cpus.load(name)).instruction for name in cpus.names()
+    }
+
+    assert instructions["cortex-a76"] == "sdot"
+    assert "sdot" not in (instructions["cortex-a53"], instructions["cortex-a72"])
+
+
+def test_a_cpu_without_kernels_is_named() -> None:
+    alien = replace(cpus.load("cortex-a53"), name="alien", isa="sve9")
+    sample = conv(SMALL, -127, REQUANT)
+
+    with pytest.raises(LookupError, match="QConv2D fits alien"):
+        select(sample.spec, sample.arrays, alien)
+
+
+GEMMS = [row for row in EVERYTHING if isinstance(row.kernel.family, Gemm)]
+
+
+@pytest.mark.parametrize("row", GEMMS, ids=str)
+def test_the_name_of_a_gemm_says_its_tile(row: Compiled) -> None:
+    """<dtype>_gemm_<MR>x<NR>c<KR>__<isa>."""
+    family = row.kernel.family
+    assert isinstance(family, Gemm)
+    mr, nr = map(int, re.findall(r"\d+", row.kernel.name.split("_")[2])[:2])
+
+    assert (row.cpu.tile(family.tiles)[0], family.columns) == (mr, nr)
