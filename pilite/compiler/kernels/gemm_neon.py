@@ -132,7 +132,7 @@ class Mull(_Neon):
 
 
 class MullByHand(Mull):
-    """Mull with its K loop scheduled by hand for the in-order cortex-a53 (asm_a53.py). Same packing, granule 16."""
+    """Mull with its K loop scheduled by hand for the in-order cortex-a53: asm_a53.py."""
 
     granule: ClassVar[int] = 16
 
