@@ -197,11 +197,16 @@ def deploy(c: Context, board: Sequence[str] = (), model: Sequence[str] = (), num
     """Put built artifacts on boards: checked and tried there, then switched to; the previous one is kept."""
     found = sources(model)
     from pilite.lab import deploy as deployment
-    from pilite.lab import fleet
+    from pilite.lab import fleet, health
+
+    def put(where: Board, connection: Connection, source: Source) -> dict[str, object]:
+        made = deployment.built_artifact(where, source.name, ARTIFACTS, numerics)
+        right = health.expected(made, source.path, ARTIFACTS)
+        done = deployment.deploy(where, connection, source.name, ARTIFACTS, numerics=numerics, expected=right)
+        return done.row()
 
     def act(where: Board, connection: Connection) -> list[dict[str, object]]:
-        done = [deployment.deploy(where, connection, one.name, ARTIFACTS, numerics=numerics) for one in found]
-        return [deployed.row() for deployed in done]
+        return [put(where, connection, source) for source in found]
 
     finish("Deployed", fleet.each(board or DEFAULT_BOARDS, ARTIFACTS, act))
 

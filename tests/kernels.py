@@ -30,7 +30,7 @@ class KernelRun:
     output: Array  # its dtype and shape
 
 
-def results(runs: Sequence[KernelRun], cpu: str) -> list[Array]:
+def results(runs: Sequence[KernelRun], cpu: str, threads: int = 1) -> list[Array]:
     """The output of every call, as computed on `cpu`."""
     arrays = [x for run in runs for x in run.inputs]
     calls, taken = [], 0
@@ -42,7 +42,7 @@ def results(runs: Sequence[KernelRun], cpu: str) -> list[Array]:
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / "model.so"
         path.write_bytes(_sealed(calls, arrays, [run.output for run in runs], cpu))
-        return native.opened(path, cpu)(*arrays)
+        return native.opened(path, cpu, threads)(*arrays)
 
 
 def _sealed(calls: Sequence[aot.Call], inputs: Sequence[Array], outputs: Sequence[Array], cpu: str) -> bytes:

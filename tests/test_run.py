@@ -177,6 +177,7 @@ def test_it_costs_less_than_a_fifth_of_a_second_when_all_is_there(complete: Chec
     assert min(seconds() for _ in range(5)) < 0.2
 
 
+@pytest.mark.slow
 def test_an_installed_environment_is_used_again(checkout: Checkout) -> None:
     code, out, err = checkout.run("hello", HOME="")
     assert (code, out) == (0, f"tasks hello {checkout.root}\n"), err

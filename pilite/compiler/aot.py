@@ -88,7 +88,7 @@ def _built(calls: Sequence[Call], names: dict[str, str], cpu: Cpu) -> Any:
             {tvm.ir.GlobalVar(name): _symbol(function, name, tgt) for name, function in functions.items()}
         )
         return tvm.get_global_func("target.build.llvm")(_lower(module, tgt), tgt)
-    except (tvm.error.TVMError, ValueError, RuntimeError) as error:
+    except (ValueError, RuntimeError, TypeError) as error:  # InternalError of TVM is a RuntimeError
         last = str(error).strip().splitlines()[-1]
         raise CompileError(
             f"TVM failed for {cpu.name}: {last}. This is a bug of pilite: please report the model."

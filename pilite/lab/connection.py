@@ -1,4 +1,4 @@
-"""How the lab talks to a board: run a command, put and get files. Here: on this machine; ssh.py has the rest."""
+"""How the lab talks to a board: run a command, put and get files. Here: on this machine; see also ssh.py."""
 
 from __future__ import annotations
 

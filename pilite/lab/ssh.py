@@ -84,7 +84,7 @@ def parse_host_key(text: str, where: str) -> paramiko.PKey:
     try:
         kind, data = text.split()[:2]
         return paramiko.PKey.from_type_string(kind, base64.b64decode(data, validate=True))
-    except (ValueError, binascii.Error, paramiko.SSHException) as problem:
+    except (ValueError, binascii.Error, paramiko.SSHException, paramiko.UnknownKeyType) as problem:
         raise BoardError(
             f"{where}: host_key is no public key such as 'ssh-ed25519 AAAA...': {problem}"
         ) from None
@@ -96,7 +96,7 @@ def _open(client: fabric.Connection, address: Address) -> None:
     except paramiko.BadHostKeyException:
         raise BoardError(
             f"{address}: the board shows another host key than the pinned one. If it was installed anew, "
-            f"check its fingerprint and onboard it again; otherwise something stands between it and this machine."
+            f"check its fingerprint and onboard it again; otherwise something else answers in its place."
         ) from None
     except paramiko.AuthenticationException as problem:
         raise BoardError(f"{address}: the board refuses the key {address.key}: {problem}") from None

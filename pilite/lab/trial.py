@@ -30,7 +30,7 @@ SEEDS = (1, 2, 3)  # of the inputs that are compared with the oracle; times are 
 
 @dataclass(frozen=True)
 class Settings:
-    """How long and how often. A turn of a runtime is `settle` untimed runs, then those that fit into slot_ms."""
+    """How long and how often. A turn is `settle` untimed runs of a runtime, then what fits into slot_ms."""
 
     rounds: int
     least_rounds: int  # also when budget_s is spent

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from itertools import product
+from typing import Any
 
 import numpy as np
 import pytest
@@ -78,7 +79,7 @@ def windows() -> Iterator[tuple[str, Make]]:
     for kernel, stride, dilation, padding in product(
         ((1, 1), (2, 3), (3, 3)), ((1, 1), (2, 1), (3, 4)), ((1, 1), (2, 1), (1, 3)), ("SAME", "VALID")
     ):
-        spans = {"stride": stride, "dilation": dilation, "padding": padding}
+        spans: dict[str, Any] = {"stride": stride, "dilation": dilation, "padding": padding}
         text = f"{kernel}, stride {stride}, dilation {dilation}, {padding}"
         yield f"conv {text}", conv((1, 9, 10, 3), 5 if sum(kernel) % 2 else 16, kernel, **spans)
         yield f"depthwise {text}", depthwise((1, 9, 10, 3), kernel, **spans)

@@ -1,8 +1,8 @@
 """The K loop of a 4 x 4 tile scheduled by hand for the Cortex-A53, as LLVM IR with inline assembly.
 
 LLVM's scheduler spills accumulators here, and an in-order core pays for each. Rules used (published
-measurements of the core): a 128-bit NEON operation issues alone, one a cycle; `ldr x` right behind it is free;
-`ins` and `ldr d` pair; `ldr q` takes two cycles. So 16 bytes arrive as `ldr d` + `ldr x` + `ins` in the shadow
+measurements of the core): a 128-bit NEON operation issues alone, one a cycle; `ldr x` right behind is free;
+`ins` and `ldr d` pair; `ldr q` takes two cycles. 16 bytes arrive as `ldr d` + `ldr x` + `ins` in the shadow
 of multiplies.
 
     v16 + 4j + i   sums of row i, column j: four partial sums

@@ -1,0 +1,102 @@
+"""Kernels touch nothing outside their buffers: weights, arena, inputs and outputs between pages of no access.
+
+Reading a little past a value is allowed inside the arena and the weights (plan.SLACK); this is where it must end.
+"""
+
+from __future__ import annotations
+
+import platform
+import subprocess
+from collections.abc import Sequence
+from pathlib import Path
+
+import pytest
+
+from pilite import zig
+from pilite.compiler import aot, lower, tflite
+from pilite.compiler import cpu as cpus
+from pilite.compiler.graph import Graph
+from pilite.compiler.plan import SLACK
+from pilite.compiler.program import Numerics
+from pilite.compiler.schedule import Scheduled, schedule
+from tests import one_op
+from tests.batch import merged
+from tests.conftest import HARDWARE
+from tests.few_ops import GRAPHS, made
+from tests.native import EVERY_CPU
+
+GUARD = Path(__file__).with_name("guard.c")
+SIGSEGV = 11
+MAX_IO = 256
+TRIPLES = {"aarch64": "aarch64-linux-musl", "x86_64": "x86_64-linux-musl"}  # static, so that it runs anywhere
+
+
+def scheduled(graph: Graph, cpu: str) -> Scheduled:
+    return schedule(lower.lower(graph, Numerics()), cpus.load(cpu))
+
+
+class Guarded:
+    """The kernels of one graph, linked with guard.c."""
+
+    def __init__(self, graph: Graph, cpu: str, folder: Path) -> None:
+        self.scheduled = scheduled(graph, cpu)
+        self.io = [graph.tensors[i].nbytes for i in (*graph.inputs, *graph.outputs)]
+        self._cpu = cpus.load(cpu)
+        self._weights, self._program = folder / "weights.bin", folder / "guard"
+        self._weights.write_bytes(self.scheduled.weights)
+        code = aot.compile_calls(self.scheduled.calls, self._cpu)
+        (folder / "kernels.o").write_bytes(code.kernels)
+        (folder / "entry.c").write_text(code.entry)
+        command = zig.compiler_command("cc", TRIPLES[self._cpu.arch])
+        sources = [str(GUARD), "entry.c", "kernels.o"]
+        zig.run_zig([*command, "-static", "-O1", "-o", "guard", *sources], folder)
+
+    def run(self, flush: str, arena_bytes: int) -> subprocess.CompletedProcess[str]:
+        sizes = map(str, (arena_bytes, *self.io))
+        command = [*self._prefix(), str(self._program), flush, str(self._weights), *sizes]
+        return subprocess.run(command, capture_output=True, text=True, check=False, timeout=300)
+
+    def _prefix(self) -> Sequence[str]:
+        if self._cpu.arch == platform.machine():
+            return []
+        if self._cpu.arch != "aarch64":
+            pytest.skip(f"{HARDWARE} {self._cpu.arch} code needs such a machine")
+        return ["qemu-aarch64", "-cpu", self._cpu.name]
+
+
+def check_inside(graphs: Sequence[Graph], cpu: str, folder: Path) -> None:
+    together = merged(graphs)
+    assert len(together.inputs) + len(together.outputs) <= MAX_IO
+    guarded = Guarded(together, cpu, folder)
+    for flush in ("end", "start"):
+        done = guarded.run(flush, guarded.scheduled.arena_bytes)
+        assert (done.returncode, done.stdout) == (0, "stayed inside\n"), f"{flush}: {done}"
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("cpu", EVERY_CPU)
+@pytest.mark.parametrize("dtype", one_op.DTYPES)
+def test_models_of_one_operator_stay_inside_their_buffers(dtype: str, cpu: str, tmp_path: Path) -> None:
+    cases = [one_op.seeded(op, dtype, 500 + seed) for op in one_op.OPS for seed in range(4)]
+
+    check_inside([tflite.parse(case.model, case.name) for case in cases], cpu, tmp_path)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("cpu", EVERY_CPU)
+@pytest.mark.parametrize("graph", GRAPHS, ids=lambda graph: graph.__name__)
+def test_small_models_stay_inside_their_buffers(graph: object, cpu: str, tmp_path: Path) -> None:
+    """One at a time: the last buffer of the arena and the last constant differ."""
+    case = made(graph, "uint8", 3)  # type: ignore[arg-type]
+
+    check_inside([tflite.parse(case.model, case.name)], cpu, tmp_path)
+
+
+@pytest.mark.parametrize("cpu", [EVERY_CPU[-1]])
+def test_an_arena_that_is_too_small_is_noticed(cpu: str, tmp_path: Path) -> None:
+    """Negative control: without SLACK and the end of the last buffer, something is touched that must not be."""
+    case = made(GRAPHS[0], "int8", 0)
+    guarded = Guarded(tflite.parse(case.model, case.name), cpu, tmp_path)
+
+    done = guarded.run("end", guarded.scheduled.arena_bytes - 2 * SLACK)
+    assert done.returncode == -SIGSEGV
