@@ -21,6 +21,7 @@ from pilite.compiler.graph import ABSENT, Graph, Node, Tensor
 from tests import native, oracle
 
 Array = npt.NDArray[Any]
+Truth = Callable[[bytes, Sequence[Array]], list[Array]]  # model and inputs -> outputs
 
 OPTIONS = {"numerics": "ref", "fully_connected": "q31", "layers": False}
 MAX_INPUTS = 64  # of pilite-run
@@ -66,17 +67,17 @@ def compiled(graph: Graph, cpu: str, path: Path, options: dict[str, Any] = OPTIO
     return path
 
 
-def check_bits(cases: Sequence[Case], cpu: str) -> None:
+def check_bits(
+    cases: Sequence[Case], cpu: str, fully_connected: str = "q31", truth: Truth = oracle.tflite_ref
+) -> None:
     """Every case gives the bits of TFLite. Fails with a line per wrong result; it names the case."""
-    wrong = differences(cases, cpu)
+    options = {**OPTIONS, "fully_connected": fully_connected}
+    wrong = [line for part in _parts(cases) for line in _differences(part, cpu, options, truth)]
     assert not wrong, "\n".join([f"{len(wrong)} wrong results:", *wrong])
 
 
-def differences(cases: Sequence[Case], cpu: str, threads: Sequence[int] = (1, 3)) -> list[str]:
-    """One line per result that is not TFLite's: for the inputs of each case, and for their TURNS."""
-    return [line for part in _parts(cases) for line in _differences(part, cpu, threads)]
-
-
+# Every case is run on its inputs and on these variations of them, alone and with threads.
+THREADS = (1, 3)
 TURNS: dict[str, Callable[[Array], Array]] = {
     "as given": lambda x: x,
     "in reverse": lambda x: x.ravel()[::-1].copy().reshape(x.shape),
@@ -103,14 +104,15 @@ def _parts(cases: Sequence[Case]) -> Iterator[list[Case]]:
     yield part
 
 
-def _differences(cases: Sequence[Case], cpu: str, threads: Sequence[int]) -> Iterator[str]:
-    graphs = [tflite.parse(case.model, case.name) for case in cases]
+def _differences(cases: Sequence[Case], cpu: str, options: dict[str, Any], truth: Truth) -> Iterator[str]:
+    """One line per result that is not TFLite's."""
+    graph = merged([tflite.parse(case.model, case.name) for case in cases])
     with tempfile.TemporaryDirectory() as folder:
-        path = compiled(merged(graphs), cpu, Path(folder) / "model.so")
-        runners = {f"{cpu}, {n} threads": native.opened(path, cpu, n) for n in threads}
+        path = compiled(graph, cpu, Path(folder) / "model.so", options)
+        runners = {f"{cpu}, {n} threads": native.opened(path, cpu, n) for n in THREADS}
         for turn, change in TURNS.items():
             inputs = [[change(x) for x in case.inputs] for case in cases]
-            wanted = [oracle.tflite_ref(case.model, own) for case, own in zip(cases, inputs, strict=True)]
+            wanted = [truth(case.model, own) for case, own in zip(cases, inputs, strict=True)]
             for where, run in runners.items():
                 found = iter(run(*(x for own in inputs for x in own)))
                 for case, outputs in zip(cases, wanted, strict=True):

@@ -159,12 +159,25 @@ def called_names(node: ast.AST) -> set[str]:
     return {call.attr if isinstance(call, ast.Attribute) else getattr(call, "id", "") for call in calls}
 
 
+def is_check_true(node: ast.AST) -> bool:
+    return (
+        isinstance(node, ast.keyword)
+        and node.arg == "check"
+        and isinstance(node.value, ast.Constant)
+        and node.value.value is True
+    )
+
+
 def checks_something(function: ast.AST, helpers: dict[str, ast.FunctionDef], depth: int = 3) -> bool:
-    """True if it asserts, expects an exception, or calls a helper of its file that does."""
+    """True if it asserts, expects an exception, runs with check=True, or calls a helper that does."""
     if any(isinstance(node, ast.Assert) for node in ast.walk(function)):
         return True
+    if any(is_check_true(node) for node in ast.walk(function)):
+        return True
     names = called_names(function)
-    if names & {"raises", "golden"} or any(name.startswith(("assert_", "check_")) for name in names):
+    if names & {"raises", "golden", "validate"} or any(
+        name.startswith(("assert_", "check_")) for name in names
+    ):
         return True
     return depth > 0 and any(
         checks_something(helpers[name], helpers, depth - 1) for name in names if name in helpers

@@ -42,7 +42,7 @@ def timing_rows(document: Json) -> list[Json]:
             "p99 ms": row["p99_ms"],
             "load ms": row["load_ms"],
             "first ms": row["first_ms"],
-            "peak MB": round(row["rss_mb"], 1),
+            "peak MB": f"{row['rss_mb']:.1f}",
         }
         for row in document["rows"]
     ]

@@ -1,6 +1,6 @@
 """Kernels touch nothing outside their buffers: weights, arena, inputs and outputs between pages of no access.
 
-Reading a little past a value is allowed inside the arena and the weights (plan.SLACK); this is where it must end.
+Reading a little past a value is allowed inside the arena and the weights (plan.SLACK); here it must end.
 """
 
 from __future__ import annotations
@@ -94,7 +94,7 @@ def test_small_models_stay_inside_their_buffers(graph: object, cpu: str, tmp_pat
 
 @pytest.mark.parametrize("cpu", [EVERY_CPU[-1]])
 def test_an_arena_that_is_too_small_is_noticed(cpu: str, tmp_path: Path) -> None:
-    """Negative control: without SLACK and the end of the last buffer, something is touched that must not be."""
+    """Negative control: without SLACK and the end of the last buffer, a kernel leaves the arena."""
     case = made(GRAPHS[0], "int8", 0)
     guarded = Guarded(tflite.parse(case.model, case.name), cpu, tmp_path)
 

@@ -10,7 +10,7 @@ import pytest
 
 from pilite.compiler import cpu as cpus
 from pilite.compiler.ops import OPS
-from tests import one_op
+from tests import one_op, oracle
 from tests.batch import check_bits, difference
 from tests.native import EVERY_CPU
 
@@ -42,6 +42,23 @@ def test_random_models_give_the_bits_of_tflite(op: str, dtype: str, cpu: str) ->
     cases = [one_op.seeded(op, dtype, seed) for seed in seeds(op, cpu)]
 
     check_bits(cases, cpu)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("cpu", EVERY_CPU)
+@pytest.mark.parametrize("dtype", one_op.DTYPES)
+def test_the_float64_variant_of_fully_connected_gives_the_bits_of_litert(dtype: str, cpu: str) -> None:
+    cases = [one_op.seeded("FULLY_CONNECTED", dtype, 2_000_000 + i) for i in range(24)]
+
+    check_bits(cases, cpu, "f64", oracle.litert_ref)
+
+
+def test_the_two_variants_of_fully_connected_differ() -> None:
+    """Negative control: float64 results are not taken for those of 2.14."""
+    cases = [one_op.seeded("FULLY_CONNECTED", "int8", 2_000_000 + i) for i in range(24)]
+
+    with pytest.raises(AssertionError, match=r"wrong results:\n(?s:.*)instead of"):
+        check_bits(cases, "x86-64-v3", "f64", oracle.tflite_ref)
 
 
 def test_the_large_check_is_as_large_as_it_says() -> None:

@@ -11,7 +11,7 @@ from pilite.errors import BoardError
 from pilite.lab.connection import LocalConnection
 from tests.lab.conftest import Bed
 
-ODD = "it's \"odd\" $HOME `id` \\ *"
+ODD = 'it\'s "odd" $HOME `id` \\ *'
 
 
 def test_words_arrive_as_they_are_and_so_does_the_exit_code(bed: Bed) -> None:

@@ -68,7 +68,9 @@ def test_a_rollback_without_a_previous_release_is_refused(local_bed: Bed) -> Non
 
 def test_a_wrong_answer_keeps_the_old_release(bed: Bed) -> None:
     old = put(bed, Stub(1))
-    with pytest.raises(CheckFailed, match="8 of 8 elements differ from the expected ones. The current release"):
+    with pytest.raises(
+        CheckFailed, match="8 of 8 elements differ from the expected ones. The current release"
+    ):
         put(bed, Stub(2), expected=Stub(1))
     assert (link(bed, "current"), releases(bed)) == (old.release, [old.release])
 
@@ -97,7 +99,9 @@ def test_a_release_damaged_on_the_board_is_sent_again(bed: Bed) -> None:
 
 def test_a_rollback_to_a_damaged_release_is_refused(local_bed: Bed) -> None:
     old, new = put(local_bed, Stub(1)), put(local_bed, Stub(2))
-    local_bed.connection.check(["sh", "-c", f"echo x >> {local_bed.root}/{MODEL}/releases/{old.release}/pilite.py"])
+    local_bed.connection.check(
+        ["sh", "-c", f"echo x >> {local_bed.root}/{MODEL}/releases/{old.release}/pilite.py"]
+    )
     with pytest.raises(BoardError, match=f"the previous release {old.release} is damaged"):
         deploy.rollback(local_bed.board, local_bed.connection, MODEL)
     assert link(local_bed, "current") == new.release
@@ -177,7 +181,7 @@ def killing_tools(folder: Path, step: str, count: int) -> Path:
     real = subprocess.run(["which", step], capture_output=True, text=True, check=True).stdout.strip()
     script = (
         f"#!/bin/sh\necho >> {counter}\n"
-        f"if [ $(wc -l < {counter}) -eq {count} ]; then kill -9 $PPID; exit 1; fi\nexec {real} \"$@\"\n"
+        f'if [ $(wc -l < {counter}) -eq {count} ]; then kill -9 $PPID; exit 1; fi\nexec {real} "$@"\n'
     )
     (folder / step).write_text(script)
     (folder / step).chmod(0o755)
@@ -220,9 +224,10 @@ def test_two_deployers_at_once_end_with_one_whole_release(local_bed: Bed) -> Non
         "print(deploy.deploy(b, boards.connect(b, a), 'stub', a).state)\n"
     )
     command = [sys.executable, "-c", code, str(local_bed.artifacts), local_bed.root]
-    runs = [subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) for _ in "ab"]
+    runs = [
+        subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) for _ in "ab"
+    ]
     ends = [run.communicate(timeout=120) for run in runs]
     assert any(out.strip() == "deployed" for out, _ in ends), ends
     place = release.Place(local_bed.connection, f"{local_bed.root}/{MODEL}")
     assert release.state(place, link(local_bed, "current")).intact
-

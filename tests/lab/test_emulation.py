@@ -53,8 +53,12 @@ def elf(*kinds: int) -> bytes:
     return bytes(header) + b"".join(struct.pack("<I", kind) + bytes(52) for kind in kinds)
 
 
-@pytest.mark.parametrize(("data", "static"), [(elf(1, 2), True), (elf(1, 3, 2), False), (b"#!/bin/sh\n", False)])
-def test_an_emulator_is_static_if_it_asks_for_no_interpreter(tmp_path: Path, data: bytes, static: bool) -> None:
+@pytest.mark.parametrize(
+    ("data", "static"), [(elf(1, 2), True), (elf(1, 3, 2), False), (b"#!/bin/sh\n", False)]
+)
+def test_an_emulator_is_static_if_it_asks_for_no_interpreter(
+    tmp_path: Path, data: bytes, static: bool
+) -> None:
     (tmp_path / "qemu").write_bytes(data)
     assert emulation.is_static(tmp_path / "qemu") == static
 

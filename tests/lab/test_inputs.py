@@ -48,14 +48,18 @@ def test_a_wrong_seed_is_named(text: str) -> None:
 
 
 def test_a_wrong_number_of_inputs_lists_what_the_model_has() -> None:
-    with pytest.raises(PiliteError, match=r"2 --input given; the model has 1 input\(s\): x uint8 \[1, 4, 4, 3\]"):
+    with pytest.raises(
+        PiliteError, match=r"2 --input given; the model has 1 input\(s\): x uint8 \[1, 4, 4, 3\]"
+    ):
         inputs.parse(["random:1", "random:2"], [X])
 
 
 def test_an_array_of_another_dtype_or_shape_is_refused(tmp_path: Path) -> None:
     for array in (np.zeros((1, 4, 4, 3), np.int8), np.zeros((4, 4, 3), np.uint8)):
         np.save(tmp_path / "x.npy", array)
-        with pytest.raises(PiliteError, match=r"the model's input x is uint8 \[1, 4, 4, 3\]. Nothing is conv"):
+        with pytest.raises(
+            PiliteError, match=r"the model's input x is uint8 \[1, 4, 4, 3\]. Nothing is conv"
+        ):
             inputs.parse([str(tmp_path / "x.npy")], [X])
 
 
@@ -67,7 +71,9 @@ def test_a_damaged_or_pickled_array_is_refused(tmp_path: Path, data: bytes) -> N
 
 
 def test_a_missing_file_is_named() -> None:
-    with pytest.raises(PiliteError, match=r"--input no\.npy: no such file; give a \.npy file, a picture or random"):
+    with pytest.raises(
+        PiliteError, match=r"--input no\.npy: no such file; give a \.npy file, a picture or random"
+    ):
         inputs.parse(["no.npy"], [X])
 
 
@@ -102,7 +108,9 @@ def test_a_picture_is_resized_and_made_grey_as_the_input_asks(picture: Path) -> 
     assert array.shape == (1, 8, 2, 1)
 
 
-@pytest.mark.parametrize(("dtype", "shape"), [("uint8", (1, 10)), ("uint8", (1, 4, 4, 2)), ("int32", (1, 4, 4, 3))])
+@pytest.mark.parametrize(
+    ("dtype", "shape"), [("uint8", (1, 10)), ("uint8", (1, 4, 4, 2)), ("int32", (1, 4, 4, 3))]
+)
 def test_a_picture_for_an_input_that_is_none_is_refused(
     picture: Path, dtype: str, shape: tuple[int, ...]
 ) -> None:

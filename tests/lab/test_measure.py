@@ -13,7 +13,9 @@ from typing import Any
 import numpy as np
 import pytest
 
+from pilite.errors import BoardError
 from pilite.lab import measure
+from pilite.lab.connection import LocalConnection
 
 Json = dict[str, Any]
 HERE = Path(__file__).parent
@@ -30,7 +32,9 @@ def packages(tmp_path: Path) -> Path:
         (folder / package / "__init__.py").touch()
     (folder / "tflite_runtime" / "interpreter.py").write_text((HERE / "fake_tflite.py").read_text())
     (folder / "tflite_runtime-9.9.dist-info" / "METADATA").write_text("Name: tflite-runtime\nVersion: 9.9\n")
-    (folder / "ai_edge_litert" / "interpreter.py").write_text("raise ImportError('no wheel for this board')\n")
+    (folder / "ai_edge_litert" / "interpreter.py").write_text(
+        "raise ImportError('no wheel for this board')\n"
+    )
     return folder
 
 
@@ -168,3 +172,18 @@ def test_it_needs_only_numpy_beside_the_standard_library() -> None:
     names |= {str(node.module) for node in ast.walk(tree) if isinstance(node, ast.ImportFrom)}
     others = {name.split(".")[0] for name in names} - set(sys.stdlib_module_names)
     assert others == {"numpy"}
+
+
+def test_a_race_that_takes_too_long_leaves_no_process_behind(job: Json, packages: Path) -> None:
+    plan(packages.parent, ms=4, at=2, then="hang")
+    script, paths = (
+        packages.parent / "measure.py",
+        [packages.parent / name for name in ("job.json", "r.json")],
+    )
+    script.write_text(SCRIPT.read_text(encoding="utf-8"))
+    paths[0].write_text(json.dumps(job))
+    with pytest.raises(BoardError, match="was not done after 4 s and was killed"):
+        LocalConnection().run(
+            [sys.executable, str(script), *map(str, paths)], timeout=4, env={"PYTHONPATH": str(packages)}
+        )
+    assert subprocess.run(["pgrep", "-f", str(script)], check=False).returncode == 1

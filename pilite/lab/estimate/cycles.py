@@ -1,8 +1,9 @@
 """A profile and a core model -> cycles of each step from one block to the next.
 
-The cycles of block B after block A are T(history A B) - T(history A), where the history is the most likely way
-to A: so pipelines overlap as they do in the run, and loops are in their steady state. Steps that together make
-up the last 1.5 % of the instructions are charged the mean of the others.
+The cycles of a step to block B are T(way B) - T(way), where the way is what really ran before B at that moment,
+sampled by the profiler; the mean of a few samples counts. So pipelines overlap as they do in the run, and the sum
+over all steps is the time of the whole sequence. Steps that together make up the last 1.5 % of the instructions are
+charged the mean of the others.
 """
 
 from __future__ import annotations
@@ -13,12 +14,13 @@ from dataclasses import dataclass
 
 from pilite.lab.estimate.assembly import disassemble
 from pilite.lab.estimate.models import Model, kept
-from pilite.lab.estimate.profile import Profile, Section
+from pilite.lab.estimate.profile import Profile, Section, Step
 
 COVERED = 0.985
-HISTORY = 96  # instructions, at least; a loop repeats itself until then
+HISTORY = 256  # instructions of a way, at least: twice what an out-of-order core holds
+WAYS = 4  # samples of a step
 
-Step = tuple[int, int]  # from block, to block
+Way = tuple[int, ...]  # blocks in order of execution
 
 
 @dataclass(frozen=True)
@@ -30,66 +32,81 @@ class Costs:
 
 
 class Cost:
-    """Cycles of sections of one profile on one core."""
+    """Cycles of the sections of one profile, by core model."""
 
     def __init__(self, profile: Profile) -> None:
+        whole = profile.whole()
         self._profile = profile
-        self._steps = steps(profile.whole())
-        self._hot = hot(profile, self._steps)
-        before = likely_predecessors(self._steps)
-        self._histories = {a: history(profile, a, before) for a in {a for a, _ in self._hot}}
-        needed = sorted({b for h in self._histories.values() for b in h} | {b for _, b in self._hot})
-        texts = disassemble([profile.blocks[b].code for b in needed])
+        self._steps = steps(whole)
+        self._ways = {
+            step: Counter(recent(profile, way) for way in spread(whole.ways[step], WAYS))
+            for step in hot(profile, self._steps)
+        }
+        needed = sorted({b for (_, to), ways in self._ways.items() for b in (to, *_blocks(ways))})
+        texts = disassemble([profile.blocks[number].code for number in needed])
         self.text = dict(zip(needed, texts, strict=True))
 
     def costs(self, model: Model) -> Costs:
         """Simulate every hot step."""
-        kept_text = {number: kept(text) for number, text in self.text.items()}
-        starts = sorted(self._histories)
-        heads = {a: [i for block in self._histories[a] for i in kept_text[block]] for a in starts}
-        found = model.timer([*(heads[a] for a in starts), *(heads[a] + kept_text[b] for a, b in self._hot)])
-        base = dict(zip(starts, found, strict=False))
+        times = self._simulate(model, {(*way, *more) for way, more in self._sequences()})
         each = {}
-        for (a, b), after in zip(self._hot, found[len(starts) :], strict=True):
-            each[a, b] = max(after - base[a], len(kept_text[b]) / model.widest)
+        for step, ways in self._ways.items():
+            spent = sum(n * (times[(*way, step[1])] - times[way]) for way, n in ways.items())
+            each[step] = spent / sum(ways.values())
         return Costs(each, self._mean(each))
+
+    def _sequences(self) -> Iterable[tuple[Way, Way]]:
+        for (_, to), ways in self._ways.items():
+            for way in ways:
+                yield way, ()
+                yield way, (to,)
+
+    def _simulate(self, model: Model, sequences: Iterable[Way]) -> dict[Way, int]:
+        texts = {number: kept(text) for number, text in self.text.items()}
+        ordered = sorted(sequences)
+        found = model.timer([[text for number in way for text in texts[number]] for way in ordered])
+        return dict(zip(ordered, found, strict=True))
 
     def _mean(self, each: dict[Step, float]) -> float:
         spent = sum(self._steps[step] * cost for step, cost in each.items())
-        return spent / max(1, sum(self._steps[a, b] * self._profile.blocks[b].instructions for a, b in each))
+        return spent / max(1, sum(self._steps[step] * self._size(step[1]) for step in each))
+
+    def _size(self, block: int) -> int:
+        return self._profile.blocks[block].instructions
 
     def section(self, costs: Costs, section: Section, threads: Iterable[int] | None = None) -> float:
         """Cycles of a section, summed over `threads` (all of them)."""
-        chosen = section.threads if threads is None else threads
         total = 0.0
-        for thread in chosen:
+        for thread in section.threads if threads is None else threads:
             left = Counter(section.executions.get(thread, Counter()))
-            for (a, b), count in section.edges.get(thread, Counter()).items():
-                left[b] -= count
-                total += count * self._one(costs, (a, b))
-            total += sum(n * self._unknown(costs, b) for b, n in left.items())
+            for step, count in section.steps.get(thread, Counter()).items():
+                left[step[1]] -= count
+                total += count * self.step(costs, step)
+            total += sum(n * self._size(b) * costs.per_instruction for b, n in left.items())
         return total
 
-    def _one(self, costs: Costs, step: Step) -> float:
+    def step(self, costs: Costs, step: Step) -> float:
+        """Cycles of one step, simulated or not."""
         found = costs.of.get(step)
-        return self._unknown(costs, step[1]) if found is None else found
-
-    def _unknown(self, costs: Costs, block: int) -> float:
-        return self._profile.blocks[block].instructions * costs.per_instruction
+        return self._size(step[1]) * costs.per_instruction if found is None else found
 
     def blocks(self, costs: Costs) -> Counter[int]:
         """Cycles spent in each block, all sections and threads; whole numbers."""
         spent: defaultdict[int, float] = defaultdict(float)
-        for (a, b), count in self._steps.items():
-            spent[b] += count * self._one(costs, (a, b))
-        return Counter({b: round(c) for b, c in spent.items()})
+        for step, count in self._steps.items():
+            spent[step[1]] += count * self.step(costs, step)
+        return Counter({number: round(cycles) for number, cycles in spent.items()})
+
+
+def _blocks(ways: Iterable[Way]) -> set[int]:
+    return {number for way in ways for number in way}
 
 
 def steps(section: Section) -> Counter[Step]:
-    """How often each block followed each other, all threads."""
+    """How often each step was taken, all threads."""
     total: Counter[Step] = Counter()
-    for edges in section.edges.values():
-        total.update(edges)
+    for counts in section.steps.values():
+        total.update(counts)
     return total
 
 
@@ -105,18 +122,15 @@ def hot(profile: Profile, counts: Counter[Step]) -> list[Step]:
     return chosen
 
 
-def likely_predecessors(counts: Counter[Step]) -> dict[int, int]:
-    """The block that most often came before each block; ties go to the lower number."""
-    best: dict[int, tuple[int, int]] = {}
-    for (a, b), n in counts.items():
-        best[b] = max(best.get(b, (0, 0)), (n, -a))
-    return {b: -a for b, (_, a) in best.items()}
+def spread(ways: Sequence[Way], most: int) -> list[Way]:
+    """At most `most` of the samples, evenly chosen: several sections may have brought theirs."""
+    return [ways[i * len(ways) // most] for i in range(most)] if len(ways) > most else list(ways)
 
 
-def history(profile: Profile, block: int, before: dict[int, int]) -> Sequence[int]:
-    """The likely way to and including `block`, in order of execution."""
-    way, length = [block], profile.blocks[block].instructions
-    while length < HISTORY and way[-1] in before:
-        way.append(before[way[-1]])
-        length += profile.blocks[way[-1]].instructions
-    return way[::-1]
+def recent(profile: Profile, way: Way) -> Way:
+    """The last blocks of a way, with at least HISTORY instructions if it has them."""
+    length, start = 0, len(way)
+    while start and length < HISTORY:
+        start -= 1
+        length += profile.blocks[way[start]].instructions
+    return way[start:]

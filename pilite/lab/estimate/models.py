@@ -31,7 +31,6 @@ class Model:
     name: str
     about: str
     timer: Timer
-    widest: int = 8  # instructions that no cycle exceeds
 
 
 def kept(instructions: Code) -> list[str]:
@@ -66,10 +65,10 @@ def simulate(codes: Sequence[Code], mcpu: str) -> list[int]:
     return [found[str(i)] for i in range(len(codes))]
 
 
-A53_IN_ORDER = Model("a53-in-order", "published measurements of the A53, see inorder.py", _in_order, 2)
-A53_LLVM = Model("a53-llvm", "LLVM's scheduling model of the Cortex-A53", _llvm("cortex-a53"), 2)
-A72_LLVM = Model("a72-llvm", "LLVM's model of the Cortex-A57, which it uses for the A72 too", _llvm("cortex-a72"), 3)
-N1_LLVM = Model("n1-llvm", "LLVM's model of the Neoverse N1, the A76's server version", _llvm("neoverse-n1"), 4)
+A53_IN_ORDER = Model("a53-in-order", "published measurements of the A53, see inorder.py", _in_order)
+A53_LLVM = Model("a53-llvm", "LLVM's scheduling model of the Cortex-A53", _llvm("cortex-a53"))
+A72_LLVM = Model("a72-llvm", "LLVM's model of the Cortex-A57, which it uses for the A72 too", _llvm("cortex-a72"))
+N1_LLVM = Model("n1-llvm", "LLVM's model of the Neoverse N1, the A76's server version", _llvm("neoverse-n1"))
 
 MODELS: dict[str, tuple[Model, ...]] = {  # by CPU; the first is the one that claims are made on
     "cortex-a53": (A53_IN_ORDER, A53_LLVM),

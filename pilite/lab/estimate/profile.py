@@ -20,6 +20,9 @@ class Block:
     code: bytes
 
 
+Step = tuple[int, int]  # from a block to the block that ran next
+
+
 @dataclass(frozen=True)
 class CacheLevel:
     """Lines that a level did not have, and dirty lines that it wrote to the next one."""
@@ -34,7 +37,8 @@ class Section:
 
     label: int
     executions: dict[int, Counter[int]] = field(default_factory=dict)
-    edges: dict[int, Counter[tuple[int, int]]] = field(default_factory=dict)
+    steps: dict[int, Counter[Step]] = field(default_factory=dict)
+    ways: dict[Step, list[tuple[int, ...]]] = field(default_factory=dict)  # samples of what ran before; up to `from`
     misses: Counter[int] = field(default_factory=Counter)  # of the first level, by block, all threads
     caches: tuple[CacheLevel, ...] = ()
 
@@ -65,8 +69,10 @@ class Profile:
         for section in self.sections:
             for thread in section.threads:
                 total.executions.setdefault(thread, Counter()).update(section.executions[thread])
-            for thread, edges in section.edges.items():
-                total.edges.setdefault(thread, Counter()).update(edges)
+            for thread, steps in section.steps.items():
+                total.steps.setdefault(thread, Counter()).update(steps)
+            for step, ways in section.ways.items():
+                total.ways.setdefault(step, []).extend(ways)
             total.misses.update(section.misses)
             total.caches = _added(total.caches, section.caches)
         return total
@@ -119,13 +125,18 @@ def _add_executions(section: Section, words: list[int]) -> None:
         section.misses[block] += misses[0]
 
 
-def _add_edge(section: Section, words: list[int]) -> None:
+def _add_step(section: Section, words: list[int]) -> None:
     before, after, thread, count = words
-    section.edges.setdefault(thread, Counter())[before, after] += count
+    section.steps.setdefault(thread, Counter())[before, after] += count
+
+
+def _add_way(section: Section, words: list[int]) -> None:
+    after, *way = words
+    section.ways.setdefault((way[-1], after), []).append(tuple(way))
 
 
 def _set_caches(section: Section, words: list[int]) -> None:
     section.caches = tuple(CacheLevel(*pair) for pair in zip(words[::2], words[1::2], strict=True))
 
 
-_ADD = {"X": _add_executions, "E": _add_edge, "C": _set_caches}
+_ADD = {"X": _add_executions, "E": _add_step, "H": _add_way, "C": _set_caches}

@@ -11,6 +11,8 @@
  *   P section                                             the lines below, up to the next P, are of this section
  *   X block thread executions (level misses)...
  *   E from-block to-block thread count
+ *   H to-block block...                                   a way that led to `to`: the blocks before it, oldest first;
+ *                                                         up to kContexts per E line, before it
  *   C (level misses, lines written back)...
  *   S instructions                                        last line: the file is whole */
 #include <inttypes.h>
@@ -23,13 +25,22 @@
 #include "qemu_api.h"
 
 enum { kGetPriority = 141, kWarm = 0x5A0, kStart = 0x5A1, kStop = 0x5A2, kSection = 0x5A3, kBuckets = 1 << 16 };
-enum { kMaxBytes = 4096 }; /* QEMU ends a block after 512 instructions */
+enum { kMaxBytes = 4096 };                         /* QEMU ends a block after 512 instructions */
+enum { kContexts = 4, kContextBlocks = 64 };
 
+/* One step from a block to the next. `contexts`: what had run before it, at times that thin out as it repeats. */
 typedef struct Edge {
   struct Block* to;
-  uint64_t count;
+  uint64_t count, next_context;
+  uint32_t n_contexts;
+  struct Context* contexts[kContexts]; /* the latest ones */
   struct Edge* next;
 } Edge;
+
+/* The blocks that a thread ran last, oldest first; null where nothing ran yet. */
+typedef struct Context {
+  struct Block* blocks[kContextBlocks];
+} Context;
 
 /* What one thread did with one block in the current section. */
 typedef struct {
@@ -49,7 +60,8 @@ typedef struct Block {
 QEMU_EXPORT int qemu_plugin_version = 1;
 
 static Block *buckets[kBuckets], *first, **last = &first;
-static Block* previous[kMaxThreads];
+static Block* recent[kMaxThreads][kContextBlocks]; /* a ring: the latest before `recent_at` */
+static uint32_t recent_at[kMaxThreads];
 static uint32_t n_blocks;
 static uint64_t total;
 static pthread_mutex_t lock = PTHREAD_MUTEX_INITIALIZER;
@@ -63,27 +75,43 @@ static Counts* counts(Block* block, unsigned thread) {
   return *of;
 }
 
-static void count_edge(Counts* from, Block* to) {
+static Edge* edge(Counts* from, Block* to) {
   for (Edge **at = &from->edges, *e; (e = *at); at = &e->next) {
     if (e->to != to) continue;
     *at = e->next;
     e->next = from->edges;
-    from->edges = e;
-    ++e->count;
-    return;
+    return from->edges = e;
   }
-  Edge* e = malloc(sizeof *e);
-  *e = (Edge){to, 1, from->edges};
-  from->edges = e;
+  Edge* e = calloc(1, sizeof *e);
+  e->to = to;
+  e->next = from->edges;
+  return from->edges = e;
+}
+
+/* Keep what `thread` ran before this step, and choose the next time: about half as many steps again, never in tune
+ * with a loop. */
+static void keep_context(Edge* e, unsigned thread) {
+  Context** slot = &e->contexts[e->n_contexts++ % kContexts];
+  if (!*slot) *slot = malloc(sizeof **slot);
+  for (uint32_t i = 0; i < kContextBlocks; ++i)
+    (*slot)->blocks[i] = recent[thread][(recent_at[thread] + i) % kContextBlocks];
+  e->next_context = e->count + e->count / 2 + (e->count * 2654435761u >> 7) % (e->count / 4 + 1);
+}
+
+static void count_step(unsigned thread, Block* before, Block* now) {
+  Edge* e = edge(counts(before, thread), now);
+  if (e->count++ >= e->next_context) keep_context(e, thread);
 }
 
 static void on_execute(unsigned vcpu, void* data) {
   if (!counting) return;
   const unsigned thread = vcpu % kMaxThreads;
-  Block *block = data, *before = previous[thread];
-  previous[thread] = block;
-  ++counts(block, thread)->executions;
-  if (before) count_edge(counts(before, thread), block);
+  const uint32_t at = recent_at[thread];
+  Block* before = recent[thread][(at + kContextBlocks - 1) % kContextBlocks];
+  ++counts(data, thread)->executions;
+  if (before) count_step(thread, before, data);
+  recent[thread][at] = data;
+  recent_at[thread] = (at + 1) % kContextBlocks;
 }
 
 static void on_miss(unsigned thread, Block* block, uint64_t line, uint64_t dirty_victim) {
@@ -140,18 +168,22 @@ static void on_translate(qemu_plugin_id_t id, struct qemu_plugin_tb* tb) {
                                      block);
 }
 
+static void free_edges(Edge* e) {
+  while (e) {
+    Edge* next = e->next;
+    for (int i = 0; i < kContexts; ++i) free(e->contexts[i]);
+    free(e);
+    e = next;
+  }
+}
+
 static void zero_counts(void) {
   for (Block* b = first; b; b = b->after)
     for (int t = 0; t < kMaxThreads; ++t) {
-      Counts* c = b->of[t];
-      if (!c) continue;
-      for (Edge *e = c->edges, *next; e; e = next) {
-        next = e->next;
-        free(e);
-      }
-      memset(c, 0, sizeof *c);
+      if (!b->of[t]) continue;
+      free_edges(b->of[t]->edges);
+      memset(b->of[t], 0, sizeof *b->of[t]);
     }
-  memset(previous, 0, sizeof previous);
   cache_zero_counts();
 }
 
@@ -163,21 +195,33 @@ static void print_block(Block* b) {
   fputc('\n', out);
 }
 
+static void print_contexts(const Edge* e) {
+  for (int i = 0; i < kContexts && e->contexts[i]; ++i) {
+    Block** blocks = e->contexts[i]->blocks;
+    for (int k = 0; k < kContextBlocks; ++k)
+      if (blocks[k]) print_block(blocks[k]);
+    fprintf(out, "H %u", e->to->id);
+    for (int k = 0; k < kContextBlocks; ++k)
+      if (blocks[k]) fprintf(out, " %u", blocks[k]->id);
+    fputc('\n', out);
+  }
+}
+
 static void print_counts(Block* b, int thread) {
   const Counts* c = b->of[thread];
   if (!c || !c->executions) return;
   total += c->executions * b->instructions;
+  print_block(b);
   fprintf(out, "X %u %d %" PRIu64, b->id, thread, c->executions);
   for (int i = 0; i < n_levels; ++i) fprintf(out, " %" PRIu64, c->misses[i]);
   fputc('\n', out);
-  for (const Edge* e = c->edges; e; e = e->next)
+  for (const Edge* e = c->edges; e; e = e->next) {
+    print_contexts(e);
     fprintf(out, "E %u %u %d %" PRIu64 "\n", b->id, e->to->id, thread, e->count);
+  }
 }
 
 static void print_section(void) {
-  for (Block* b = first; b; b = b->after)
-    for (int t = 0; t < kMaxThreads; ++t)
-      if (b->of[t] && b->of[t]->executions) print_block(b);
   fprintf(out, "P %" PRIu64 "\n", section);
   for (Block* b = first; b; b = b->after)
     for (int t = 0; t < kMaxThreads; ++t) print_counts(b, t);
@@ -195,6 +239,7 @@ static void on_mark(uint64_t mark, uint64_t label) {
   if (counting) print_section();
   counting = 1;
   zero_counts();
+  if (mark == kStart) memset(recent, 0, sizeof recent);
   section = mark == kSection ? label : 0;
   if (mark != kStop) return;
   finished = 1;
