@@ -17,6 +17,7 @@ import numpy.typing as npt
 from pilite.errors import CheckFailed
 from pilite.lab import facts, oracle, report, stats, trial
 from pilite.lab.boards import Board
+from pilite.lab.compare import choose_oracle
 from pilite.lab.connection import Connection
 from pilite.lab.trial import FUNCTIONAL, SEEDS, TIMED, Settings, Subject, Trial
 
@@ -69,7 +70,6 @@ def bench(
     `Bench.verify`.
     """
     chosen = settings or (TIMED if board.timing_valid else FUNCTIONAL)
-    judge = oracle.find()
     before = facts.facts(board, connection)
     trials = {}
     for subject in subjects:
@@ -78,7 +78,7 @@ def bench(
             board, connection, subject, [OURS, *rivals], threads, chosen, artifacts
         )
     after = facts.facts(board, connection)
-    checks = [row for subject in subjects for row in check(judge, subject, trials[subject.name], artifacts)]
+    checks = [row for subject in subjects for row in check(subject, trials[subject.name], artifacts)]
     document = assemble(board, before, after, trials, checks, chosen)
     return write(document, trials, artifacts)
 
@@ -87,8 +87,9 @@ def _list(threads: Sequence[int]) -> str:
     return " and ".join(map(str, threads))
 
 
-def check(judge: oracle.Oracle, subject: Subject, result: Trial, artifacts: Path) -> list[Json]:
+def check(subject: Subject, result: Trial, artifacts: Path) -> list[Json]:
     """Compare pilite's outputs with the oracle's: one row per thread count."""
+    judge = choose_oracle(result.built.fully_connected)
     wanted = [oracle.expected(judge, subject.tflite, arrays, artifacts) for arrays in result.sets]
     return [
         {

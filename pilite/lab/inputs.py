@@ -70,8 +70,9 @@ def _seed(text: str) -> int:
 
 def _array(path: Path, tensor: TensorInfo) -> Array:
     try:
+        read: Any = np.lib.format.read_array  # np.load would also take an .npz
         with path.open("rb") as file:
-            array: Array = np.lib.format.read_array(file, allow_pickle=False)
+            array: Array = read(file, allow_pickle=False)
     except (OSError, ValueError, EOFError) as problem:
         raise PiliteError(f"--input {path}: not a .npy file: {problem}") from None
     if str(array.dtype) != tensor.dtype or array.shape != tensor.shape:

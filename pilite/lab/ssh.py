@@ -15,6 +15,7 @@ from typing import TypeVar
 import fabric
 import invoke
 import paramiko
+from paramiko.pkey import UnknownKeyType
 
 from pilite.errors import BoardError
 from pilite.lab.connection import SECONDS, Connection, Result, short, too_long
@@ -84,7 +85,7 @@ def parse_host_key(text: str, where: str) -> paramiko.PKey:
     try:
         kind, data = text.split()[:2]
         return paramiko.PKey.from_type_string(kind, base64.b64decode(data, validate=True))
-    except (ValueError, binascii.Error, paramiko.SSHException, paramiko.UnknownKeyType) as problem:
+    except (ValueError, binascii.Error, paramiko.SSHException, UnknownKeyType) as problem:
         raise BoardError(
             f"{where}: host_key is no public key such as 'ssh-ed25519 AAAA...': {problem}"
         ) from None

@@ -23,12 +23,11 @@ from tests import one_op
 from tests.batch import merged
 from tests.conftest import HARDWARE
 from tests.few_ops import GRAPHS, made
-from tests.native import EVERY_CPU
+from tests.native import EVERY_CPU, emulator
 
 GUARD = Path(__file__).with_name("guard.c")
 SIGSEGV = 11
 MAX_IO = 256
-TRIPLES = {"aarch64": "aarch64-linux-musl", "x86_64": "x86_64-linux-musl"}  # static, so that it runs anywhere
 
 
 def scheduled(graph: Graph, cpu: str) -> Scheduled:
@@ -47,9 +46,9 @@ class Guarded:
         code = aot.compile_calls(self.scheduled.calls, self._cpu)
         (folder / "kernels.o").write_bytes(code.kernels)
         (folder / "entry.c").write_text(code.entry)
-        command = zig.compiler_command("cc", TRIPLES[self._cpu.arch])
+        command = zig.compiler_command("cc", zig.TRIPLES[self._cpu.arch])
         sources = [str(GUARD), "entry.c", "kernels.o"]
-        zig.run_zig([*command, "-static", "-O1", "-o", "guard", *sources], folder)
+        zig.run_zig([*command, "-O1", "-o", "guard", *sources], folder)
 
     def run(self, flush: str, arena_bytes: int) -> subprocess.CompletedProcess[str]:
         sizes = map(str, (arena_bytes, *self.io))
@@ -61,7 +60,7 @@ class Guarded:
             return []
         if self._cpu.arch != "aarch64":
             pytest.skip(f"{HARDWARE} {self._cpu.arch} code needs such a machine")
-        return ["qemu-aarch64", "-cpu", self._cpu.name]
+        return emulator(self._cpu.name)
 
 
 def check_inside(graphs: Sequence[Graph], cpu: str, folder: Path) -> None:

@@ -1,6 +1,6 @@
-"""A stand-in for tflite_runtime.interpreter with a clock of its own; test_measure.py puts it on the PYTHONPATH.
+"""A stand-in for tflite_runtime.interpreter with a clock of its own, which test_measure.py puts on a path.
 
-The .tflite file is JSON: {"ms": time of one run, "load_ms": ..., "then": what happens in the run number "at"}.
+The .tflite file is JSON: {"ms": time of one run, "load_ms": ..., "then": what happens in run number "at"}.
 """
 
 from __future__ import annotations

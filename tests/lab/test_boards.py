@@ -43,7 +43,7 @@ def test_an_unknown_board_lists_the_known_ones(tmp_path: Path) -> None:
 
 
 def test_a_name_cannot_leave_the_folder(tmp_path: Path) -> None:
-    with pytest.raises(BoardError, match="No board '../container'"):
+    with pytest.raises(BoardError, match=r"No board '../container'"):
         boards.load("../container", tmp_path, tmp_path)
 
 

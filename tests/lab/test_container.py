@@ -11,6 +11,7 @@ from typing import Any
 import pytest
 from docker.errors import DockerException
 
+import docker
 from pilite.errors import BoardError
 from pilite.lab import boards, hostcpu
 from pilite.lab import container as virtual
@@ -84,6 +85,6 @@ def test_without_docker_the_message_says_what_to_start(monkeypatch: pytest.Monke
     def absent(**_: Any) -> None:
         raise DockerException("Connection refused")
 
-    monkeypatch.setattr(virtual.docker, "from_env", absent)
-    with pytest.raises(BoardError, match="no engine answers: Connection refused. Start it"):
+    monkeypatch.setattr(docker, "from_env", absent)
+    with pytest.raises(BoardError, match=r"no engine answers: Connection refused. Start it"):
         virtual.client()

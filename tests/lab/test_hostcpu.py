@@ -35,7 +35,7 @@ def test_a_machine_is_the_best_cpu_that_it_can_run(cpuinfo: str, known: tuple[st
 
 
 def test_a_machine_that_can_run_none_is_told_what_to_do() -> None:
-    with pytest.raises(BoardError, match="none of: .*Use --board container"):
+    with pytest.raises(BoardError, match=r"none of: .*Use --board container"):
         hostcpu.best("flags : fpu sse2", ALL)
 
 
@@ -48,5 +48,5 @@ def test_a_played_cpu_is_recognised_as_itself(cpu: str) -> None:
 
 
 def test_a_pc_cannot_be_played() -> None:
-    with pytest.raises(BoardError, match="cannot be a x86-64-v3"):
+    with pytest.raises(BoardError, match=r"cannot be a x86-64-v3"):
         hostcpu.qemu_cpuinfo("x86-64-v3", 2)

@@ -1,4 +1,4 @@
-"""The container board's image: the same recipe gives the same bytes, without what differs between two runs."""
+"""The container board's image: the same recipe gives the same bytes, whatever the run."""
 
 from __future__ import annotations
 
@@ -100,7 +100,7 @@ def test_a_change_of_the_recipe_is_another_image(tmp_path: Path) -> None:
 
 def test_without_mmdebstrap_the_package_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(shutil, "which", lambda name: None)
-    with pytest.raises(BoardError, match="apt-get install mmdebstrap"):
+    with pytest.raises(BoardError, match=r"apt-get install mmdebstrap"):
         image.archive(RECIPE, tmp_path)
 
 

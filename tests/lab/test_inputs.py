@@ -6,6 +6,7 @@ import hashlib
 from pathlib import Path
 
 import numpy as np
+import numpy.typing as npt
 import pytest
 from PIL import Image
 
@@ -43,7 +44,7 @@ def test_one_seed_fills_all_inputs_differently() -> None:
 
 @pytest.mark.parametrize("text", ["random:", "random:-1", "random:x", "random:1234567890", "random:1.5"])
 def test_a_wrong_seed_is_named(text: str) -> None:
-    with pytest.raises(PiliteError, match=f"--input {text}: the seed must be a whole number"):
+    with pytest.raises(PiliteError, match=rf"--input {text}: the seed must be a whole number"):
         inputs.parse([text], [X])
 
 
@@ -95,12 +96,12 @@ def picture(tmp_path: Path) -> Path:
     ],
 )
 def test_pixels_become_the_inputs_dtype_by_the_stated_rule(
-    picture: Path, dtype: str, left: object, right: object
+    picture: Path, dtype: str, left: npt.ArrayLike, right: npt.ArrayLike
 ) -> None:
     (array,) = inputs.parse([str(picture)], [info(dtype, (1, 4, 4, 3))])
     assert (array.shape, str(array.dtype)) == ((1, 4, 4, 3), dtype)
-    np.testing.assert_allclose(array[0, 0, 0], left, rtol=1e-6)
-    np.testing.assert_allclose(array[0, 0, 3], right, rtol=1e-6)
+    np.testing.assert_allclose(array[0, 0, 0], np.asarray(left), rtol=1e-6)
+    np.testing.assert_allclose(array[0, 0, 3], np.asarray(right), rtol=1e-6)
 
 
 def test_a_picture_is_resized_and_made_grey_as_the_input_asks(picture: Path) -> None:
@@ -114,11 +115,11 @@ def test_a_picture_is_resized_and_made_grey_as_the_input_asks(picture: Path) -> 
 def test_a_picture_for_an_input_that_is_none_is_refused(
     picture: Path, dtype: str, shape: tuple[int, ...]
 ) -> None:
-    with pytest.raises(PiliteError, match="not one picture|pictures can be uint8"):
+    with pytest.raises(PiliteError, match=r"not one picture|pictures can be uint8"):
         inputs.parse([str(picture)], [info(dtype, shape)])
 
 
 def test_a_text_that_claims_to_be_a_picture_is_refused(tmp_path: Path) -> None:
     (tmp_path / "p.png").write_text("no pixels")
-    with pytest.raises(PiliteError, match="not a picture that can be read"):
+    with pytest.raises(PiliteError, match=r"not a picture that can be read"):
         inputs.parse([str(tmp_path / "p.png")], [X])

@@ -182,7 +182,7 @@ def test_a_race_that_takes_too_long_leaves_no_process_behind(job: Json, packages
     )
     script.write_text(SCRIPT.read_text(encoding="utf-8"))
     paths[0].write_text(json.dumps(job))
-    with pytest.raises(BoardError, match="was not done after 4 s and was killed"):
+    with pytest.raises(BoardError, match=r"was not done after 4 s and was killed"):
         LocalConnection().run(
             [sys.executable, str(script), *map(str, paths)], timeout=4, env={"PYTHONPATH": str(packages)}
         )

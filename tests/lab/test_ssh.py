@@ -33,20 +33,20 @@ def test_the_pinned_host_key_is_accepted(address: ssh.Address) -> None:
 @pytest.mark.docker
 def test_another_host_key_is_refused(address: ssh.Address, tmp_path: Path) -> None:
     other = virtual.make_keys(tmp_path).host_public
-    with pytest.raises(BoardError, match="shows another host key than the pinned one"):
+    with pytest.raises(BoardError, match=r"shows another host key than the pinned one"):
         ssh.connect(replace(address, host_key=other), 60)
 
 
 @pytest.mark.docker
 def test_a_host_key_that_is_not_pinned_is_refused(address: ssh.Address) -> None:
-    with pytest.raises(BoardError, match="its host key is not pinned"):
+    with pytest.raises(BoardError, match=r"its host key is not pinned"):
         ssh.connect(replace(address, host_key=""), 60)
 
 
 @pytest.mark.docker
 def test_another_user_key_is_refused(address: ssh.Address, tmp_path: Path) -> None:
     other = virtual.make_keys(tmp_path).client
-    with pytest.raises(BoardError, match=f"the board refuses the key {other}"):
+    with pytest.raises(BoardError, match=rf"the board refuses the key {other}"):
         ssh.connect(replace(address, key=other), 60)
 
 
@@ -68,7 +68,7 @@ def test_a_missing_key_file_is_named() -> None:
 
 @pytest.mark.parametrize("text", ["AAAA", "ssh-ed25519", "ssh-ed25519 !", "ssh-ed25519 AAAA", "rot13 AAAA"])
 def test_a_host_key_that_is_none_is_refused(text: str) -> None:
-    with pytest.raises(BoardError, match="host_key is no public key such as"):
+    with pytest.raises(BoardError, match=r"host_key is no public key such as"):
         ssh.parse_host_key(text, "pi")
 
 

@@ -72,7 +72,7 @@ def test_a_kept_wheel_is_used_only_if_its_hash_is_locked(
     assert asked == []
     wheel(kept.parent, "answer = 43\n")
     with pytest.raises(
-        BoardError, match="small-thing==1.2 has no wheel for Python 3.11 on aarch64: no matching"
+        BoardError, match=r"small-thing==1.2 has no wheel for Python 3.11 on aarch64: no matching"
     ):
         wheels.fetch("small-thing", TARGET, tmp_path, lock)
     assert "--require-hashes" in asked[0]

@@ -1,4 +1,4 @@
-"""python -m pilite.lab.estimate ARTIFACT [--cpu C] [--top N] [--caches]: where the time of one artifact goes."""
+"""python -m pilite.lab.estimate ARTIFACT [--cpu C] [--top N] [--caches]: where one artifact's time goes."""
 
 from __future__ import annotations
 
@@ -17,11 +17,12 @@ def main() -> int:
     parser.add_argument("--cpu", choices=sorted(MODELS), default="cortex-a53")
     parser.add_argument("--top", type=int, default=10, help="blocks to show")
     parser.add_argument("--short", action="store_true", help="without disassembly")
-    parser.add_argument("--caches", action="store_true", help="also simulate the caches; takes twice the time")
+    parser.add_argument("--caches", action="store_true", help="also simulate the caches: twice the time")
     parser.add_argument("--artifacts", type=Path, default=Path("artifacts"))
     options = parser.parse_args()
     try:
-        hotspots.show(options.artifact, options.cpu, options.top, options.short, options.caches, options.artifacts)
+        found = hotspots.find(options.artifact, options.cpu, options.caches, options.artifacts)
+        hotspots.show(found, options.top, options.short)
     except PiliteError as problem:
         print(problem, file=sys.stderr)
         return problem.exit_code

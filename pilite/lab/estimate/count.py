@@ -34,7 +34,7 @@ class Counted:
 
 @dataclass(frozen=True)
 class Result:
-    """The whole, its sections by label, and how evenly threads share the work: mean over longest, 1 at best."""
+    """The whole, its sections by label, and how evenly threads share the work: mean over longest thread."""
 
     whole: Counted
     sections: dict[int, Counted]

@@ -1,9 +1,9 @@
 """A profile and a core model -> cycles of each step from one block to the next.
 
-The cycles of a step to block B are T(way B) - T(way), where the way is what really ran before B at that moment,
-sampled by the profiler; the mean of a few samples counts. So pipelines overlap as they do in the run, and the sum
-over all steps is the time of the whole sequence. Steps that together make up the last 1.5 % of the instructions are
-charged the mean of the others.
+The cycles of a step to block B are T(way B) - T(way), where the way is what really ran before B at that
+moment, sampled by the profiler; the mean of a few samples counts. So pipelines overlap as they do in the
+run, and the sum over all steps is the time of the whole sequence. Steps that together make up the last 1.5 %
+of the instructions are charged the mean of the others.
 """
 
 from __future__ import annotations
@@ -48,18 +48,18 @@ class Cost:
 
     def costs(self, model: Model) -> Costs:
         """Simulate every hot step."""
-        times = self._simulate(model, {(*way, *more) for way, more in self._sequences()})
+        times = self._simulate(model, set(self._sequences()))
         each = {}
         for step, ways in self._ways.items():
-            spent = sum(n * (times[(*way, step[1])] - times[way]) for way, n in ways.items())
+            spent = sum(n * (times[after(way, step)] - times[way]) for way, n in ways.items())
             each[step] = spent / sum(ways.values())
         return Costs(each, self._mean(each))
 
-    def _sequences(self) -> Iterable[tuple[Way, Way]]:
-        for (_, to), ways in self._ways.items():
+    def _sequences(self) -> Iterable[Way]:
+        for step, ways in self._ways.items():
             for way in ways:
-                yield way, ()
-                yield way, (to,)
+                yield way
+                yield after(way, step)
 
     def _simulate(self, model: Model, sequences: Iterable[Way]) -> dict[Way, int]:
         texts = {number: kept(text) for number, text in self.text.items()}
@@ -96,6 +96,11 @@ class Cost:
         for step, count in self._steps.items():
             spent[step[1]] += count * self.step(costs, step)
         return Counter({number: round(cycles) for number, cycles in spent.items()})
+
+
+def after(way: Way, step: Step) -> Way:
+    """The way, and the step taken."""
+    return (*way, step[1])
 
 
 def _blocks(ways: Iterable[Way]) -> set[int]:

@@ -132,13 +132,13 @@ def layers(stages: Sequence[Json], sections: dict[int, Counted]) -> tuple[Layer,
     """Stages added up by operator, in the order of the model; what lies outside them belongs to the ends."""
     if not stages:
         return ()
-    outside = Layer(-1, "", (), sections.get(0, Counted()))
-    found = {-1: outside}
+    nothing = Counted(cycles={name: 0.0 for counted in sections.values() for name in counted.cycles})
+    found = {-1: Layer(-1, "", (), sections.get(0, nothing))}
     for label, stage in enumerate(stages, 1):
         index = int(stage["operator"])
-        before = found.get(index, Layer(index, str(stage["op"]), (), Counted()))
+        before = found.get(index, Layer(index, str(stage["op"]), (), nothing))
         names = (*before.kernels, str(stage["kernel"]))
-        found[index] = Layer(index, before.op, names, before.counted + sections.get(label, Counted()))
+        found[index] = Layer(index, before.op, names, before.counted + sections.get(label, nothing))
     return tuple(found[index] for index in sorted(found))
 
 

@@ -1,13 +1,13 @@
 """Cycles of straight-line code on an in-order, dual-issue Cortex-A53.
 
 From public measurements of the core:
-- Two instructions a cycle, in order; one load or store and one vector operation with a 128-bit result a cycle.
-- A 128-bit vector operation takes the first slot; an integer operation, an integer load or a branch may follow.
+- Two instructions a cycle, in order; at most one load or store and one vector operation of 128 bits.
+- After a 128-bit vector operation an integer operation, an integer load or a branch may issue with it.
 - 64-bit vector operations pair with each other, with `ins` and with `ldr d`.
 - `ldr d` takes 1 cycle, `ldr q` and `ldp d` 2, `ldp q` 4.
 - Latencies: integer 1, integer load 3, vector load 3 (64 bits) or 4 (128 bits).
-Assumed, since nobody published them: latencies of integer vector operations (multiplies 4 with the accumulator
-forwarded after 1, others 3). Not modelled: caches, fetch, branch prediction.
+Assumed, since nobody published them: latencies of integer vector operations (multiplies 4, with the
+accumulator forwarded after 1; others 3). Not modelled: caches, fetch, branch prediction.
 """
 
 from __future__ import annotations
@@ -22,9 +22,9 @@ FLAGS = "flags"
 
 @dataclass(frozen=True)
 class Timing:
-    """How one instruction issues: cycles that it occupies, the slot that decides what it pairs with, registers.
+    """How one instruction issues: its cycles, the slot that decides what it pairs with, its registers.
 
-    `accumulator`: a register that is both read and written, and forwarded early between accumulating operations.
+    `accumulator`: a register that is read and written, and forwarded early between accumulating operations.
     """
 
     slot: str
@@ -58,9 +58,9 @@ _ACCUMULATES = (
 )
 _FORWARDS = {"smull", "umull", "mul"}
 _LATENCY_4 = (
-    *("smull", "umull", "mul", "sqrdmulh", "sqdmulh", "pmul", "fmul", "fadd", "fsub", "scvtf", "ucvtf", "fcvt"),
-    *("sqxtn", "sqxtun", "uqxtn", "srshl", "sqrshl", "urshl", "sqshl", "sqadd"),
-    *("addp", "addv", "saddlp", "uaddlp", "sqrshrn"),
+    *("smull", "umull", "mul", "sqrdmulh", "sqdmulh", "pmul", "addp", "addv", "saddlp", "uaddlp"),
+    *("sqxtn", "sqxtun", "uqxtn", "srshl", "sqrshl", "urshl", "sqshl", "sqadd", "sqrshrn"),
+    *("fmul", "fadd", "fsub", "scvtf", "ucvtf", "fcvt"),
 )
 _LATENCY_2 = {"movi", "mov", "and", "orr", "eor", "dup", "mvni"}
 _CHANGES_PART = {  # the destination is read too

@@ -1,4 +1,4 @@
-"""Core models: cycles of straight-line code. The Cortex-A53 has two, since nobody has published an exact one."""
+"""Core models: cycles of straight-line code. The Cortex-A53 has two, since nobody published an exact one."""
 
 from __future__ import annotations
 
@@ -55,19 +55,22 @@ def simulate(codes: Sequence[Code], mcpu: str) -> list[int]:
     Raises:
         PiliteError: LLVM is missing or refuses the code.
     """
-    regions = "\n".join(
-        f"# LLVM-MCA-BEGIN {i}\n" + "\n".join(code or ["nop"]) + "\n# LLVM-MCA-END" for i, code in enumerate(codes)
-    )
-    printed = run_tool("llvm-mca", [*_ARGUMENTS, f"-mcpu={mcpu}"], regions + "\n")
+    text = "".join(_region(str(i), code) for i, code in enumerate(codes))
+    printed = run_tool("llvm-mca", [*_ARGUMENTS, f"-mcpu={mcpu}"], text)
     found = {r["Name"]: int(r["SummaryView"]["TotalCycles"]) for r in json.loads(printed)["CodeRegions"]}
     if len(found) != len(codes):
         raise PiliteError(f"llvm-mca answered for {len(found)} of {len(codes)} pieces of code.")
     return [found[str(i)] for i in range(len(codes))]
 
 
+def _region(name: str, code: Code) -> str:
+    """Empty code would be no region at all; a nop takes its place."""
+    return "\n".join([f"# LLVM-MCA-BEGIN {name}", *(code or ["nop"]), "# LLVM-MCA-END", ""])
+
+
 A53_IN_ORDER = Model("a53-in-order", "published measurements of the A53, see inorder.py", _in_order)
 A53_LLVM = Model("a53-llvm", "LLVM's scheduling model of the Cortex-A53", _llvm("cortex-a53"))
-A72_LLVM = Model("a72-llvm", "LLVM's model of the Cortex-A57, which it uses for the A72 too", _llvm("cortex-a72"))
+A72_LLVM = Model("a72-llvm", "LLVM's model of the Cortex-A57, used for the A72 too", _llvm("cortex-a72"))
 N1_LLVM = Model("n1-llvm", "LLVM's model of the Neoverse N1, the A76's server version", _llvm("neoverse-n1"))
 
 MODELS: dict[str, tuple[Model, ...]] = {  # by CPU; the first is the one that claims are made on

@@ -17,13 +17,16 @@ from pilite.lab.estimate import profile
 from pilite.lab.estimate.profile import Profile
 
 SOURCES = ("profiler.c", "cache.h", "qemu_api.h")
-COMPILE = ("-std=c11", "-D_GNU_SOURCE", "-O2", "-Wall", "-Wextra", "-Werror", "-fPIC", "-shared", "-fvisibility=hidden")
+COMPILE = (
+    *("-std=c11", "-D_GNU_SOURCE", "-O2", "-Wall", "-Wextra", "-Werror"),
+    *("-fPIC", "-shared", "-fvisibility=hidden"),
+)
 SECONDS = 1800
 
 
 @dataclass(frozen=True)
 class Guest:
-    """A program for another CPU: QEMU's name of the CPU, the root that it sees, its command line and environment.
+    """A program for another CPU: QEMU's name of the CPU, the root that it sees, command and environment.
 
     `settings` and the bytes of `files` decide what it does: equal ones, the same profile.
     """
@@ -82,7 +85,7 @@ def emulator_version() -> str:
 
 
 def run(guest: Guest, levels: Sequence[str], artifacts: Path) -> Profile:
-    """The guest's profile; of an equal guest that ran before, the one kept below artifacts/estimate/profiles/.
+    """The guest's profile; of an equal guest that ran before, the one kept in artifacts/estimate/profiles/.
 
     Raises:
         PiliteError: QEMU or a C compiler is missing.

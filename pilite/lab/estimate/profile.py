@@ -38,7 +38,7 @@ class Section:
     label: int
     executions: dict[int, Counter[int]] = field(default_factory=dict)
     steps: dict[int, Counter[Step]] = field(default_factory=dict)
-    ways: dict[Step, list[tuple[int, ...]]] = field(default_factory=dict)  # samples of what ran before; up to `from`
+    ways: dict[Step, list[tuple[int, ...]]] = field(default_factory=dict)  # samples of what ran before a step
     misses: Counter[int] = field(default_factory=Counter)  # of the first level, by block, all threads
     caches: tuple[CacheLevel, ...] = ()
 

@@ -1,8 +1,9 @@
-"""Runs in the guest: load a model, warm up, make one inference between the two marks. Knows only its own wheels."""
+"""Runs in the guest: load a model, warm up, make one inference between two marks. Knows its wheels only."""
 
 from __future__ import annotations
 
 import argparse
+import contextlib
 import hashlib
 import os
 from typing import Any
@@ -14,10 +15,8 @@ WARM, START, STOP = 0x5A0, 0x5A1, 0x5A2
 
 def mark(which: int) -> None:
     """A system call that the kernel refuses, and QEMU's plugin sees."""
-    try:
+    with contextlib.suppress(OSError):
         os.getpriority(which, 0)
-    except OSError:
-        pass
 
 
 def interpreter(runtime: str, model: str, builtin: bool, threads: int) -> Any:

@@ -1,5 +1,5 @@
-"""An arm64 Debian to run the rivals in, and views of it that look like the boards: libraries choose their kernels
-by /proc/cpuinfo and /sys.
+"""An arm64 Debian to run the rivals in, and views of it that look like the boards: libraries choose their
+kernels by /proc/cpuinfo and /sys.
 """
 
 from __future__ import annotations
@@ -36,9 +36,7 @@ class Looks:
 
 
 _BASE = "fp asimd evtstrm crc32 cpuid"
-_V82 = (
-    "fp asimd evtstrm aes pmull sha1 sha2 crc32 atomics fphp asimdhp cpuid asimdrdm lrcpc dcpop asimddp"
-)
+_V82 = "fp asimd evtstrm aes pmull sha1 sha2 crc32 atomics fphp asimdhp cpuid asimdrdm lrcpc dcpop asimddp"
 LOOKS = {
     "cortex-a53": Looks("0xd03", "0x0", 4, _BASE, 1_400_000),
     "cortex-a72": Looks("0xd08", "0x0", 3, _BASE, 1_500_000),
@@ -85,7 +83,8 @@ def _unpack(archive: Path, folder: Path) -> None:
     command = ["mmdebstrap", "--quiet", "--variant=extract", "--architectures=arm64", f"--mode={mode}"]
     command += [f"--include={','.join(PACKAGES)}", '--aptopt=Acquire::Languages "none"']
     command += ["--hook-dir=/usr/share/mmdebstrap/hooks/merged-usr", SUITE, str(archive)]
-    for step in (command, ["tar", "-xf", str(archive), "-C", str(folder), "--no-same-owner", "--exclude=./dev"]):
+    extract = ["tar", "-xf", str(archive), "-C", str(folder), "--no-same-owner", "--exclude=./dev"]
+    for step in (command, extract):
         done = subprocess.run(step, capture_output=True, text=True, check=False)
         if done.returncode:
             words = " ".join(done.stderr[-400:].split())

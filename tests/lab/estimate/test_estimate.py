@@ -1,0 +1,108 @@
+"""From profiles to rows and their JSON; under QEMU, with a real artifact and a real rival."""
+
+from __future__ import annotations
+
+from collections import Counter
+from pathlib import Path
+
+import jsonschema
+import pytest
+
+from pilite.errors import PiliteError
+from pilite.lab.estimate import assembly, estimate
+from pilite.lab.estimate.count import Counted, count
+from pilite.lab.estimate.estimate import Subject
+from pilite.lab.estimate.models import Model
+from pilite.lab.estimate.profile import Block, CacheLevel, Profile, Section
+from tests.lab.estimate.rows import counted, row
+
+STAGES = [
+    {"operator": 0, "op": "CONV_2D", "kernel": "fill"},
+    {"operator": 0, "op": "CONV_2D", "kernel": "gemm"},
+    {"operator": -1, "op": "", "kernel": "move"},
+]
+
+
+def section(label: int, *turns: int) -> Section:
+    """As many executions of one block by each thread."""
+    executions = {thread: Counter({1: n}) for thread, n in enumerate(turns)}
+    return Section(label, executions, caches=(CacheLevel(3, 1), CacheLevel(2, 1)))
+
+
+def profile_of(*sections: Section) -> Profile:
+    return Profile({1: Block(1, 0, 10, b"")}, sections)
+
+
+MODEL = Model("fake", "", lambda codes: [0 for _ in codes])
+
+
+@pytest.fixture
+def _no_disassembler(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("pilite.lab.estimate.cycles.disassemble", lambda codes: [() for _ in codes])
+
+
+@pytest.mark.usefixtures("_no_disassembler")
+def test_misses_of_the_last_level_and_its_writes_make_the_traffic() -> None:
+    whole = count(profile_of(section(0, 5)), [MODEL]).whole
+    assert (whole.instructions, whole.l1_misses, whole.last_level_misses) == (50, 3, 2)
+    assert whole.dram_bytes == 64 * (2 + 1)
+
+
+def test_the_longest_thread_of_every_section_counts(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(
+        "pilite.lab.estimate.count.Cost.section", lambda self, costs, s, t: 10.0 * s.executions[t[0]][1]
+    )
+    result = count(profile_of(section(1, 5, 1), section(2, 2, 4)), [MODEL])
+    assert result.whole.cycles == {"fake": 90.0}
+    assert result.balance == pytest.approx((30 + 30) / 90)
+    assert result.sections[2].cycles == {"fake": 40.0}
+
+
+def test_stages_are_added_up_by_operator() -> None:
+    sections = {label: counted(10**label, 10.0**label) for label in range(4)}
+    ends, conv = estimate.layers(STAGES, sections)
+    assert (ends.index, ends.counted.instructions, ends.kernels) == (-1, 1 + 1000, ("move",))
+    assert (conv.op, conv.counted.instructions, conv.kernels) == ("CONV_2D", 10 + 100, ("fill", "gemm"))
+
+
+def test_an_artifact_without_marks_has_no_layers() -> None:
+    assert estimate.layers([], {0: Counted()}) == ()
+
+
+def test_rows_become_the_json_of_the_schema() -> None:
+    layers = estimate.layers(STAGES, {1: counted(1, 1.4)})
+    document = estimate.document([row(layers=layers), row("litert", 150.4)])
+    first, second = document["rows"]
+    assert first["layers"][1]["cycles"] == {"a53-in-order": 1, "a53-llvm": 1}
+    assert (second["numerics"], second["layers"], second["cycles"]["a53-llvm"]) == (None, [], 150)
+
+
+def test_a_row_that_breaks_the_schema_is_not_written() -> None:
+    with pytest.raises(jsonschema.ValidationError):
+        estimate.document([row("onnx")])
+
+
+def test_a_core_without_a_model_is_refused_by_name() -> None:
+    with pytest.raises(PiliteError, match=r"x86-64-v3: estimate knows cortex-a53"):
+        estimate.estimate([Subject("net", Path(), "x86-64-v3", None)], [], Path())
+
+
+@pytest.mark.qemu
+@pytest.mark.slow
+def test_a_model_on_a_core_beside_its_rivals(shared_models: Path) -> None:
+    from pilite.compiler import pipeline
+    from tests.native import ARTIFACTS
+
+    try:
+        assembly.tool("llvm-mca")
+    except PiliteError as problem:
+        pytest.skip(str(problem))
+    source = shared_models / "mlperf_tiny_kws_int8.tflite"
+    if not source.exists():
+        source = sorted(shared_models.glob("*.tflite"), key=lambda path: path.stat().st_size)[0]
+    built = pipeline.build(source, source.stem, "cortex-a53", "ref", ARTIFACTS)
+    subject = Subject(source.stem, source, "cortex-a53", built.path)
+    rows = estimate.estimate([subject], ["tflite"], ARTIFACTS)
+    assert [r.runtime for r in rows] == ["pilite", "tflite"]
+    assert all(r.counted.instructions > 100_000 and r.claim > 100_000 for r in rows)
+    assert estimate.document(rows)["rows"][1]["runtime_version"] == "2.14.0"
