@@ -100,6 +100,12 @@ def pad_then_conv(net: Net) -> list[int]:
     ]
 
 
+def pad_with_a_value(net: Net) -> list[int]:
+    """The padding of the convolution is the zero point, also around a border of another value."""
+    x = net.pad(net.input(1, 5, 5, 3), (0, 1, 2, 0), (0, 1, 0, 0), value=100)
+    return [net.conv(x, 4), net.depthwise(x, (5, 5)), net.pool(x, "AVERAGE", (3, 3))]
+
+
 def pad_channels(net: Net) -> list[int]:
     x = net.pad(net.input(1, 5, 5, 3), (0, 0, 2, 1), (0, 1, 0, 4))
     return [net.add(x, net.conv(x, 8)), net.mean(x)]
@@ -126,6 +132,53 @@ def sums_of_bordered_values(net: Net) -> list[int]:
     ]
 
 
+def bordered_readers(net: Net) -> list[int]:
+    """Every operator reads a value with a border."""
+    x = net.conv(net.input(2, 5, 4, 3), 6)
+    return [
+        net.conv(x, 3, (5, 5)),
+        net.softmax(x),
+        net.mean(x, (3,)),
+        net.mean(x, (0, 1, 2, 3)),
+        net.dequantize(x),
+        net.requantize(x, 0.2),
+        net.add(x, x),
+        net.pool(x, "MAX"),
+        net.concatenation([x, x], axis=2),
+        net.pad(x, (1, 0, 2, 0), (0, 1, 0, 0), value=7),
+        net.dense(x, 4),
+        net.reshape(x, 2, 120),
+        net.depthwise(x, (1, 1), multiplier=2),
+    ]
+
+
+def bordered_writers(net: Net) -> list[int]:
+    """Every operator writes a value with a border."""
+    x, row = net.input(2, 4, 5, 6), net.input(2, 1, 5, 1)
+    values = [
+        net.softmax(x),
+        net.quantize(net.real_input(2, 4, 5, 6)),
+        net.requantize(x, 0.2),
+        net.add(x, row),
+        net.add(row, net.conv(row, 6)),
+        net.pool(x, "AVERAGE"),
+        net.concatenation([x, x], axis=0),
+        net.pad(x, (0, 1, 0, 0), (0, 0, 0, 1)),
+        net.depthwise(x, (1, 1), multiplier=2),
+        net.reshape(x, 2, 5, 4, 6),
+        net.dense(net.reshape(x, 1, 1, 12, 20), 7),
+    ]
+    return [net.conv(v, 2, (3, 5)) for v in values if len(net.shape(v)) == 4]
+
+
+def real_ends(net: Net) -> list[int]:
+    """Real numbers at the ends, also seen with another shape."""
+    image = net.quantize(net.real_input(1, 6, 7, 3))
+    vector = net.quantize(net.reshape(net.real_input(2, 18), 1, 6, 6, 1))
+    y = net.conv(image, 5)
+    return [net.reshape(net.dequantize(y), 42, 5), y, net.dequantize(net.conv(vector, 3))]
+
+
 def classifier(net: Net) -> list[int]:
     x = net.conv(net.input(1, 12, 12, 3), 8, window=HALF)
     x = net.depthwise(x, window=RELU6)
@@ -145,7 +198,11 @@ GRAPHS: tuple[Graph, ...] = (
     output_is_read,
     padded_concatenation,
     pad_then_conv,
+    pad_with_a_value,
     pad_channels,
+    bordered_readers,
+    bordered_writers,
+    real_ends,
     pool_then_depthwise,
     sums_of_bordered_values,
     classifier,

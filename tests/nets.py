@@ -85,8 +85,13 @@ class Net:
 
     def case(self, name: str, *outputs: int) -> OneOp:
         """The model, with random inputs."""
-        arrays = [self.integers(self.tensors[i].shape) for i in self.inputs]
+        arrays = [self._random(self.tensors[i]) for i in self.inputs]
         return OneOp(name, write(self.tensors, self.ops, self.inputs, outputs), arrays)
+
+    def _random(self, spec: TensorSpec) -> Array:
+        if spec.dtype == "float32":
+            return self.rng.normal(0, 4, spec.shape).astype(np.float32)
+        return self.integers(spec.shape)
 
     def shape(self, tensor: int) -> Shape:
         return self.tensors[tensor].shape
@@ -101,6 +106,13 @@ class Net:
         self.inputs.append(self.value(shape, scale, zero_point))
         return self.inputs[-1]
 
+    def real_input(self, *shape: int) -> int:
+        self.inputs.append(self._real(shape))
+        return self.inputs[-1]
+
+    def _real(self, shape: Shape) -> int:
+        return self._tensor(TensorSpec(f"t{len(self.tensors)}", shape, "float32"))
+
     def value(self, shape: Shape, scale: float, zero_point: int | None = None) -> int:
         middle = int(np.iinfo(self.dtype).max) - 127
         chosen = middle + int(self.rng.integers(-40, 41)) if zero_point is None else zero_point
@@ -111,8 +123,9 @@ class Net:
         return len(self.tensors) - 1
 
     def _like(self, x: int, shape: Shape) -> int:
-        """A tensor with the quantization of `x`."""
-        return self.value(shape, self.tensors[x].scales[0], self.tensors[x].zero_points[0])
+        """A tensor with the type and quantization of `x`."""
+        spec = self.tensors[x]
+        return self.value(shape, spec.scales[0], spec.zero_points[0]) if spec.scales else self._real(shape)
 
     def _scale(self, ties: bool = False) -> float:
         return 1 / 16 if ties else float(np.float32(self.rng.uniform(0.04, 0.08)))
@@ -209,9 +222,18 @@ class Net:
     def requantize(self, x: int, scale: float, zero_point: int | None = None) -> int:
         return self._op("QUANTIZE", (x,), self.value(self.shape(x), scale, zero_point))
 
-    def pad(self, x: int, before: Shape, after: Shape) -> int:
+    def quantize(self, x: int) -> int:
+        """Real numbers to 8 bits."""
+        return self._op("QUANTIZE", (x,), self.value(self.shape(x), self._scale()))
+
+    def dequantize(self, x: int) -> int:
+        return self._op("DEQUANTIZE", (x,), self._real(self.shape(x)))
+
+    def pad(self, x: int, before: Shape, after: Shape, value: int | None = None) -> int:
+        """`value`: the stored value of the border; None: the zero point."""
         shape = tuple(a + n + b for a, n, b in zip(before, self.shape(x), after, strict=True))
-        return self._op("PAD", (x,), self._like(x, shape), Pad(before, after))
+        op = "PAD" if value is None else "PADV2"
+        return self._op(op, (x,), self._like(x, shape), Pad(before, after, value))
 
     def reshape(self, x: int, *shape: int) -> int:
         return self._op("RESHAPE", (x,), self._like(x, shape))

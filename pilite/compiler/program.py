@@ -181,13 +181,13 @@ def _copy(source: Value, target: Value, node: int) -> Stage:
 
 
 def _with_fills(values: Sequence[Value], stages: Sequence[Stage]) -> list[Stage]:
-    """The border of a value is written just before its first element is."""
+    """A border is written right after the first elements of its value: a Fill of the whole covers it too."""
     result: list[Stage] = []
     filled: set[int] = set()
     for stage in stages:
+        result.append(stage)
         target = values[stage.output]
         if target.halo and target.index not in filled:
             filled.add(target.index)
             result.append(Stage(stage.node, Fill(target.border, whole=False), (), target.index, {}, ()))
-        result.append(stage)
     return result

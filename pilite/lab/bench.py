@@ -28,6 +28,7 @@ SCHEMA = "pilite.bench/1"
 SCHEMA_FILE = Path(__file__).with_name("schemas") / "bench-1.json"
 OURS = "pilite"
 RIVALS = ("tflite", "litert")
+BUSY = 0.3  # load per CPU from which times must be doubted
 
 
 @dataclass(frozen=True)
@@ -47,9 +48,9 @@ class Bench:
                 f"{first['elements']} output elements are not those of {first['against']}. "
                 f"{self.folder}/result.json has all."
             )
-        missing = [note for note in self.document["notes"] if note.startswith(f"{OURS} ")]
-        if missing:
-            raise CheckFailed(f"{missing[0]}. {self.folder}/result.json has all.")
+        failed = [failure for failure in self.document["failures"] if failure["runtime"] == OURS]
+        if failed:
+            raise CheckFailed(f"{describe(failed[0])}. {self.folder}/result.json has all.")
 
 
 def bench(
@@ -116,13 +117,9 @@ def assemble(
     board: Board, before: Json, after: Json, trials: dict[str, Trial], checks: list[Json], settings: Settings
 ) -> Json:
     """The result as in schemas/bench-1.json."""
-    throttled = facts.throttled_now(before) or facts.throttled_now(after)
-    valid = board.timing_valid and not throttled
-    notes = [note for name, result in trials.items() for note in notes_of(name, result)]
-    if throttled:
-        notes.append(
-            f"{board.name} was throttled (get_throttled {after['throttled']}): its times do not count"
-        )
+    valid = board.timing_valid and not throttled(before, after)
+    failures = [row for name, result in trials.items() for row in failures_of(name, result)]
+    ratios = [row for name, result in trials.items() for row in ratios_of(name, result)]
     about = {"name": board.name, "kind": board.kind, "cpu": board.cpu, "emulated": board.emulated}
     return {
         "schema": SCHEMA,
@@ -132,11 +129,14 @@ def assemble(
         "settings": dataclasses.asdict(settings),
         "samples": "samples.json",
         "rows": [row for name, result in trials.items() for row in rows_of(name, result)],
-        "ratios": [row for name, result in trials.items() for row in ratios_of(name, result)]
-        if valid
-        else [],
+        "ratios": ratios if valid else [],
         "checks": checks,
-        "notes": notes,
+        "failures": failures,
+        "notes": [
+            *notes_on(board, before, after),
+            *(note for result in trials.values() for note in result.notes),
+            *map(describe, failures),
+        ],
     }
 
 
@@ -186,13 +186,34 @@ def ratios_of(model: str, result: Trial) -> list[Json]:
     return ratios
 
 
-def notes_of(model: str, result: Trial) -> list[str]:
-    """What is missing and why."""
-    failed = [
-        f"{row['runtime']} with {row['threads']} thread(s) on {model}: {row['reason']}"
-        for row in result.measured["failures"]
+def failures_of(model: str, result: Trial) -> list[Json]:
+    """Every (runtime, threads) that did not run to the end."""
+    return [
+        {key: {"model": model, **failure}[key] for key in ("model", "runtime", "threads", "reason")}
+        for failure in result.measured["failures"]
     ]
-    return [*result.notes, *failed]
+
+
+def describe(failure: Json) -> str:
+    return "{runtime} with {threads} thread(s) on {model}: {reason}".format(**failure)
+
+
+def notes_on(board: Board, before: Json, after: Json) -> list[str]:
+    """What the board did that changes how its times are to be read."""
+    notes = []
+    if throttled(before, after):
+        notes.append(
+            f"{board.name} was throttled (get_throttled {after['throttled']}): its times do not count"
+        )
+    if before["load1"] is not None and before["load1"] > BUSY * (before["cores"] or 1):
+        notes.append(
+            f"{board.name} was busy before the measurement: load {before['load1']:.1f} on {before['cores']} CPUs"
+        )
+    return notes
+
+
+def throttled(before: Json, after: Json) -> bool:
+    return facts.throttled_now(before) or facts.throttled_now(after)
 
 
 def validate(document: Json) -> None:

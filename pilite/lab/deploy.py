@@ -5,9 +5,10 @@ from __future__ import annotations
 import re
 import tempfile
 from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, cast
 
 import numpy as np
 import numpy.typing as npt
@@ -97,7 +98,7 @@ def place_of(board: Board, connection: Connection, model: str) -> Place:
 
 def release_of(built: Artifact, artifacts: Path) -> Release:
     """Everything that a board needs to run an artifact."""
-    files = loader.build_loader(built.arch, artifacts)  # type: ignore[arg-type]
+    files = loader.build_loader(cast(loader.Arch, built.arch), artifacts)
     return release.of(
         {
             "model.so": built.path,
@@ -122,7 +123,8 @@ def install(place: Place, board: str, model: str, new: Release, health: Health) 
     try:
         check_health(place, new.id, health)
     except (BoardError, CheckFailed):
-        release.discard(place, new.id)
+        with suppress(BoardError):
+            release.discard(place, new.id)
         raise
     release.switch(place, new.id)
     return Deployed(board, model, new.id, "deployed", sent)
@@ -143,7 +145,8 @@ def check_health(place: Place, release_id: str, health: Health) -> None:
     try:
         outputs = _run(place, release_id, health.inputs, scratch, len(health.expected or ()))
     finally:
-        place.connection.run(["rm", "-rf", scratch])
+        with suppress(BoardError):  # a board that is gone must not hide why
+            place.connection.run(["rm", "-rf", scratch])
     for index, (got, want) in enumerate(zip(outputs, health.expected or (), strict=False)):
         _compare(f"{place.connection.where}: release {release_id}: output {index}", got, want)
 

@@ -6,6 +6,7 @@ import hashlib
 import json
 import tempfile
 from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -44,6 +45,10 @@ class Settings:
     total_s: float  # then everything is killed
     seed: int = 0  # of the order of turns
 
+
+# A folder of its own; one that a killed measurement left behind goes after a day.
+SCRATCH = 'find "$1" -maxdepth 1 -name "bench.*" -mmin +1440 -exec rm -rf {} + && mktemp -d "$1/bench.XXXXXX"'
+LOCKED = 75  # exit code of flock(1): another measurement runs on the board
 
 TIMED = Settings(
     rounds=30,
@@ -106,8 +111,7 @@ def run(
     check_source(board, built, subject)
     sets = [inputs.random_inputs(built.inputs, seed) for seed in SEEDS]
     site, usable, notes = packages(board, connection, runtimes, artifacts)
-    scratch = f"{place.folder}/bench"
-    connection.check(["sh", "-c", 'rm -rf "$1" && mkdir "$1"', "bench", scratch])
+    scratch = connection.check(["sh", "-c", SCRATCH, "bench", place.folder]).strip()
     try:
         job = {
             "protocol": PROTOCOL,
@@ -122,7 +126,8 @@ def run(
         measured = execute(board, place, job, current, scratch, site)
         outputs = fetch_outputs(connection, measured, len(sets), len(built.outputs))
     finally:
-        connection.run(["rm", "-rf", scratch])
+        with suppress(BoardError):  # a board that is gone must not hide why
+            connection.run(["rm", "-rf", scratch])
     return Trial(built, sets, measured, outputs, notes)
 
 
@@ -218,7 +223,12 @@ def execute(board: Board, place: Place, job: Json, current: str, scratch: str, s
         command = [board.python, script, f"{scratch}/job.json", f"{scratch}/result.json"]
         cache = {"PYTHONPYCACHEPREFIX": f"{board.root}/pycache"}  # nothing is written into the release
         env = cache | ({"PYTHONPATH": site} if site else {})
-        connection.check(command, timeout=job["total_s"], env=env)
+        lock = ["flock", "--nonblock", "--conflict-exit-code", str(LOCKED), f"{board.root}/.bench.lock"]
+        done = connection.run([*lock, *command], timeout=job["total_s"], env=env)
+        if done.code == LOCKED:
+            raise BoardError(f"{board.name}: another measurement runs there; both would be wrong. Try later.")
+        if done.code:
+            raise BoardError(f"{connection.where}: measure.py ended with {done.code}: {done.tail}")
         connection.get(f"{scratch}/result.json", local)
         document: Json = json.loads(local.read_text())
         return document

@@ -24,9 +24,9 @@ from pilite.compiler.program import (
     storage,
 )
 from pilite.compiler.schedule import layout
-from pilite.compiler.spec import Fill, Move, QConv2D, QDepthwiseConv2D, Table
+from pilite.compiler.spec import Fill, Move, QConv2D, QDepthwiseConv2D, Spec, Table
 from tests.draw import OneOp
-from tests.few_ops import GRAPHS, made, random_case
+from tests.few_ops import GRAPHS, made, pad_with_a_value, random_case
 from tests.nets import Net, Window
 from tests.one_op import DTYPES
 
@@ -137,13 +137,26 @@ def test_a_value_has_the_largest_border_that_a_reader_asks_for() -> None:
     assert {stage.inputs for stage in readers(p)} == {(value.index,)}
 
 
-def test_a_border_is_filled_once_and_before_the_interior() -> None:
-    p = program(made(two_readers, "uint8", 0))
-    value = p.values[readers(p)[0].inputs[0]]
-    writers = [stage.spec for stage in p.stages if stage.output == value.index]
+def writers(p: Program) -> list[Spec]:
+    """What writes the value that the first convolution reads."""
+    value = readers(p)[0].inputs[0]
+    return [stage.spec for stage in p.stages if stage.output == value]
 
-    assert writers[0] == Fill(value.border, whole=False)
-    assert sum(isinstance(spec, Fill) for spec in writers) == 1
+
+def test_a_border_is_filled_once() -> None:
+    p = program(made(two_readers, "uint8", 0))
+    border = p.values[readers(p)[0].inputs[0]].border
+
+    assert [spec for spec in writers(p) if isinstance(spec, Fill)] == [Fill(border, whole=False)]
+
+
+def test_a_value_that_is_filled_as_a_whole_gets_its_border_afterwards() -> None:
+    """PADV2 before a padded convolution: two different values around the image."""
+    p = program(made(pad_with_a_value, "int8", 0))
+    border = p.values[readers(p)[0].inputs[0]].border
+
+    assert writers(p)[:2] == [Fill(100, whole=True), Fill(border, whole=False)]
+    assert border != 100
 
 
 @pytest.mark.parametrize("dtype", DTYPES)

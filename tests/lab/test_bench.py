@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import subprocess
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -16,7 +17,7 @@ import pytest
 import models
 from pilite.compiler import pipeline
 from pilite.errors import BoardError, CheckFailed, PiliteError
-from pilite.lab import bench, deploy, facts, oracle, trial
+from pilite.lab import bench, boards, deploy, facts, oracle, trial
 from pilite.lab.trial import Subject
 from tests.lab.conftest import Bed
 from tests.lab.stub import ARTIFACTS, MODEL, Stub
@@ -70,6 +71,7 @@ def test_a_right_release_gives_rows_and_no_mismatch(local_bed: Bed) -> None:
 
 
 @pytest.mark.usefixtures("truth")
+@pytest.mark.slow
 def test_files_hold_what_the_result_says(local_bed: Bed) -> None:
     done = race(local_bed, deployed(local_bed, Stub(1)), threads=(1,))
     assert json.loads((done.folder / "result.json").read_text()) == done.document
@@ -91,6 +93,7 @@ def test_a_wrong_output_is_in_the_result_and_fails_the_check(local_bed: Bed) -> 
 
 
 @pytest.mark.usefixtures("truth")
+@pytest.mark.slow
 def test_a_release_that_crashes_fails_the_check(local_bed: Bed, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(deploy, "check_health", lambda *_: None)  # it would never get there
     done = race(local_bed, deployed(local_bed, Stub(trap=True)), threads=(1,))
@@ -114,6 +117,7 @@ def test_a_model_that_changed_since_it_was_compiled_is_refused(local_bed: Bed) -
 
 
 @pytest.mark.usefixtures("truth")
+@pytest.mark.slow
 def test_a_throttled_board_gives_no_ratios(local_bed: Bed, monkeypatch: pytest.MonkeyPatch) -> None:
     subject = deployed(local_bed, Stub(1))
     real = facts.facts
@@ -121,6 +125,31 @@ def test_a_throttled_board_gives_no_ratios(local_bed: Bed, monkeypatch: pytest.M
     document = race(local_bed, subject, threads=(1,)).document
     assert (document["timing_valid"], document["ratios"]) == (False, [])
     assert "local was throttled (get_throttled 0x50005): its times do not count" in document["notes"]
+
+
+@pytest.mark.usefixtures("truth")
+@pytest.mark.slow
+def test_two_measurements_at_once_are_refused(local_bed: Bed) -> None:
+    subject = deployed(local_bed, Stub(1))
+    lock = f"{local_bed.root}/.bench.lock"
+    with subprocess.Popen(
+        ["flock", lock, "sh", "-c", "echo; exec sleep 300"], stdout=subprocess.PIPE
+    ) as other:
+        assert other.stdout is not None
+        other.stdout.readline()
+        with pytest.raises(BoardError, match=r"another measurement runs there"):
+            race(local_bed, subject, threads=(1,))
+        other.terminate()
+        subprocess.run(["pkill", "-P", str(other.pid)], check=False)
+
+
+def test_a_busy_board_is_noted() -> None:
+    board = boards.Board("pi", "ssh", "cortex-a72")
+    quiet: Json = {"throttled": None, "load1": 0.5, "cores": 4}
+    assert bench.notes_on(board, quiet, quiet) == []
+    assert bench.notes_on(board, {**quiet, "load1": 2.0}, quiet) == [
+        "pi was busy before the measurement: load 2.0 on 4 CPUs"
+    ]
 
 
 @pytest.mark.docker
@@ -180,6 +209,7 @@ def minimal() -> Json:
         "rows": [row()],
         "ratios": [{"model": "m", "threads": 1, "rival": "tflite", "speedup": 2, "ci95": [1, 3]}],
         "checks": [],
+        "failures": [],
         "notes": [],
     }
 

@@ -2,9 +2,10 @@
  *
  *   qemu-aarch64 -plugin profiler.so,out=FILE[,level=32768:4:private][,level=524288:16:shared] PROGRAM
  *
- * Only what runs between two marks counts. A mark is the system call `getpriority` with a first argument that
- * the kernel refuses, so that it changes nothing: 0x5A1 starts, 0x5A3 ends one section and starts the section of
- * its second argument, 0x5A2 ends. The caches are simulated from 0x5A0 or 0x5A1 on, whichever is first.
+ * Marks are the system call `getpriority` with a first argument that the kernel refuses, so that they change
+ * nothing: 0x5A0 comes before a warm-up, 0x5A1 starts what counts, 0x5A3 ends one section of it and starts the section
+ * of its second argument, 0x5A2 ends. Before 0x5A0 the guest runs as fast as without a plugin; from there on the
+ * caches are simulated.
  *
  * FILE, by line, in decimal unless noted; thread = order of creation, 0 = main:
  *   B block address(hex) instructions bytes(hex)          once per block, before its first use below
@@ -66,7 +67,7 @@ static uint32_t n_blocks;
 static uint64_t total;
 static pthread_mutex_t lock = PTHREAD_MUTEX_INITIALIZER;
 static FILE* out;
-static int caches_on, counting, finished;
+static int watching, counting, finished;
 static uint64_t section;
 
 static Counts* counts(Block* block, unsigned thread) {
@@ -124,7 +125,7 @@ static void on_miss(unsigned thread, Block* block, uint64_t line, uint64_t dirty
 
 /* The first level belongs to the thread, so that a hit, the usual case, needs no lock. */
 static void on_access(unsigned vcpu, qemu_plugin_meminfo_t info, uint64_t address, void* data) {
-  if (!caches_on) return;
+  if (finished) return;
   const unsigned thread = vcpu % kMaxThreads;
   const uint64_t end = address + (1u << qemu_plugin_mem_size_shift(info)) - 1, store = qemu_plugin_mem_is_store(info);
   uint64_t victim;
@@ -233,9 +234,7 @@ static void print_section(void) {
 
 /* Sections count between start and stop; marks after the stop are ignored, so a guest has one region. */
 static void on_mark(uint64_t mark, uint64_t label) {
-  if (finished || mark < kWarm || mark > kSection) return;
-  caches_on = 1;
-  if (mark == kWarm || (mark != kStart && !counting)) return;
+  if (finished || (mark != kStart && !counting)) return;
   if (counting) print_section();
   counting = 1;
   zero_counts();
@@ -243,18 +242,28 @@ static void on_mark(uint64_t mark, uint64_t label) {
   section = mark == kSection ? label : 0;
   if (mark != kStop) return;
   finished = 1;
-  counting = caches_on = 0;
+  counting = 0;
   fprintf(out, "S %" PRIu64 "\n", total);
   fclose(out);
 }
 
+static void watch(qemu_plugin_id_t id);
+
 static void on_syscall(qemu_plugin_id_t id, unsigned vcpu, int64_t number, uint64_t a1, uint64_t a2, uint64_t a3, uint64_t a4,
                        uint64_t a5, uint64_t a6, uint64_t a7, uint64_t a8) {
-  (void)id, (void)vcpu, (void)a3, (void)a4, (void)a5, (void)a6, (void)a7, (void)a8;
-  if (number != kGetPriority) return;
+  (void)vcpu, (void)a3, (void)a4, (void)a5, (void)a6, (void)a7, (void)a8;
+  if (number != kGetPriority || a1 < kWarm || a1 > kSection) return;
   pthread_mutex_lock(&lock);
-  on_mark(a1, a2);
+  if (watching) on_mark(a1, a2);
+  const int starts = a1 == kWarm && !watching;
+  watching |= starts;
   pthread_mutex_unlock(&lock);
+  if (starts) qemu_plugin_reset(id, watch);
+}
+
+static void watch(qemu_plugin_id_t id) {
+  qemu_plugin_register_vcpu_tb_trans_cb(id, on_translate);
+  qemu_plugin_register_vcpu_syscall_cb(id, on_syscall);
 }
 
 static int parse_option(char* option) {
@@ -271,7 +280,6 @@ QEMU_EXPORT int qemu_plugin_install(qemu_plugin_id_t id, const qemu_info_t* info
     }
   if (!out) fprintf(stderr, "profiler: out=FILE is needed\n");
   if (!out) return -1;
-  qemu_plugin_register_vcpu_tb_trans_cb(id, on_translate);
   qemu_plugin_register_vcpu_syscall_cb(id, on_syscall);
   return 0;
 }

@@ -87,9 +87,9 @@ def test_a_core_without_a_model_is_refused_by_name() -> None:
         estimate.estimate([Subject("net", Path(), "x86-64-v3", None)], [], Path())
 
 
-@pytest.mark.qemu
-@pytest.mark.slow
-def test_a_model_on_a_core_beside_its_rivals(shared_models: Path) -> None:
+@pytest.fixture
+def keyword_spotting(shared_models: Path) -> Subject:
+    """The smallest real convolution network, built for the Cortex-A53; skips without LLVM's tools."""
     from pilite.compiler import pipeline
     from tests.native import ARTIFACTS
 
@@ -98,11 +98,48 @@ def test_a_model_on_a_core_beside_its_rivals(shared_models: Path) -> None:
     except PiliteError as problem:
         pytest.skip(str(problem))
     source = shared_models / "mlperf_tiny_kws_int8.tflite"
-    if not source.exists():
-        source = sorted(shared_models.glob("*.tflite"), key=lambda path: path.stat().st_size)[0]
     built = pipeline.build(source, source.stem, "cortex-a53", "ref", ARTIFACTS)
-    subject = Subject(source.stem, source, "cortex-a53", built.path)
-    rows = estimate.estimate([subject], ["tflite"], ARTIFACTS)
-    assert [r.runtime for r in rows] == ["pilite", "tflite"]
-    assert all(r.counted.instructions > 100_000 and r.claim > 100_000 for r in rows)
-    assert estimate.document(rows)["rows"][1]["runtime_version"] == "2.14.0"
+    return Subject(source.stem, source, "cortex-a53", built.path)
+
+
+@pytest.mark.qemu
+@pytest.mark.slow
+def test_a_model_on_a_core_beside_a_rival(keyword_spotting: Subject) -> None:
+    from tests.native import ARTIFACTS
+
+    rows = estimate.estimate([keyword_spotting], ["tflite"], ARTIFACTS)
+    ours, theirs = estimate.document(rows)["rows"]
+    assert (ours["runtime"], theirs["runtime"], theirs["runtime_version"]) == ("pilite", "tflite", "2.14.0")
+    assert ours["instructions"] > 100_000
+    assert theirs["cycles"]["a53-in-order"] > 100_000
+    assert ours["balance"] == theirs["balance"] == 1.0
+
+
+@pytest.mark.qemu
+@pytest.mark.slow
+@pytest.mark.parametrize("runtime", ["pilite", "tflite"])
+def test_two_runs_differ_by_less_than_a_thousandth(keyword_spotting: Subject, runtime: str) -> None:
+    from pilite.lab.estimate import guests, plugin
+    from tests.native import ARTIFACTS
+
+    assert keyword_spotting.artifact is not None
+    if runtime == "pilite":
+        guest = guests.pilite(keyword_spotting.artifact, "cortex-a53", ARTIFACTS)
+    else:
+        guest = guests.rival(runtime, keyword_spotting.tflite, "cortex-a53", ARTIFACTS)
+    profiles = [plugin.run_anew(guest, (), ARTIFACTS) for _ in range(2)]
+    one, two = (profile.instructions(profile.whole()) for profile in profiles)
+    assert abs(one - two) < one / 1000
+
+
+@pytest.mark.qemu
+@pytest.mark.slow
+def test_four_threads_share_the_work(keyword_spotting: Subject) -> None:
+    from tests.native import ARTIFACTS
+
+    one, four = (
+        estimate.estimate([keyword_spotting], [], ARTIFACTS, threads=threads)[0] for threads in (1, 4)
+    )
+    assert four.threads == 4
+    assert four.claim < one.claim
+    assert 0 < four.balance <= 1
