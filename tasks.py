@@ -331,8 +331,29 @@ class Namespace(Collection):
         return contexts
 
 
+SHARED = ("board", "model", "numerics")
+
+
+def share(tasks: Sequence[ParserContext]) -> None:
+    """An option of SHARED that one task of a chain was given holds for the whole chain.
+
+    `build deploy bench --board container` means that board three times. A task with a value of its own
+    keeps it.
+    """
+    for name in SHARED:
+        arguments = [task.args[name] for task in tasks if name in task.args]
+        given = [argument for argument in arguments if argument.got_value]
+        if len(given) != 1:
+            continue
+        values = given[0].value if given[0].kind is list else [given[0].value]
+        for argument in arguments:
+            if argument is not given[0] and (argument.kind is list or len(values) == 1):
+                for value in values:
+                    argument.set_value(value)
+
+
 class CommandLine(Program):
-    """Invoke with exit code 2 for a mistyped command line, where its own would be 1."""
+    """Invoke with exit code 2 for a mistyped command line (its own is 1), and options shared in a chain."""
 
     def parse_core(self, argv: list[str] | None) -> None:
         with failures_as_text():
@@ -341,6 +362,7 @@ class CommandLine(Program):
     def parse_tasks(self) -> None:
         with failures_as_text():
             super().parse_tasks()
+        share(self.tasks)
 
 
 if __name__ == "__main__":

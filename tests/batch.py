@@ -24,7 +24,6 @@ Array = npt.NDArray[Any]
 Truth = Callable[[bytes, Sequence[Array]], list[Array]]  # model and inputs -> outputs
 
 OPTIONS = {"numerics": "ref", "fully_connected": "q31", "layers": False}
-MAX_INPUTS = 64  # of pilite-run
 BUILD_ID = "0" * 64
 
 
@@ -97,7 +96,7 @@ def _parts(cases: Sequence[Case]) -> Iterator[list[Case]]:
     """As many cases together as pilite-run takes inputs."""
     part: list[Case] = []
     for case in cases:
-        if sum(len(c.inputs) for c in (*part, case)) > MAX_INPUTS:
+        if sum(len(c.inputs) for c in (*part, case)) > native.MAX_INPUTS:
             yield part
             part = []
         part.append(case)

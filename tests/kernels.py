@@ -33,6 +33,9 @@ class KernelRun:
 def results(runs: Sequence[KernelRun], cpu: str, threads: int = 1) -> list[Array]:
     """The output of every call, as computed on `cpu`."""
     arrays = [x for run in runs for x in run.inputs]
+    if len(arrays) > native.MAX_INPUTS and len(runs) > 1:
+        half = len(runs) // 2
+        return results(runs[:half], cpu, threads) + results(runs[half:], cpu, threads)
     calls, taken = [], 0
     for i, run in enumerate(runs):
         places = [*range(taken, taken + len(run.inputs)), len(arrays) + i]

@@ -23,6 +23,7 @@ from tests.conftest import HARDWARE, ROOT
 ARTIFACTS = ROOT / "artifacts"
 SYSROOT = Path("/usr/aarch64-linux-gnu")
 TIMEOUT_SECONDS = 600
+MAX_INPUTS = 64  # of pilite-run
 
 Array = npt.NDArray[Any]
 

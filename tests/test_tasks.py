@@ -9,6 +9,7 @@ import sys
 from pathlib import Path
 
 import pytest
+from invoke.parser import Parser
 
 import tasks
 from pilite import console
@@ -150,3 +151,27 @@ def test_pilite_offers_its_names_without_loading_them() -> None:
     assert pilite.Graph.__module__ == "pilite.compiler.graph"
     with pytest.raises(AttributeError, match="has no attribute 'graph_of'; it has Graph, Model, compile"):
         _ = pilite.graph_of
+
+
+def parsed(line: str) -> dict[str, dict[str, object]]:
+    """The options of every task of a chain, after sharing."""
+    found = Parser(contexts=tasks.Namespace.from_module(tasks).to_contexts()).parse_argv(line.split())
+    tasks.share(found)
+    return {str(task.name): {name: task.args[name].value for name in task.args} for task in found}
+
+
+def test_an_option_given_once_holds_for_the_whole_chain() -> None:
+    chain = parsed("build deploy bench --board container --model a")
+    boards = [chain[name]["board"] for name in ("build", "deploy", "bench")]
+    assert boards == [["container"], ["container"], "container"]
+    assert all(options["model"] == ["a"] for options in chain.values())
+
+
+def test_a_task_keeps_its_own_option_in_a_chain() -> None:
+    chain = parsed("build --model a deploy --model b bench")
+    assert (chain["build"]["model"], chain["deploy"]["model"], chain["bench"]["model"]) == (["a"], ["b"], [])
+
+
+def test_several_boards_are_not_shared_with_a_task_that_takes_one() -> None:
+    chain = parsed("deploy --board a --board b bench")
+    assert chain["bench"]["board"] == "local"

@@ -207,7 +207,8 @@ def notes_on(board: Board, before: Json, after: Json) -> list[str]:
         )
     if before["load1"] is not None and before["load1"] > BUSY * (before["cores"] or 1):
         notes.append(
-            f"{board.name} was busy before the measurement: load {before['load1']:.1f} on {before['cores']} CPUs"
+            f"{board.name} was busy before the measurement: load {before['load1']:.1f} "
+            f"on {before['cores']} CPUs"
         )
     return notes
 

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
+import fcntl
 import hashlib
 import json
-import subprocess
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -131,16 +131,10 @@ def test_a_throttled_board_gives_no_ratios(local_bed: Bed, monkeypatch: pytest.M
 @pytest.mark.slow
 def test_two_measurements_at_once_are_refused(local_bed: Bed) -> None:
     subject = deployed(local_bed, Stub(1))
-    lock = f"{local_bed.root}/.bench.lock"
-    with subprocess.Popen(
-        ["flock", lock, "sh", "-c", "echo; exec sleep 300"], stdout=subprocess.PIPE
-    ) as other:
-        assert other.stdout is not None
-        other.stdout.readline()
+    with Path(local_bed.root, ".bench.lock").open("w") as held:
+        fcntl.flock(held, fcntl.LOCK_EX)
         with pytest.raises(BoardError, match=r"another measurement runs there"):
             race(local_bed, subject, threads=(1,))
-        other.terminate()
-        subprocess.run(["pkill", "-P", str(other.pid)], check=False)
 
 
 def test_a_busy_board_is_noted() -> None:

@@ -169,10 +169,11 @@ def softmax(name: str, spec: Softmax, x: Layout, y: Layout) -> tirx.PrimFunc:
     """Fixed-point softmax of TFLite's reference/softmax.h; exponentials come from a table of 256."""
     depth = x.shape[-1]
     rows = x.elements // depth
+    leading = range(len(x.shape) - 1)
 
     def body(source: Any, table: Any, out: Any) -> None:
         with loop(rows, parallel=x.elements >= PARALLEL_ELEMENTS and rows >= 4) as r:
-            ox, oy = r * depth, r * depth
+            ox, oy = (v.start + _walk(v, leading, r) for v in (x, y))
             best, total = T.alloc_buffer((1,), "int32"), T.alloc_buffer((1,), "int32")
             T.buffer_store(best, T.int32(-128), [0])
             T.buffer_store(total, T.int32(0), [0])

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import jsonschema
+import tflite
 
 from pilite import seal
 from pilite.errors import PiliteError
@@ -51,6 +52,7 @@ class Row:
     """One runtime with one model on one core."""
 
     model: str
+    dtype: str
     cpu: str
     numerics: str | None
     runtime: str
@@ -98,6 +100,7 @@ def ours(subject: Subject, path: Path, artifacts: Path, threads: int) -> Row:
     result = _run(guests.pilite(path, subject.cpu, artifacts, threads), subject.cpu, artifacts)
     return Row(
         subject.model,
+        dtype_of(subject.tflite),
         subject.cpu,
         about.numerics,
         OURS,
@@ -114,7 +117,16 @@ def theirs(subject: Subject, name: str, artifacts: Path, threads: int) -> Row:
     guest = guests.rival(name, subject.tflite, subject.cpu, artifacts, threads)
     result = _run(guest, subject.cpu, artifacts)
     version = RIVALS[name].version
-    return Row(subject.model, subject.cpu, None, name, version, threads, result.whole, result.balance)
+    dtype = dtype_of(subject.tflite)
+    return Row(subject.model, dtype, subject.cpu, None, name, version, threads, result.whole, result.balance)
+
+
+def dtype_of(model: Path) -> str:
+    """What most quantized tensors of a .tflite file are: "uint8" or "int8"; an int8 model may have uint8 ends."""
+    graph = tflite.Model.GetRootAs(model.read_bytes(), 0).Subgraphs(0)
+    types = [graph.Tensors(i).Type() for i in range(graph.TensorsLength())]
+    unsigned = types.count(tflite.TensorType.UINT8)
+    return "uint8" if unsigned > types.count(tflite.TensorType.INT8) else "int8"
 
 
 def _run(guest: plugin.Guest, cpu: str, artifacts: Path) -> Result:
@@ -155,7 +167,7 @@ def document(rows: Iterable[Row]) -> Json:
 
 
 def _row(row: Row) -> Json:
-    fields = ("model", "cpu", "numerics", "runtime", "runtime_version", "threads")
+    fields = ("model", "dtype", "cpu", "numerics", "runtime", "runtime_version", "threads")
     return {
         **{name: getattr(row, name) for name in fields},
         **_counted(row.counted),

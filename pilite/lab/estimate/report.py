@@ -16,20 +16,18 @@ COLORS = {"pilite": "#1b6e53", "tflite": "#c26a1a", "litert": "#5b5ea6", "litert
 
 
 def table(rows: Iterable[Row]) -> list[Cells]:
-    """One line per row; millions of instructions and cycles, thousands of misses."""
+    """One line per row: millions of instructions and cycles, thousands of misses of the first and last level."""
     return [
         {
             "model": row.model,
             "cpu": row.cpu,
-            "runtime": row.runtime,
-            "version": row.runtime_version,
-            "threads": row.threads,
-            "M instructions": row.counted.instructions / 1e6,
-            "M cycles": row.claim / 1e6,
+            "runtime": row.runtime if row.threads == 1 else f"{row.runtime}, {row.threads} threads",
+            "Minsn": f"{row.counted.instructions / 1e6:.2f}",
+            "Mcycles": f"{row.claim / 1e6:.2f}",
             "other model": _others(row),
-            "k L1 misses": round(row.counted.l1_misses / 1e3),
-            "k last-level misses": round(row.counted.last_level_misses / 1e3),
-            "memory MB": row.counted.dram_bytes / 1e6,
+            "k L1": round(row.counted.l1_misses / 1e3),
+            "k last": round(row.counted.last_level_misses / 1e3),
+            "MB": f"{row.counted.dram_bytes / 1e6:.1f}",
             "balance": f"{row.balance:.2f}",
         }
         for row in rows
@@ -50,11 +48,11 @@ def layer_table(row: Row) -> list[Cells]:
             "operator": layer.index,
             "op": layer.op or "(ends)",
             "kernels": ", ".join(dict.fromkeys(layer.kernels)),
-            "M instructions": layer.counted.instructions / 1e6,
-            "M cycles": layer.counted.cycles.get(name, 0.0) / 1e6,
+            "Minsn": layer.counted.instructions / 1e6,
+            "Mcycles": layer.counted.cycles.get(name, 0.0) / 1e6,
             "%": f"{100 * layer.counted.cycles.get(name, 0.0) / whole:.1f}",
-            "k L1 misses": round(layer.counted.l1_misses / 1e3),
-            "memory MB": layer.counted.dram_bytes / 1e6,
+            "k L1": round(layer.counted.l1_misses / 1e3),
+            "MB": layer.counted.dram_bytes / 1e6,
         }
         for layer in row.layers
     ]
@@ -71,19 +69,19 @@ def _subject(row: Row) -> tuple[str, str, int]:
 
 
 def speedups(rows: Sequence[Row]) -> list[Cells]:
-    """Ours against the fastest rival, and per core the geometric mean."""
-    found: dict[str, list[float]] = {}
+    """Ours against the fastest rival, and the geometric mean per core and dtype."""
+    found: dict[tuple[str, str], list[float]] = {}
     lines = []
     for row in (row for row in rows if row.runtime == OURS):
         rival = fastest_rival(row, rows)
         if rival is None:
             continue
         times = rival.claim / row.claim
-        found.setdefault(row.cpu, []).append(times)
+        found.setdefault((row.cpu, row.dtype), []).append(times)
         lines.append(_speedup(row.model, row.cpu, rival.runtime, times))
-    for cpu, ratios in found.items():
+    for (cpu, dtype), ratios in found.items():
         mean = math.exp(sum(map(math.log, ratios)) / len(ratios))
-        lines.append(_speedup(f"geometric mean of {len(ratios)}", cpu, "", mean))
+        lines.append(_speedup(f"geometric mean of {len(ratios)} {dtype}", cpu, "", mean))
     return lines
 
 

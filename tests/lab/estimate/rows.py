@@ -22,4 +22,4 @@ def row(
 ) -> Row:
     numerics = "ref" if runtime == "pilite" else None
     whole = counted(instructions, cycles, cpu)
-    return Row(model, cpu, numerics, runtime, "1.0", 1, whole, 1.0, layers)
+    return Row(model, "int8", cpu, numerics, runtime, "1.0", 1, whole, 1.0, layers)

@@ -82,6 +82,14 @@ def test_a_row_that_breaks_the_schema_is_not_written() -> None:
         estimate.document([row("onnx")])
 
 
+@pytest.mark.parametrize(
+    ("name", "dtype"),
+    [("tf2_mobilenet_v2_1.0_224_ptq", "int8"), ("mobilenet_v2_1.0_224_quant", "uint8")],
+)
+def test_a_model_is_what_most_of_its_tensors_are(shared_models: Path, name: str, dtype: str) -> None:
+    assert estimate.dtype_of(shared_models / f"{name}.tflite") == dtype
+
+
 def test_a_core_without_a_model_is_refused_by_name() -> None:
     with pytest.raises(PiliteError, match=r"x86-64-v3: estimate knows cortex-a53"):
         estimate.estimate([Subject("net", Path(), "x86-64-v3", None)], [], Path())

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -25,7 +26,7 @@ def test_ours_is_compared_with_the_fastest_rival() -> None:
 
 def test_the_mean_of_a_core_is_geometric() -> None:
     last = report.speedups([*ROWS, *OTHER])[-1]
-    assert (last["model"], last["times fewer cycles"]) == ("geometric mean of 2", "3.00")
+    assert (last["model"], last["times fewer cycles"]) == ("geometric mean of 2 int8", "3.00")
 
 
 def test_a_slower_row_shows_as_less_than_one() -> None:
@@ -42,6 +43,11 @@ def test_rivals_of_another_core_do_not_count() -> None:
 
 def test_both_models_of_the_a53_are_shown() -> None:
     assert report.table([row(cycles=2e6)])[0]["other model"] == "2.00 a53-llvm"
+
+
+def test_threads_are_shown_where_there_are_several() -> None:
+    assert report.table([row()])[0]["runtime"] == "pilite"
+    assert report.table([replace(row(), threads=4)])[0]["runtime"] == "pilite, 4 threads"
 
 
 def test_layers_show_their_share() -> None:

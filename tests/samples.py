@@ -1,0 +1,98 @@
+"""One operator of every kind as the scheduler sees it: spec, layouts and constants, without a model."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field, replace
+from typing import Any
+
+import numpy as np
+
+from pilite.compiler import spec as s
+from pilite.compiler.fixedpoint import Multiplier, Requant, Rounding
+from pilite.compiler.layout import Halo, Layout
+
+
+@dataclass(frozen=True, eq=False)
+class Sample:
+    """One operator as the scheduler sees it."""
+
+    name: str
+    spec: s.Spec
+    xs: tuple[Layout, ...]
+    y: Layout
+    arrays: s.Arrays = field(default_factory=dict)
+
+
+REQUANT = Requant(Rounding.GEMMLOWP, 3, -128, 127, left=True)
+HALF, TINY = Multiplier(1 << 30, 0), Multiplier(1 << 30, -19)
+SMALL, LARGE = 6, 64  # pixels along a side: one task, and work for several threads
+
+
+def window(kernel: int) -> s.Window:
+    around = (kernel // 2, kernel // 2)
+    return s.Window((kernel, kernel), (1, 1), (1, 1), around, around)
+
+
+def sums(channels: int, weight: Any, requant: Requant) -> s.Arrays:
+    """Constants of a convolution, with multipliers that leave most results inside int8."""
+    steps = np.arange(channels, dtype=np.int32)
+    return {
+        "weight": weight,
+        "bias": 100 * steps,
+        "mantissa": (1 << 30) + 12_345_678 * (steps % 60),
+        "right": 8 + steps % 3,
+        "left": steps % 2,
+        "scale": (2.0**-9) * (1 + steps / 8),
+    }
+
+
+def conv(side: int, low: int, requant: Requant, to: int = 16) -> Sample:
+    """3x3 over 16 channels; weights from `low` to 127 decide whether they have to be moved into int8."""
+    weight = np.linspace(low, 127, to * 9 * 16).astype(np.int16).reshape(to, 3, 3, 16)
+    x = Layout((1, side, side, 16), halo=Halo(1, 1, 1, 1))
+    spec = s.QConv2D(window(3), requant)
+    name = f"conv to {to}, weights from {low}, {requant.rounding.value}"
+    return Sample(name, spec, (x,), Layout((1, side, side, to)), sums(to, weight, requant))
+
+
+def depthwise(side: int, kernel: int, low: int) -> Sample:
+    weight = np.linspace(low, 127, kernel**2 * 24).astype(np.int16).reshape(kernel, kernel, 24)
+    r = kernel // 2
+    x = Layout((1, side, side, 24), halo=Halo(r, r, r, r))
+    spec = s.QDepthwiseConv2D(window(kernel), REQUANT)
+    name = f"depthwise {kernel}x{kernel}, weights from {low}"
+    return Sample(name, spec, (x,), Layout((1, side, side, 24)), sums(24, weight, REQUANT))
+
+
+def samples(side: int) -> list[Sample]:
+    """At least one for every spec and every path through its kernels."""
+    image = Layout((1, side, side, 24))
+    real = replace(image, dtype="float32")
+    pool = s.Pool("average", window(3), -128, 127, round_half_up=True)
+    every = np.arange(256)
+    reverse = {"table": (127 - every).astype(np.int8)}
+    falling = {"exp": (2.0**31 * 0.97**every - 1).astype(np.int32)}
+    return [
+        conv(side, -127, REQUANT),
+        conv(side, -128, replace(REQUANT, left=False), to=5),
+        conv(side, -255 + 127, REQUANT, to=8),
+        conv(side, 0, replace(REQUANT, clamp_min=3), to=17),
+        conv(side, -120, replace(REQUANT, rounding=Rounding.FLOAT64, left=False)),
+        depthwise(side, 3, -127),
+        depthwise(side, 3, -128),
+        depthwise(side, 7, -127),
+        Sample("add", s.QAdd(20, (1, 2), (HALF, HALF), TINY, REQUANT), (image, image), image),
+        Sample("average", pool, (image,), image),
+        Sample("max", replace(pool, kind="max"), (image,), image),
+        Sample("mean", s.QMean((1, 2), 3, HALF, REQUANT), (image,), Layout((1, 1, 1, 24))),
+        Sample("mean of all", s.QMean((1, 2, 3), 3, HALF, REQUANT), (image,), Layout((1, 1, 1, 1))),
+        Sample("softmax", s.Softmax(-128), (image,), image, falling),
+        Sample("table", s.Table(), (image,), image, reverse),
+        Sample("quantize", s.QuantizeFloat(0.1, 3), (real,), image),
+        Sample("dequantize", s.DequantizeFloat(0.1, 3), (image,), real),
+        Sample("move", s.Move((0, 0, 0, 0), flip=True), (replace(image, dtype="uint8"),), image),
+        Sample("move, bordered", s.Move((0, 0, 0, 0)), (image,), replace(image, halo=Halo(1, 1, 2, 2))),
+        Sample("broadcast", s.Broadcast((1, 1, 1, 24), image.shape), (Layout((1, 1, 1, 24)),), image),
+        Sample("fill", s.Fill(3, whole=False), (), replace(image, halo=Halo(1, 2, 3, 4))),
+        Sample("fill all", s.Fill(3, whole=True), (), image),
+    ]
