@@ -11,20 +11,16 @@ import inspect
 import os
 import subprocess
 import sys
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from invoke.collection import Collection
 from invoke.context import Context
-from invoke.exceptions import Exit, ParseError
-from invoke.parser.context import ParserContext
-from invoke.program import Program
 from invoke.tasks import task
 
+from pilite.commandline import CommandLine, Namespace, failures_as_text
 from pilite.console import Steps, chosen, show_table, whole_number, whole_numbers, write_json
-from pilite.errors import CheckFailed, PiliteError
+from pilite.errors import CheckFailed
 
 if TYPE_CHECKING:
     from models import Source
@@ -38,6 +34,8 @@ SHARED_MODELS = Path(os.environ.get("PILITE_MODELS", ROOT.parent / "shared" / "m
 SHARED_IMAGES = SHARED_MODELS.parent / "images"
 DEFAULT_BOARDS = ("local",)
 RIVALS = ("tflite", "litert")
+ESTIMATED_RIVALS = (*RIVALS, "litert-builtin")
+ESTIMATED_CPUS = ("cortex-a53", "cortex-a72", "cortex-a76")
 CHECKS = (  # what `lint` runs, in this order
     ("ruff", "check", "."),
     ("ruff", "format", "--check", "."),
@@ -49,6 +47,7 @@ HELP = {
     "board": "name in boards/; repeatable but for bench; default: local",
     "cpu": "name in toolchains/; repeatable; default: this machine's",
     "fast": "under two minutes: leave out tests marked slow, docker or qemu",
+    "gate": "file of budgets; fails more than 2 % above one, keeps gains except under CI=true",
     "fully-connected": "q31 as tflite-runtime 2.14, f64 as newer reference kernels",
     "input": "F.npy, a picture or random:SEED; repeatable, one per input of the model",
     "json": "also write the result to this file",
@@ -59,20 +58,6 @@ HELP = {
     "rival": f"comma-separated, of {', '.join(RIVALS)}",
     "threads": "thread counts, comma-separated where several are allowed",
 }
-
-
-@contextmanager
-def failures_as_text() -> Iterator[None]:
-    """Turn an expected failure into its text on stderr and its exit code."""
-    try:
-        yield
-    except PiliteError as error:
-        raise Exit(str(error), code=error.exit_code) from None
-    except KeyboardInterrupt:
-        raise Exit("interrupted", code=130) from None
-    except ParseError as error:
-        hint = "`--list` shows the tasks, `--help TASK` the options of one."
-        raise Exit(f"{error} {hint}", code=2) from None
 
 
 def verb(*repeatable: str) -> Callable[[Callable[..., None]], Any]:
@@ -261,6 +246,40 @@ def bench(
     done.verify()
 
 
+@verb("model", "cpu")
+def estimate(
+    c: Context,
+    model: Sequence[str] = (),
+    cpu: Sequence[str] = (),
+    rival: str = ",".join(ESTIMATED_RIVALS),
+    numerics: str = "ref",
+    threads: str = "1",
+    layers: bool = False,
+    gate: str = "",
+    json: str = "",
+) -> None:
+    """Count instructions and model cycles on Pi cores, beside the rivals; needs no board, and is no time."""
+    rivals, count = chosen(rival, ESTIMATED_RIVALS, "--rival"), whole_number(threads, "--threads")
+    from pilite.lab.estimate import budgets, report
+    from pilite.lab.estimate import estimate as estimating
+
+    subjects = [
+        estimating.Subject(s.name, s.path, core, built(s, core, numerics=numerics, markers=True))
+        for s in sources(model)
+        for core in cpu or ESTIMATED_CPUS
+    ]
+    rows = estimating.estimate(subjects, rivals, ARTIFACTS, threads=count, say=print)
+    for row in rows if layers else ():
+        show_table(f"{row.model} on {row.cpu}", report.layer_table(row))
+    show_table("Estimates", report.table(rows))
+    show_table("pilite against the fastest rival", report.speedups(rows))
+    report.plot(rows, ARTIFACTS / "estimate" / "cycles.svg")
+    if json:
+        write_json(Path(json), estimating.document(rows))
+    if gate:
+        budgets.gate(rows, Path(gate), lower=os.environ.get("CI") != "true")
+
+
 @verb()
 def doctor(c: Context, json: str = "") -> None:
     """Say what this machine has and what each missing part costs; exit 1 if a required one is missing."""
@@ -319,50 +338,6 @@ def python_module(*command: str) -> int:
     """Run `python -m COMMAND` of this environment in the checkout; the exit code."""
     sys.stdout.flush()
     return subprocess.run([sys.executable, "-m", *command], cwd=ROOT, check=False).returncode
-
-
-class Namespace(Collection):
-    """The tasks; a repeatable option at the end of the line needs its value, as every other does."""
-
-    def to_contexts(self, ignore_unknown_help: bool | None = None) -> list[ParserContext]:
-        contexts = super().to_contexts(ignore_unknown_help)
-        for option in (option for context in contexts for option in context.args.values()):
-            option.raw_value = None if option.kind is list else option.raw_value
-        return contexts
-
-
-SHARED = ("board", "model", "numerics")
-
-
-def share(tasks: Sequence[ParserContext]) -> None:
-    """An option of SHARED that one task of a chain was given holds for the whole chain.
-
-    `build deploy bench --board container` means that board three times. A task with a value of its own
-    keeps it.
-    """
-    for name in SHARED:
-        arguments = [task.args[name] for task in tasks if name in task.args]
-        given = [argument for argument in arguments if argument.got_value]
-        if len(given) != 1:
-            continue
-        values = given[0].value if given[0].kind is list else [given[0].value]
-        for argument in arguments:
-            if argument is not given[0] and (argument.kind is list or len(values) == 1):
-                for value in values:
-                    argument.set_value(value)
-
-
-class CommandLine(Program):
-    """Invoke with exit code 2 for a mistyped command line (its own is 1), and options shared in a chain."""
-
-    def parse_core(self, argv: list[str] | None) -> None:
-        with failures_as_text():
-            super().parse_core(argv)
-
-    def parse_tasks(self) -> None:
-        with failures_as_text():
-            super().parse_tasks()
-        share(self.tasks)
 
 
 if __name__ == "__main__":

@@ -12,7 +12,7 @@ import pytest
 from invoke.parser import Parser
 
 import tasks
-from pilite import console
+from pilite import commandline, console
 from pilite.errors import CheckFailed, PiliteError
 
 ROOT = Path(__file__).parents[1]
@@ -92,13 +92,13 @@ def test_a_json_file_that_cannot_be_written_is_a_mistake_of_use(tmp_path: Path) 
 def test_an_expected_failure_becomes_its_text_and_exit_code(failure: PiliteError, code: int) -> None:
     from invoke.exceptions import Exit
 
-    with pytest.raises(Exit) as caught, tasks.failures_as_text():
+    with pytest.raises(Exit) as caught, commandline.failures_as_text():
         raise failure
     assert (caught.value.code, caught.value.message) == (code, str(failure))
 
 
 def test_an_unexpected_failure_is_not_hidden() -> None:
-    with pytest.raises(ZeroDivisionError), tasks.failures_as_text():
+    with pytest.raises(ZeroDivisionError), commandline.failures_as_text():
         _ = 1 / 0
 
 
@@ -155,8 +155,8 @@ def test_pilite_offers_its_names_without_loading_them() -> None:
 
 def parsed(line: str) -> dict[str, dict[str, object]]:
     """The options of every task of a chain, after sharing."""
-    found = Parser(contexts=tasks.Namespace.from_module(tasks).to_contexts()).parse_argv(line.split())
-    tasks.share(found)
+    found = Parser(contexts=commandline.Namespace.from_module(tasks).to_contexts()).parse_argv(line.split())
+    commandline.share(found)
     return {str(task.name): {name: task.args[name].value for name in task.args} for task in found}
 
 

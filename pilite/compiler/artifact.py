@@ -5,15 +5,19 @@ from __future__ import annotations
 import hashlib
 import importlib.metadata
 import os
+from collections.abc import Sequence
 from functools import cache
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from pilite import seal
 from pilite.compiler.cpu import TOOLCHAINS, Cpu
 from pilite.compiler.graph import Graph, Tensor
 from pilite.compiler.link import LOADER, Descriptor, End
 from pilite.errors import ModelError
+
+if TYPE_CHECKING:  # imports TVM, which a build that is reused does without
+    from pilite.compiler.program import Program
 
 SCHEMA = "pilite.manifest/1"
 TOOLS = ("apache-tvm", "apache-tvm-ffi", "numpy", "ziglang")  # whose versions decide the bytes
@@ -96,6 +100,15 @@ def _layer_rows(graph: Graph) -> list[dict[str, Any]]:
         {"operator": node.index, "op": node.op, "tensor": tensor}
         for node in graph.nodes
         for tensor in node.outputs
+    ]
+
+
+def stage_rows(graph: Graph, program: Program, kernels: Sequence[str]) -> list[dict[str, Any]]:
+    """What each kernel call is, in their order; operator -1: the model's own ends."""
+    ops = {node.index: node.op for node in graph.nodes}
+    return [
+        {"operator": stage.node, "op": ops.get(stage.node, ""), "kernel": kernel}
+        for stage, kernel in zip(program.stages, kernels, strict=True)
     ]
 
 

@@ -45,6 +45,7 @@ def build(
     artifacts: Path,
     *,
     layers: bool = False,
+    markers: bool = False,
     fully_connected: str = "q31",
     progress: Progress = lambda step: None,
 ) -> Build:
@@ -52,6 +53,7 @@ def build(
 
     `layers`: every operator's output becomes an output of the artifact (for comparisons), in
     <numerics>-layers/.
+    `markers`: the same kernels, with marks for `estimate` between them, in <numerics>-markers/.
     `fully_connected`: "q31" as tflite-runtime 2.14, "f64" as newer reference kernels.
 
     Raises:
@@ -60,7 +62,7 @@ def build(
         CompileError: a tool failed.
     """
     target = cpus.load(cpu)
-    options = _options(numerics, fully_connected, layers)
+    options = _options(numerics, fully_connected, layers, markers)
     folder = artifacts / name / cpu / _folder(options)
     wanted = artifact.build_id(_sha256(model), name, target, options)
     found = artifact.reusable(folder / "model.so", wanted)
@@ -95,7 +97,7 @@ def compile_graph(
     progress("schedule")
     scheduled = schedule.schedule(lowered, cpu)
     progress("compile")
-    code = aot.compile_calls(scheduled.calls, cpu)
+    code = aot.compile_calls(scheduled.calls, cpu, options.get("markers", False))
     progress("link")
     descriptor = link.Descriptor(
         name=name,
@@ -111,6 +113,8 @@ def compile_graph(
     manifest = artifact.manifest(
         graph, cpu, options, descriptor, dict(sorted(Counter(scheduled.kernels).items()))
     )
+    if options.get("markers"):
+        manifest["stages"] = artifact.stage_rows(graph, lowered, scheduled.kernels)
     return seal.seal(library, manifest), manifest
 
 
@@ -119,20 +123,26 @@ def exposed(graph: Graph) -> Graph:
     return replace(graph, outputs=tuple(i for node in graph.nodes for i in node.outputs))
 
 
-def _options(numerics: str, fully_connected: str, layers: bool) -> dict[str, Any]:
+def _options(numerics: str, fully_connected: str, layers: bool, markers: bool) -> dict[str, Any]:
     for value, known, what in (
         (numerics, NUMERICS, "numerics"),
         (fully_connected, FULLY_CONNECTED, "fully connected variant"),
     ):
         if value not in known:
             raise PiliteError(f"no {what} '{value}': choose one of {', '.join(known)}.")
-    return {"numerics": numerics, "fully_connected": fully_connected, "layers": layers}
+    return {
+        "numerics": numerics,
+        "fully_connected": fully_connected,
+        "layers": layers,
+        "markers": markers,
+    }
 
 
 def _folder(options: dict[str, Any]) -> str:
     """Options that change the bytes change the folder, so that builds do not displace each other."""
     variant = "" if options["fully_connected"] == "q31" else f"-{options['fully_connected']}"
-    return f"{options['numerics']}{variant}{'-layers' if options['layers'] else ''}"
+    kinds = "".join(f"-{kind}" for kind in ("layers", "markers") if options[kind])
+    return f"{options['numerics']}{variant}{kinds}"
 
 
 def _sha256(model: Path) -> str:

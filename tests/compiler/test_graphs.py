@@ -7,13 +7,29 @@ import pytest
 
 from pilite.compiler import cpu as cpus
 from tests.batch import check_bits
-from tests.few_ops import GRAPHS, Graph, made, random_case
+from tests.few_ops import (
+    GRAPHS,
+    Graph,
+    classifier,
+    diamond,
+    made,
+    pad_with_a_value,
+    random_case,
+    residual,
+)
 from tests.native import EVERY_CPU
 from tests.one_op import DTYPES
 
 GRAPHS_PER_CPU = 12
 
 
+def test_a_few_graphs_keep_the_bits_of_tflite() -> None:
+    """The quick check."""
+    few = (residual, diamond, pad_with_a_value, classifier)
+    check_bits([made(graph, "int8", 7) for graph in few], "x86-64-v3")
+
+
+@pytest.mark.slow
 @pytest.mark.parametrize("cpu", EVERY_CPU)
 @pytest.mark.parametrize("graph", GRAPHS, ids=lambda graph: graph.__name__)
 def test_values_that_are_shared_keep_the_bits_of_tflite(graph: Graph, cpu: str) -> None:

@@ -122,7 +122,7 @@ def theirs(subject: Subject, name: str, artifacts: Path, threads: int) -> Row:
 
 
 def dtype_of(model: Path) -> str:
-    """What most quantized tensors of a .tflite file are: "uint8" or "int8"; an int8 model may have uint8 ends."""
+    """What most quantized tensors of a model are: "uint8" or "int8"; an int8 model may have uint8 ends."""
     graph = tflite.Model.GetRootAs(model.read_bytes(), 0).Subgraphs(0)
     types = [graph.Tensors(i).Type() for i in range(graph.TensorsLength())]
     unsigned = types.count(tflite.TensorType.UINT8)

@@ -16,7 +16,7 @@ COLORS = {"pilite": "#1b6e53", "tflite": "#c26a1a", "litert": "#5b5ea6", "litert
 
 
 def table(rows: Iterable[Row]) -> list[Cells]:
-    """One line per row: millions of instructions and cycles, thousands of misses of the first and last level."""
+    """One line per row: millions of instructions and cycles, thousands of misses of first and last level."""
     return [
         {
             "model": row.model,
