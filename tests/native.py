@@ -27,6 +27,8 @@ MAX_INPUTS = 64  # of pilite-run
 
 Array = npt.NDArray[Any]
 
+# A CPU whose code runs in this process, on any machine that pilite is developed on.
+HERE = {"x86_64": "x86-64-v3", "aarch64": "cortex-a53"}[platform.machine()]
 # The CPUs that every claim about numbers is tested on: their kernels differ.
 EVERY_CPU = tuple(
     pytest.param(name, marks=[pytest.mark.qemu] if cpus.load(name).arch == "aarch64" else [])

@@ -255,7 +255,7 @@ PARTS = (
         "mmdebstrap",
         False,
         command("mmdebstrap", "--version"),
-        "no container board; apt-get install mmdebstrap",
+        "no container board, no rivals in estimate; apt-get install mmdebstrap",
     ),
     Part("ssh", False, command("ssh", "-V"), "no log-in by hand to boards; apt-get install openssh-client"),
     Part(
@@ -270,6 +270,8 @@ PARTS = (
         command("clang", "--version"),
         "no sanitizer tests of the loader; apt-get install clang",
     ),
+    Part("gcc", False, command("gcc", "--version"), "no estimate; apt-get install gcc"),
+    Part("llvm-mca", False, command("llvm-mca-19", "--version"), "no estimate; apt-get install llvm-19"),
     Part(
         "shared models", False, shared_models, "tests on real models skip; set PILITE_MODELS to their folder"
     ),

@@ -175,7 +175,7 @@ def test_a_parallel_loop_runs_every_step_once(tmp_path: Path) -> None:
         np.empty(steps, np.int32),
     )
     for threads in (1, 2, 3, 7):
-        (got,) = results([run], "x86-64-v3", threads)
+        (got,) = results([run], native.HERE, threads)
         np.testing.assert_array_equal(got, np.arange(1, steps + 1))
 
 
@@ -186,9 +186,9 @@ def test_any_number_of_threads_gives_the_same_bits(tmp_path: Path, threads: int)
         return [net.softmax(net.mean(net.add(x, net.depthwise(x))))]
 
     case = made(graph, "uint8", 0)
-    path = compiled(tflite.parse(case.model, case.name), "x86-64-v3", tmp_path / "model.so")
-    (alone,) = native.opened(path, "x86-64-v3", 1)(*case.inputs)
-    runner = native.opened(path, "x86-64-v3", threads)
+    path = compiled(tflite.parse(case.model, case.name), native.HERE, tmp_path / "model.so")
+    (alone,) = native.opened(path, native.HERE, 1)(*case.inputs)
+    runner = native.opened(path, native.HERE, threads)
 
     for _ in range(20):
         np.testing.assert_array_equal(runner(*case.inputs)[0], alone)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import platform
 import re
 import signal
 import subprocess
@@ -49,10 +50,10 @@ def echo(name: str) -> bytes:
 def test_names_reach_the_loader_as_they_are(name: str, tmp_path: Path) -> None:
     """Model and tensor names pass through C source, JSON and the descriptor."""
     graph = tflite.parse(echo(name), "echo")
-    data, manifest = pipeline.compile_graph(graph, name, cpus.load("x86-64-v3"), OPTIONS, BUILD_ID)
+    data, manifest = pipeline.compile_graph(graph, name, cpus.load(native.HERE), OPTIONS, BUILD_ID)
     (tmp_path / "model.so").write_bytes(data)
 
-    with Model(tmp_path / "model.so", library=native.loader("x86_64").library) as model:
+    with Model(tmp_path / "model.so", library=native.loader(platform.machine()).library) as model:
         assert model.name == name
         assert [d.name for d in (*model.input_details, *model.output_details)] == [name, f"{name}'"]
         (result,) = model.run(np.array([[1, 2, 3, 4]], np.int8))
@@ -102,7 +103,7 @@ def model(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def build(model: Path, artifacts: Path, **options: Any) -> Build:
-    return pipeline.build(model, "small", "x86-64-v3", "ref", artifacts, **options)
+    return pipeline.build(model, "small", native.HERE, "ref", artifacts, **options)
 
 
 def test_a_build_is_reused_until_something_changes(model: Path, tmp_path: Path) -> None:
@@ -116,7 +117,7 @@ def test_a_build_is_reused_until_something_changes(model: Path, tmp_path: Path) 
 
 
 def test_the_path_tells_model_cpu_and_numerics(model: Path, tmp_path: Path) -> None:
-    assert build(model, tmp_path).path == tmp_path / "small" / "x86-64-v3" / "ref" / "model.so"
+    assert build(model, tmp_path).path == tmp_path / "small" / native.HERE / "ref" / "model.so"
     assert build(model, tmp_path, layers=True).path.parent.name == "ref-layers"
 
 
@@ -207,7 +208,7 @@ def test_the_manifest_tells_what_the_library_tells(model: Path, tmp_path: Path) 
     _, stored = seal.unseal(built.path.read_bytes())
 
     assert stored == built.manifest
-    with Model(built.path, library=native.loader("x86_64").library) as opened:
+    with Model(built.path, library=native.loader(platform.machine()).library) as opened:
         assert opened.build_id == built.build_id == stored["build_id"]
         for details, rows in (
             (opened.input_details, stored["inputs"]),

@@ -18,7 +18,7 @@ from pilite.compiler.kernels import select
 from pilite.compiler.layout import Halo, Layout
 from pilite.compiler.spec import Fill, Move
 from tests.kernels import KernelRun, results
-from tests.native import EVERY_CPU
+from tests.native import EVERY_CPU, HERE
 from tests.samples import SMALL, Sample, samples
 
 Array = npt.NDArray[Any]
@@ -95,7 +95,7 @@ def test_a_border_neither_changes_a_result_nor_is_changed(sample: Sample, cpu: s
 @pytest.mark.parametrize("sample", SAMPLES, ids=lambda sample: sample.name)
 def test_the_samples_tell_something(sample: Sample) -> None:
     """Results vary, so that a wrong address shows."""
-    (got,) = results([run(sample, tuple(x.halo for x in sample.xs), cpus.load("x86-64-v3"))], "x86-64-v3")
+    (got,) = results([run(sample, tuple(x.halo for x in sample.xs), cpus.load(HERE))], HERE)
 
     assert len(np.unique(got)) > 5 or got.size == 1
 
@@ -103,7 +103,7 @@ def test_the_samples_tell_something(sample: Sample) -> None:
 @pytest.mark.parametrize("halo", BORDERS[1:], ids=str)
 def test_a_fill_writes_the_border_and_nothing_else(halo: Halo) -> None:
     y = Layout((2, 5, 4, 3), halo=halo)
-    cpu = cpus.load("x86-64-v3")
+    cpu = cpus.load(HERE)
     fill = Sample("fill", Fill(7, whole=False), (), y)
 
     copy = Sample("move", Move((0, 0, 0, 0)), (y,), y)  # a model without inputs is none

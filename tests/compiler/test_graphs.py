@@ -17,7 +17,7 @@ from tests.few_ops import (
     random_case,
     residual,
 )
-from tests.native import EVERY_CPU
+from tests.native import EVERY_CPU, HERE
 from tests.one_op import DTYPES
 
 GRAPHS_PER_CPU = 12
@@ -26,7 +26,7 @@ GRAPHS_PER_CPU = 12
 def test_a_few_graphs_keep_the_bits_of_tflite() -> None:
     """The quick check."""
     few = (residual, diamond, pad_with_a_value, classifier)
-    check_bits([made(graph, "int8", 7) for graph in few], "x86-64-v3")
+    check_bits([made(graph, "int8", 7) for graph in few], HERE)
 
 
 @pytest.mark.slow

@@ -29,6 +29,7 @@ from pilite.compiler.program import Numerics
 from pilite.compiler.spec import QMean
 from tests.batch import check_bits
 from tests.draw import OneOp
+from tests.native import HERE
 from tests.nets import Net
 
 F32 = np.float32
@@ -223,7 +224,7 @@ def test_requantization_is_right_for_every_stored_value() -> None:
 
     check_bits(
         [requantization(dtype, s, z) for dtype in ("int8", "uint8") for s in scales for z in (0, 3, 4, 127)],
-        "x86-64-v3",
+        HERE,
     )
 
 
