@@ -58,7 +58,8 @@ typedef struct {
   uint64_t arena_bytes;                    /* zero-filled, 64-byte aligned, given to every run */
   uint64_t weights_bytes;
   int (*bind)(const pilite_host*);         /* once per load; 0 = accepted */
-  int (*run)(void* arena, void* const* io); /* io = inputs then outputs, 64-byte aligned; 0 = done */
+  /* io = inputs then outputs, 64-byte aligned, no byte beyond each is touched; 0 = done */
+  int (*run)(void* arena, void* const* io);
 } pilite_model;
 
 typedef const pilite_model* (*pilite_model_get_fn)(void); /* the one exported symbol: pilite_model_get */
