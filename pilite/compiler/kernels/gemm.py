@@ -30,7 +30,6 @@ from pilite.compiler.kernels.emit import (
     PARALLEL_MACS,
     Param,
     assign,
-    constant,
     function,
     load,
     loop,
@@ -366,7 +365,3 @@ class _Code:
 
     def _requantize(self, block: Any, j: int, acc: Any) -> Any:
         return requantize(self.strategy.isa, acc, self.requant, lambda name: self._vector(name, block, j))
-
-
-def zero(isa: Isa) -> Any:
-    return constant(0, "int32", isa.lanes)

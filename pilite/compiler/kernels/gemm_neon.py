@@ -29,6 +29,16 @@ def _impossible(weight: Int) -> int:
     raise AssertionError(f"8-bit weights span more than 256 values: {weight.min()}..{weight.max()}")
 
 
+def pairing(runs: Int, step: int) -> Variant:
+    """Whether the products of the two halves of every `step` weights may be added in int16."""
+    offset = weight_offset(runs)
+    length = -(-runs.shape[-1] // step) * step
+    padded = np.zeros((*runs.shape[:-1], length), runs.dtype)
+    padded[..., : runs.shape[-1]] = np.abs(runs - offset)
+    halves = padded.reshape(*runs.shape[:-1], -1, 2, step // 2).sum(axis=-2)
+    return Variant(offset, 2 if int(halves.max(initial=0)) <= PAIR_LIMIT else 1)
+
+
 class _Neon(Strategy):
     isa = Neon()
     weight_dtype = "int8"
@@ -81,17 +91,7 @@ class Mull(_Neon):
     granule: ClassVar[int] = 8
 
     def variant(self, runs: Int) -> Variant:
-        offset = weight_offset(runs)
-        packed = self.pack_steps(np.abs(runs - offset))
-        pairs = packed[..., :8] + packed[..., 8:]
-        return Variant(offset, 2 if int(pairs.max(initial=0)) <= PAIR_LIMIT else 1)
-
-    def pack_steps(self, runs: Int) -> Int:
-        """(..., length) -> (..., steps, 16), zero padded."""
-        length = -(-runs.shape[-1] // 16) * 16
-        padded = np.zeros((*runs.shape[:-1], length), runs.dtype)
-        padded[..., : runs.shape[-1]] = runs
-        return padded.reshape(*runs.shape[:-1], -1, 16)
+        return pairing(runs, 16)
 
     def pack(self, blocks: Int) -> Int:
         nb, nr, runs, length = blocks.shape
@@ -169,16 +169,7 @@ class Pairs(_Neon):
     granule: ClassVar[int] = 4
 
     def variant(self, runs: Int) -> Variant:
-        offset = weight_offset(runs)
-        quads = self.quads(np.abs(runs - offset))
-        chained = quads[..., :2] + quads[..., 2:]
-        return Variant(offset, 2 if int(chained.max(initial=0)) <= PAIR_LIMIT else 1)
-
-    def quads(self, runs: Int) -> Int:
-        """(..., length) -> (..., quads, 4), zero padded."""
-        padded = np.zeros((*runs.shape[:-1], self.padded(runs.shape[-1])), runs.dtype)
-        padded[..., : runs.shape[-1]] = runs
-        return padded.reshape(*runs.shape[:-1], -1, 4)
+        return pairing(runs, 4)
 
     def pack(self, blocks: Int) -> Int:
         nb, nr, runs, length = blocks.shape
