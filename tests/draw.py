@@ -16,6 +16,10 @@ Array = npt.NDArray[Any]
 Shape = tuple[int, ...]
 T = TypeVar("T")
 
+CHANNELS = (1, 2, 3, 4, 5, 7, 8, 9, 15, 16, 17, 24, 31, 32, 33)
+SIDES = (1, 1, 2, 3, 4, 5, 6, 7, 8, 9, 11, 13, 16, 17)
+ACTIVATIONS = ("NONE", "NONE", "RELU", "RELU6", "RELU_N1_TO_1")
+
 
 @dataclass(frozen=True)
 class OneOp:
@@ -110,3 +114,23 @@ class Draw:
 
     def free(self, operands: Sequence[int]) -> list[int]:
         return [i for i in operands if i != ABSENT and self.tensors[i].data is None]
+
+    # Sizes and options.
+
+    def shape(self, least: int = 1, most: int = 5) -> Shape:
+        """Any number of dimensions, with as many channels as vectors care about."""
+        sizes = [self.pick((1, 2, 3, 4, 5, 7)) for _ in range(int(self.rng.integers(least, most + 1)))]
+        return (*sizes[:-1], self.pick(CHANNELS))
+
+    def broadcast(self, shape: Shape) -> tuple[Shape, Shape]:
+        """Two shapes that broadcast to `shape`: equal, a vector of channels, one value, or ones anywhere."""
+        left = tuple(1 if self.chance(0.3) else n for n in shape)
+        right = tuple(n if m == 1 else self.pick((1, n)) for m, n in zip(left, shape, strict=True))
+        vector, one, scalar = (shape, shape[-1:]), (shape, (1,)), (shape, ())
+        return self.pick(((shape, shape), (shape, shape), vector, one, scalar, (left, right)))
+
+    def fused(self, scale: float) -> str:
+        """An activation, seldom one that leaves only a few steps of the output's range."""
+        activation = self.pick(ACTIVATIONS)
+        few = scale > 0.3 and activation.startswith(("RELU6", "RELU_N1"))
+        return "NONE" if few and self.chance(0.8) else activation

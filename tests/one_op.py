@@ -30,14 +30,11 @@ from pilite.compiler.graph import (
     Softmax,
 )
 from pilite.compiler.shapes import extent
-from tests.draw import Array, Draw, OneOp, Shape
+from tests.draw import CHANNELS, SIDES, Array, Draw, OneOp, Shape
 
 DTYPES = ("uint8", "int8")
-CHANNELS = (1, 2, 3, 4, 5, 7, 8, 9, 15, 16, 17, 24, 31, 32, 33)
-SIDES = (1, 1, 2, 3, 4, 5, 6, 7, 8, 9, 11, 13, 16, 17)
 WINDOWS = (1, 1, 1, 2, 3, 3, 3, 4, 5, 7)
 DEPTHS = (1, 2, 7, 8, 9, 15, 16, 17, 31, 32, 33, 63, 64, 65, 100, 257)
-ACTIVATIONS = ("NONE", "NONE", "RELU", "RELU6", "RELU_N1_TO_1")
 MAX_MULTIPLY_ADDS = 1_500_000  # keeps the reference kernels at milliseconds
 
 
@@ -149,7 +146,7 @@ def _result(d: Draw, x: int, w: int, shape: Shape, taps: int) -> tuple[int, str]
         scale = 2.0 ** round(math.log2(product * spread / 40))  # with powers of two before: ties
     else:
         scale = d.near(product * spread / 40, 3)
-    return d.activation(shape, scale, d.centred(mean * product / scale)), _fused(d, scale)
+    return d.activation(shape, scale, d.centred(mean * product / scale)), d.fused(scale)
 
 
 def _sums(x: TensorSpec, w: TensorSpec, taps: int) -> tuple[float, float]:
@@ -162,42 +159,18 @@ def _sums(x: TensorSpec, w: TensorSpec, taps: int) -> tuple[float, float]:
     return mean, math.sqrt(taps * variance) + abs(mean) / 3
 
 
-def _fused(d: Draw, scale: float) -> str:
-    """An activation, seldom one that leaves only a few steps of the output's range."""
-    activation = d.pick(ACTIVATIONS)
-    return (
-        "NONE"
-        if scale > 0.3 and activation.startswith(("RELU6", "RELU_N1")) and d.chance(0.8)
-        else activation
-    )
-
-
 # Element by element, and pools.
 
 
-def _shape(d: Draw, least: int = 1, most: int = 5) -> Shape:
-    rank = int(d.rng.integers(least, most + 1))
-    sizes = [d.pick((1, 2, 3, 4, 5, 7)) for _ in range(rank)]
-    return (*sizes[:-1], d.pick(CHANNELS))
-
-
 def _add(d: Draw, op: str) -> OneOp:
-    a_shape, b_shape = _broadcast(d, _shape(d))
+    a_shape, b_shape = d.broadcast(d.shape())
     a_scale = d.scale()
     b_scale = a_scale if d.chance(0.2) else d.near(a_scale, 30)
     a = d.activation(a_shape, a_scale)
     b = d.constant(b_shape, b_scale) if d.chance(0.25) else d.activation(b_shape, b_scale)
     scale = max(a_scale, b_scale) * 2 if d.chance(0.2) else d.near(a_scale + b_scale, 3)
     y = d.activation(np.broadcast_shapes(a_shape, b_shape), scale)
-    return d.finish(op, (a, b) if d.chance(0.7) else (b, a), y, Add(_fused(d, scale)))
-
-
-def _broadcast(d: Draw, shape: Shape) -> tuple[Shape, Shape]:
-    """Two shapes that broadcast to `shape`: equal, a vector of channels, one value, or ones anywhere."""
-    left = tuple(1 if d.chance(0.3) else n for n in shape)
-    right = tuple(n if m == 1 else d.pick((1, n)) for m, n in zip(left, shape, strict=True))
-    vector, one, scalar = (shape, shape[-1:]), (shape, (1,)), (shape, ())
-    return d.pick(((shape, shape), (shape, shape), vector, one, scalar, (left, right)))
+    return d.finish(op, (a, b) if d.chance(0.7) else (b, a), y, Add(d.fused(scale)))
 
 
 def _pool_2d(d: Draw, op: str) -> OneOp:
@@ -206,12 +179,12 @@ def _pool_2d(d: Draw, op: str) -> OneOp:
     x = d.activation((batch, *window.image, channels))
     spec, shape = d.tensors[x], (batch, *window.result, channels)
     y = d.activation(shape) if d.chance(0.1) else d.activation(shape, spec.scales[0], spec.zero_points[0])
-    options = Pool2D(window.padding, window.stride, window.size, _fused(d, d.tensors[y].scales[0]))
+    options = Pool2D(window.padding, window.stride, window.size, d.fused(d.tensors[y].scales[0]))
     return d.finish(op, (x,), y, options)
 
 
 def _mean(d: Draw, op: str) -> OneOp:
-    x = d.activation(_shape(d) if d.chance(0.5) else (d.pick((1, 2)), *d.pair(SIDES), d.pick(CHANNELS)))
+    x = d.activation(d.shape() if d.chance(0.5) else (d.pick((1, 2)), *d.pair(SIDES), d.pick(CHANNELS)))
     shape = d.tensors[x].shape
     rank, keep = len(shape), d.chance(0.5)
     axes = (1, 2) if rank == 4 and d.chance(0.6) else d.rng.permutation(rank)[: d.rng.integers(1, rank + 1)]
@@ -235,7 +208,7 @@ def _mean_of(d: Draw, x: TensorSpec, shape: Shape) -> int:
 
 def _concatenation(d: Draw, op: str) -> OneOp:
     """uint8 operands may have any scale, int8 operands have the output's."""
-    shape, count = _shape(d), d.pick((1, 2, 2, 3, 4, 5))
+    shape, count = d.shape(), d.pick((1, 2, 2, 3, 4, 5))
     axis = int(d.rng.integers(len(shape)))
     scale, zero_point = d.scale(), d.zero_point()
     operands = []
@@ -252,7 +225,7 @@ def _concatenation(d: Draw, op: str) -> OneOp:
 
 def _softmax(d: Draw, op: str) -> OneOp:
     """At most 511 values: with 512 nearly equal ones TFLite shifts by 32 bits or more, which is undefined."""
-    shape = (*_shape(d, most=3)[:-1], d.pick((1, 2, 5, 10, 33, 100, 511)))
+    shape = (*d.shape(most=3)[:-1], d.pick((1, 2, 5, 10, 33, 100, 511)))
     x = d.activation(shape, d.near(0.1, 16))
     y = d.activation(shape, 1 / 256, int(np.iinfo(d.dtype).min))
     beta = d.pick((1.0, 1.0, 0.5, 2.0, d.near(1.0, 30)))
@@ -260,7 +233,7 @@ def _softmax(d: Draw, op: str) -> OneOp:
 
 
 def _quantize(d: Draw, op: str) -> OneOp:
-    y_scale, shape = d.scale(), _shape(d)
+    y_scale, shape = d.scale(), d.shape()
     if d.chance(0.5):
         x = d.tensor(shape, dtype="float32")
         model = d.model(op, (x,), d.activation(shape, y_scale))
@@ -288,7 +261,7 @@ def _reals(d: Draw, shape: Shape, scale: float) -> Array:
 
 
 def _dequantize(d: Draw, op: str) -> OneOp:
-    shape = _shape(d)
+    shape = d.shape()
     return d.finish(op, (d.activation(shape),), d.tensor(shape, dtype="float32"))
 
 
@@ -297,7 +270,7 @@ def _dequantize(d: Draw, op: str) -> OneOp:
 
 def _reshape(d: Draw, op: str) -> OneOp:
     """Any new shape with the same number of values; the quantization may change, the bytes do not."""
-    shape = _shape(d)
+    shape = d.shape()
     cut = int(d.rng.integers(0, len(shape) + 1))
     groups = (math.prod(shape[:cut]), math.prod(shape[cut:]))
     x = d.activation(shape)
@@ -306,7 +279,7 @@ def _reshape(d: Draw, op: str) -> OneOp:
 
 
 def _squeeze(d: Draw, op: str) -> OneOp:
-    small = _shape(d, most=3)
+    small = d.shape(most=3)
     x = d.activation(_with_ones(d, small))
     return d.finish(op, (x,), d.activation(small))
 
@@ -319,7 +292,7 @@ def _with_ones(d: Draw, shape: Shape) -> Shape:
 
 
 def _expand_dims(d: Draw, op: str) -> OneOp:
-    x = d.activation(_shape(d, most=4))
+    x = d.activation(d.shape(most=4))
     spec = d.tensors[x]
     axis = int(d.rng.integers(len(spec.shape) + 1))
     y = d.activation((*spec.shape[:axis], 1, *spec.shape[axis:]), spec.scales[0], spec.zero_points[0])
@@ -329,7 +302,7 @@ def _expand_dims(d: Draw, op: str) -> OneOp:
 
 def _pad(d: Draw, op: str) -> OneOp:
     """Quantization differs between input and output in one of ten: TFLite copies the stored values."""
-    x = d.activation(_shape(d))
+    x = d.activation(d.shape())
     spec = d.tensors[x]
     before, after = (tuple(d.pick((0, 0, 1, 2, 3)) for _ in spec.shape) for _ in range(2))
     shape = tuple(a + n + b for a, n, b in zip(before, spec.shape, after, strict=True))
@@ -356,3 +329,6 @@ OPS: dict[str, Callable[[Draw, str], OneOp]] = {
     "SOFTMAX": _softmax,
     "SQUEEZE": _squeeze,
 }
+# The dtypes that an operator computes in; the others do both 8-bit types.
+SPECIAL: dict[str, tuple[str, ...]] = {}
+ROWS = [(op, dtype) for op in OPS for dtype in SPECIAL.get(op, DTYPES)]

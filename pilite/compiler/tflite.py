@@ -16,7 +16,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from pilite.compiler import checks, container, options, schema
+from pilite.compiler import checks, container, options, rules, schema
 from pilite.compiler.container import Container, Foreign, Operator
 from pilite.compiler.flatbuffer import Damaged
 from pilite.compiler.graph import ABSENT, Graph, Node, Tensor
@@ -102,7 +102,7 @@ def _node(operator: Operator, tensors: Sequence[Tensor], faults: dict[int, str])
 def _data_operands(op: str, inputs: tuple[int, ...]) -> tuple[int, ...]:
     """The operands of the node: a bias is always listed, ABSENT if the model has none. Raises Refused."""
     required = inputs
-    if op in checks.WEIGHTS_AXIS:
+    if op in rules.WEIGHTS_AXIS:
         inputs = (*inputs, ABSENT)[:3]
         required = inputs[:2]
     if ABSENT in required:

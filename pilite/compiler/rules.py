@@ -1,0 +1,198 @@
+"""Rules that several operators share: what TFLite's kernels demand of dtypes, quantization, weights and bias.
+
+    rule(node, graph)  ->  the reason why the operator cannot be compiled and the next step, or None
+
+A reason says nothing about file and operator; the importer adds them.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from typing import TypeAlias
+
+import numpy as np
+
+from pilite.compiler.graph import ABSENT, Graph, Node, Quant, Tensor
+from pilite.compiler.tensors import FULL_INTEGER, quoted
+
+Rule: TypeAlias = Callable[[Node, Graph], str | None]
+
+EIGHT_BIT = ("int8", "uint8")
+AGAIN = "convert the model again"
+FLOAT = f"computes in float32; {FULL_INTEGER}"
+HYBRID = f"has 8-bit weights and float32 activations (dynamic-range quantization); {FULL_INTEGER}"
+
+# The dimension of the weights that scales may differ along: the output channels.
+WEIGHTS_AXIS = {"CONV_2D": 0, "DEPTHWISE_CONV_2D": 3, "FULLY_CONNECTED": 0}
+# The largest value that each fused activation lets through, by what has to be representable: |limit / scale|.
+ACTIVATION_LIMITS = {"NONE": 0.0, "RELU": 0.0, "RELU6": 6.0, "RELU_N1_TO_1": 1.0}
+
+
+def activations(node: Node, graph: Graph) -> list[Tensor]:
+    """The operands that are values of the model, in contrast to weights and bias."""
+    count = 1 if node.op in WEIGHTS_AXIS else len(node.inputs)
+    return [graph.tensors[i] for i in node.inputs[:count]]
+
+
+def output(node: Node, graph: Graph) -> Tensor:
+    return graph.tensors[node.outputs[0]]
+
+
+def quant(tensor: Tensor) -> Quant:
+    assert tensor.quant is not None  # rule eight_bit comes before
+    return tensor.quant
+
+
+# Rules for dtypes and quantization.
+
+
+def eight_bit(node: Node, graph: Graph) -> str | None:
+    """Operands and output are quantized per tensor, all int8 or all uint8."""
+    tensors = [*activations(node, graph), output(node, graph)]
+    dtypes = sorted({tensor.dtype for tensor in tensors})
+    if "float32" in dtypes:
+        return HYBRID if has_eight_bit_weights(node, graph) else FLOAT
+    if len(dtypes) > 1 or dtypes[0] not in EIGHT_BIT:
+        return f"works on {' and '.join(dtypes)}; operands and output must all be int8 or all uint8"
+    return next((reason for reason in map(per_tensor, tensors) if reason), None)
+
+
+def has_eight_bit_weights(node: Node, graph: Graph) -> bool:
+    return node.op in WEIGHTS_AXIS and graph.tensors[node.inputs[1]].dtype in EIGHT_BIT
+
+
+def per_tensor(tensor: Tensor) -> str | None:
+    if tensor.quant is None:
+        return f"its {tensor.dtype} tensor {quoted(tensor.name)} has no scale; {FULL_INTEGER}"
+    count = len(tensor.quant.scales)
+    if count > 1:
+        return f"its tensor {quoted(tensor.name)} has {count} scales; only weights may; {AGAIN}"
+    return None
+
+
+def to_eight_bit(node: Node, graph: Graph) -> str | None:
+    x, y = activations(node, graph)[0], output(node, graph)
+    if x.dtype not in (*EIGHT_BIT, "float32") or y.dtype not in EIGHT_BIT:
+        return (
+            f"turns {x.dtype} into {y.dtype}; only float32, int8 and uint8 into int8 or uint8 can be compiled"
+        )
+    return per_tensor(y) or (None if x.dtype == "float32" else per_tensor(x))
+
+
+def to_float(node: Node, graph: Graph) -> str | None:
+    x, y = activations(node, graph)[0], output(node, graph)
+    if x.dtype not in EIGHT_BIT or y.dtype != "float32":
+        return f"turns {x.dtype} into {y.dtype}; only int8 or uint8 into float32 can be compiled"
+    return per_tensor(x)
+
+
+def view(node: Node, graph: Graph) -> str | None:
+    x, y = activations(node, graph)[0], output(node, graph)
+    if x.dtype != y.dtype or x.dtype not in (*EIGHT_BIT, "float32"):
+        return f"shows {x.dtype} as {y.dtype}; only views of int8, uint8 or float32 can be compiled"
+    return None
+
+
+def equal_quant(node: Node, graph: Graph) -> str | None:
+    quants = {tensor.quant for tensor in (*activations(node, graph), output(node, graph))}
+    return None if len(quants) == 1 else f"its operands and output differ in scale or zero point; {AGAIN}"
+
+
+# Rules for options.
+
+
+def fused_activation(node: Node, graph: Graph) -> str | None:
+    activation: str = node.options.activation  # type: ignore[union-attr]  # only in CHECKS of those that have it
+    if activation not in ACTIVATION_LIMITS:
+        return f"has the fused activation {activation}; TFLite ignores it in quantized models; {AGAIN}"
+    scale = quant(output(node, graph)).scale
+    if ACTIVATION_LIMITS[activation] / scale >= 2**31 - 256:
+        return f"its output scale {scale:g} is too small for {activation}; {AGAIN}"
+    return None
+
+
+# Rules for weights and bias.
+
+
+def weights(node: Node, graph: Graph) -> str | None:
+    x, w = (graph.tensors[i] for i in node.inputs[:2])
+    if not w.is_constant or w.dtype != x.dtype or w.quant is None:
+        return f"its weights {quoted(w.name)} must be a constant, quantized {x.dtype} tensor; {FULL_INTEGER}"
+    if w.quant.per_axis and w.dtype == "uint8":
+        return (
+            f"its uint8 weights have {len(w.quant.scales)} scales; only int8 weights may; {AGAIN} with int8"
+        )
+    if w.quant.per_axis and w.quant.axis != WEIGHTS_AXIS[node.op]:
+        return f"its weights have scales along axis {w.quant.axis}, not {WEIGHTS_AXIS[node.op]}; {AGAIN}"
+    shifted = any(w.quant.zero_points)
+    if shifted and (w.quant.per_axis or (w.dtype == "int8" and node.op != "FULLY_CONNECTED")):
+        return f"its int8 weights have zero points other than 0, which TFLite ignores or refuses; {AGAIN}"
+    return None
+
+
+def bias(node: Node, graph: Graph) -> str | None:
+    if node.inputs[2] == ABSENT:
+        return None
+    w, b = graph.tensors[node.inputs[1]], graph.tensors[node.inputs[2]]
+    if not b.is_constant or b.dtype != "int32":
+        return f"its bias {quoted(b.name)} ({b.dtype}) must be an int32 constant; {AGAIN}"
+    channels = w.shape[WEIGHTS_AXIS[node.op]] if w.shape else 0
+    if b.shape != (channels,):
+        return f"its bias has shape {list(b.shape)}, but there are {channels} output channels; {AGAIN}"
+    if b.quant is not None and any(b.quant.zero_points):
+        return f"its bias has a zero point other than 0; {AGAIN}"
+    return bias_scale(node, graph, b)
+
+
+def bias_scale(node: Node, graph: Graph, b: Tensor) -> str | None:
+    """TFLite's gate, where it has one: bias scale and product of scales agree to 0.02 steps of the output."""
+    x, w, y = graph.tensors[node.inputs[0]], graph.tensors[node.inputs[1]], output(node, graph)
+    if x.dtype == "int8" and (node.op != "FULLY_CONNECTED" or quant(w).per_axis):
+        return None
+    product = float(np.float32(quant(x).scale) * np.float32(quant(w).scale))
+    scale = 0.0 if b.quant is None or b.quant.per_axis else b.quant.scale
+    if abs(product - scale) / quant(y).scale > 0.02:
+        return f"its bias has scale {scale:g} where input and weights make {product:g}; {AGAIN}"
+    return None
+
+
+# Rules against overflow: what TFLite computes then is undefined in C++.
+
+
+def overflows(largest: float, ratio: float) -> bool:
+    """Does an integer up to `largest` leave int32 when a multiplier `ratio` >= 1 shifts it to the left?"""
+    return largest * 2.0 ** max(math.frexp(ratio)[1], 0) >= 2**31
+
+
+def reach(tensor: Tensor) -> int:
+    """The largest |q - zero_point|."""
+    limits, zero_point = np.iinfo(tensor.dtype), quant(tensor).zero_point
+    return max(int(limits.max) - zero_point, zero_point - int(limits.min))
+
+
+TOO_SMALL = f"its output scale is so small that TFLite's 32-bit arithmetic overflows; {AGAIN}"
+
+
+def accumulator(node: Node, graph: Graph) -> str | None:
+    x, w, y = graph.tensors[node.inputs[0]], graph.tensors[node.inputs[1]], output(node, graph)
+    ratio = quant(x).scale * max(quant(w).scales) / quant(y).scale
+    if ratio < 1:
+        return None
+    assert w.data is not None
+    taps = np.abs(w.data.astype(np.int64) - quant(w).zero_point)
+    others = tuple(i for i in range(taps.ndim) if i != WEIGHTS_AXIS[node.op])
+    largest = reach(x) * int(taps.sum(others).max()) + largest_bias(node, graph)
+    return TOO_SMALL if overflows(largest, ratio) else None
+
+
+def largest_bias(node: Node, graph: Graph) -> int:
+    data = None if node.inputs[2] == ABSENT else graph.tensors[node.inputs[2]].data
+    return 0 if data is None else int(np.abs(data.astype(np.int64)).max())
+
+
+def rescale(node: Node, graph: Graph) -> str | None:
+    x, y = activations(node, graph)[0], output(node, graph)
+    if x.dtype == "float32":
+        return None
+    return TOO_SMALL if overflows(reach(x), quant(x).scale / quant(y).scale) else None
