@@ -74,6 +74,8 @@ class Draw:
 
     def values(self, shape: Shape, dtype: str = "", around: int | None = None) -> Array:
         """Full range; the two ends only; or close to `around`, so that large multipliers do not saturate."""
+        if (dtype or self.dtype) == "float32":
+            return self.rng.standard_normal(shape).astype(np.float32)
         limits = np.iinfo(dtype or self.dtype)
         values = self.rng.integers(limits.min, limits.max + 1, shape)
         if self.chance(0.1):
@@ -102,14 +104,36 @@ class Draw:
         )
         return index
 
-    def model(self, op: str, operands: Sequence[int], y: int, options: Options = NO_OPTIONS) -> bytes:
-        operator = OpSpec(op, tuple(operands), (y,), options)
-        return write(self.tensors, [operator], self.free(operands), [y])
+    def value(self, shape: Shape, like: int | None = None, dtype: str = "") -> int:
+        """A tensor without data, quantized if it has 8 bits; as tensor `like`, if that is given."""
+        if (dtype or self.dtype) not in ("int8", "uint8"):
+            return self.tensor(shape, dtype=dtype or self.dtype)
+        if like is None:
+            return self.activation(shape)
+        return self.activation(shape, self.tensors[like].scales[0], self.tensors[like].zero_points[0])
 
-    def finish(self, op: str, operands: Sequence[int], y: int, options: Options = NO_OPTIONS) -> OneOp:
+    def integers(self, values: object, dtype: str = "int32") -> int:
+        """A constant operand: axes, sizes, indices."""
+        data = np.array(values, dtype)
+        return self.tensor(data.shape, dtype=dtype, data=data)
+
+    def model(
+        self, op: str, operands: Sequence[int], y: int | Sequence[int], options: Options = NO_OPTIONS
+    ) -> bytes:
+        outputs = (y,) if isinstance(y, int) else tuple(y)
+        return write(
+            self.tensors, [OpSpec(op, tuple(operands), outputs, options)], self.free(operands), outputs
+        )
+
+    def finish(
+        self, op: str, operands: Sequence[int], y: int | Sequence[int], options: Options = NO_OPTIONS
+    ) -> OneOp:
         """The model, and quantized inputs for those operands that have no data."""
         specs = [self.tensors[i] for i in self.free(operands)]
-        inputs = [self.values(t.shape, t.dtype, around=int(t.zero_points[0])) for t in specs]
+        inputs = [
+            self.values(t.shape, t.dtype, around=int(t.zero_points[0]) if t.zero_points else None)
+            for t in specs
+        ]
         return OneOp(op, self.model(op, operands, y, options), inputs)
 
     def free(self, operands: Sequence[int]) -> list[int]:

@@ -30,6 +30,7 @@ from pilite.compiler.graph import (
     Softmax,
 )
 from pilite.compiler.shapes import extent
+from tests import move_ops
 from tests.draw import CHANNELS, SIDES, Array, Draw, OneOp, Shape
 
 DTYPES = ("uint8", "int8")
@@ -312,6 +313,7 @@ def _pad(d: Draw, op: str) -> OneOp:
 
 
 OPS: dict[str, Callable[[Draw, str], OneOp]] = {
+    **move_ops.OPS,
     "ADD": _add,
     "AVERAGE_POOL_2D": _pool_2d,
     "CONCATENATION": _concatenation,
@@ -330,5 +332,5 @@ OPS: dict[str, Callable[[Draw, str], OneOp]] = {
     "SQUEEZE": _squeeze,
 }
 # The dtypes that an operator computes in; the others do both 8-bit types.
-SPECIAL: dict[str, tuple[str, ...]] = {}
+SPECIAL: dict[str, tuple[str, ...]] = {**move_ops.DTYPES}
 ROWS = [(op, dtype) for op in OPS for dtype in SPECIAL.get(op, DTYPES)]

@@ -72,6 +72,10 @@ def samples(side: int) -> list[Sample]:
     every = np.arange(256)
     reverse = {"table": (127 - every).astype(np.int8)}
     falling = {"exp": (2.0**31 * 0.97**every - 1).astype(np.int32)}
+    transposed = s.Copy(
+        image.shape, s.Walk((0,) * 4, (0, 2, 1, 3), (1,) * 4), s.Walk((0,) * 4, (0, 1, 2, 3), (1,) * 4)
+    )
+    flat, places = Layout((side * side * 24,)), Layout((5 * 2,), "int32")
     return [
         conv(side, -127, REQUANT),
         conv(side, -128, replace(REQUANT, left=False), to=5),
@@ -93,6 +97,9 @@ def samples(side: int) -> list[Sample]:
         Sample("move", s.Move((0, 0, 0, 0), flip=True), (replace(image, dtype="uint8"),), image),
         Sample("move, bordered", s.Move((0, 0, 0, 0)), (image,), replace(image, halo=Halo(1, 1, 2, 2))),
         Sample("broadcast", s.Broadcast((1, 1, 1, 24), image.shape), (Layout((1, 1, 1, 24)),), image),
+        Sample("copy", transposed, (image,), image),
+        Sample("pick", s.Pick((1, 2)), (image,), image, {"index": np.zeros(2 * side, np.int32)}),
+        Sample("gather", s.Gather(1, 1, (side, side), 24, 5), (flat, places), Layout((5 * 24,))),
         Sample("fill", s.Fill(3, whole=False), (), replace(image, halo=Halo(1, 2, 3, 4))),
         Sample("fill all", s.Fill(3, whole=True), (), image),
     ]

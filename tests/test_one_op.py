@@ -19,9 +19,9 @@ def test_random_models_are_read_and_run_in_tflite(op: str, dtype: str) -> None:
         case = one_op.seeded(op, dtype, seed)
         graph = tflite.parse(case.model, case.name)
         assert_consistent(graph)
-        (result,) = oracle.tflite_ref(case.model, case.inputs)
-        y = graph.tensors[graph.outputs[0]]
-        assert (result.shape, result.dtype) == (y.shape, np.dtype(y.dtype)), case.name
+        for y, result in zip(graph.outputs, oracle.tflite_ref(case.model, case.inputs), strict=True):
+            expected = graph.tensors[y]
+            assert (result.shape, result.dtype) == (expected.shape, np.dtype(expected.dtype)), case.name
 
 
 @pytest.mark.parametrize(("op", "dtype"), one_op.ROWS)

@@ -12,9 +12,12 @@ import math
 
 import numpy as np
 
+from pilite.compiler import moves, shapes
 from pilite.compiler.graph import Concatenation, Graph, Mean, Node, Softmax
+from pilite.compiler.operands import Mismatch
 from pilite.compiler.rules import (
     AGAIN,
+    EIGHT_BIT,
     TOO_SMALL,
     Rule,
     accumulator,
@@ -30,10 +33,8 @@ from pilite.compiler.rules import (
     rescale,
     to_eight_bit,
     to_float,
-    view,
     weights,
 )
-from pilite.compiler.shapes import SHAPES, Mismatch
 
 MAX_PAD_RANK = 5
 
@@ -55,15 +56,17 @@ def _computed(node: Node, graph: Graph) -> str | None:
 
 def _shape(node: Node, graph: Graph) -> str | None:
     try:
-        expected = SHAPES[node.op](node, graph)
+        expected = shapes.outputs(node, graph)
     except Mismatch as e:
         return f"{e}; {AGAIN}"
-    y = output(node, graph)
-    if y.shape != expected:
-        return (
-            f"its output has shape {list(y.shape)} where {list(expected)} follows from its operands; {AGAIN}"
-        )
-    return None
+    found = [graph.tensors[i].shape for i in node.outputs]
+    if len(found) != len(expected):
+        return f"it has {len(found)} outputs where {len(expected)} follow from its operands; {AGAIN}"
+    wrong = next((pair for pair in zip(found, expected, strict=True) if pair[0] != pair[1]), None)
+    if wrong is None:
+        return None
+    given, right = map(list, wrong)
+    return f"its output has shape {given} where {right} follows from its operands; {AGAIN}"
 
 
 # Rules of one operator.
@@ -74,6 +77,13 @@ def _concatenation(node: Node, graph: Graph) -> str | None:
     if node.options.activation != "NONE":
         return f"has the fused activation {node.options.activation}, which TFLite refuses; {AGAIN}"
     return equal_quant(node, graph) if output(node, graph).dtype == "int8" else None
+
+
+def _quantized_if_bytes(node: Node, graph: Graph) -> str | None:
+    """Values of other dtypes move as they are."""
+    if output(node, graph).dtype in EIGHT_BIT:
+        return eight_bit(node, graph)
+    return moves.movable(node, graph)
 
 
 def _softmax(node: Node, graph: Graph) -> str | None:
@@ -119,20 +129,21 @@ def _per_channel_rank(node: Node, graph: Graph) -> str | None:
 
 WEIGHTED: tuple[Rule, ...] = (eight_bit, weights, bias, fused_activation, accumulator)
 CHECKS: dict[str, tuple[Rule, ...]] = {
+    **moves.CHECKS,
     "ADD": (eight_bit, fused_activation, _add_scales),
     "AVERAGE_POOL_2D": (eight_bit, fused_activation),
-    "CONCATENATION": (eight_bit, _concatenation),
+    "CONCATENATION": (_quantized_if_bytes, _concatenation),
     "CONV_2D": WEIGHTED,
     "DEPTHWISE_CONV_2D": WEIGHTED,
     "DEQUANTIZE": (to_float,),
-    "EXPAND_DIMS": (view, equal_quant),
+    "EXPAND_DIMS": (moves.movable, equal_quant),
     "FULLY_CONNECTED": (*WEIGHTED, _per_channel_rank),
     "MAX_POOL_2D": (eight_bit, fused_activation),
     "MEAN": (eight_bit, _sum),
-    "PAD": (eight_bit, _pad_rank),
-    "PADV2": (eight_bit, _pad_rank),
+    "PAD": (_quantized_if_bytes, _pad_rank),
+    "PADV2": (_quantized_if_bytes, _pad_rank),
     "QUANTIZE": (to_eight_bit, rescale),
-    "RESHAPE": (view,),
+    "RESHAPE": (moves.movable,),
     "SOFTMAX": (eight_bit, _softmax),
-    "SQUEEZE": (view,),
+    "SQUEEZE": (moves.movable,),
 }

@@ -123,12 +123,97 @@ class Softmax:
 class Pad:
     before: tuple[int, ...]  # one per dimension
     after: tuple[int, ...]
-    value: int | None = None  # the stored value of the border (PADV2); None: the output's zero point (PAD)
+    value: float | None = None  # the stored value of the border (PADV2); None: the output's zero point (PAD)
+
+
+@dataclass(frozen=True)
+class Split:
+    """SPLIT and SPLIT_V: one output for each size."""
+
+    count: int  # as stored
+    axis: int = 0  # non-negative
+    sizes: tuple[int, ...] = ()
+
+
+@dataclass(frozen=True)
+class Stack:
+    """PACK and UNPACK."""
+
+    axis: int  # non-negative, of the packed tensor
+    count: int
+
+
+@dataclass(frozen=True)
+class Slice:
+    """SLICE: along each axis `count` values from `begin` on."""
+
+    begin: tuple[int, ...]
+    count: tuple[int, ...]
+
+
+@dataclass(frozen=True)
+class StridedSlice:
+    """As SLICE with a step, which may be negative; the masks have a bit per entry of the operands."""
+
+    begin_mask: int = 0
+    end_mask: int = 0
+    ellipsis_mask: int = 0
+    new_axis_mask: int = 0
+    shrink_axis_mask: int = 0
+    begin: tuple[int, ...] = ()
+    step: tuple[int, ...] = ()
+    count: tuple[int, ...] = ()
+    shape: tuple[int, ...] = ()  # of the output: `count` without shrunk axes and with new ones
+
+
+@dataclass(frozen=True)
+class Transpose:
+    """Axis i of the output is axis permutation[i] of the input."""
+
+    permutation: tuple[int, ...]
+
+
+@dataclass(frozen=True)
+class Tile:
+    """How often the input is repeated along each axis."""
+
+    times: tuple[int, ...]
+
+
+@dataclass(frozen=True)
+class Gather:
+    axis: int  # non-negative
+    batch_dims: int
+
+
+@dataclass(frozen=True)
+class Batches:
+    """SPACE_TO_BATCH_ND and BATCH_TO_SPACE_ND: block and padding (or crop) of each spatial dimension."""
+
+    block: tuple[int, ...]
+    before: tuple[int, ...]
+    after: tuple[int, ...]
+
+
+@dataclass(frozen=True)
+class Depth:
+    """SPACE_TO_DEPTH and DEPTH_TO_SPACE."""
+
+    block: int
+
+
+@dataclass(frozen=True)
+class MirrorPad:
+    """`edge` 1 repeats the border element (SYMMETRIC), 0 does not (REFLECT)."""
+
+    edge: int
+    before: tuple[int, ...] = ()
+    after: tuple[int, ...] = ()
 
 
 @dataclass(frozen=True)
 class NoOptions:
-    """RESHAPE, SQUEEZE, EXPAND_DIMS (the output's shape says all), QUANTIZE, DEQUANTIZE."""
+    """The operands and the output's shape say all: RESHAPE, QUANTIZE, GATHER_ND and others."""
 
 
 Options: TypeAlias = (
@@ -141,6 +226,16 @@ Options: TypeAlias = (
     | Concatenation
     | Softmax
     | Pad
+    | Split
+    | Stack
+    | Slice
+    | StridedSlice
+    | Transpose
+    | Tile
+    | Gather
+    | Batches
+    | Depth
+    | MirrorPad
     | NoOptions
 )
 

@@ -29,6 +29,7 @@ class Value:
     root: int
     border: int = 0  # what a halo holds: the zero point
     halo: Halo = NO_HALO
+    offset: int = 0  # of a view: elements of `root` before its first
     data: npt.NDArray[np.generic] | None = field(default=None, repr=False)
 
 
@@ -98,12 +99,13 @@ class Builder:
         self.values[index] = replace(self.values[index], data=data)
         return index
 
-    def view(self, tensor: int, value: int) -> None:
-        """`tensor` is `value` seen with another shape: no bytes move."""
+    def view(self, tensor: int, value: int, offset: int = 0) -> None:
+        """`tensor` is `value`, from its element `offset` on, seen with another shape: no bytes move."""
         t, source = self.tensor(tensor), self.values[value]
         index = len(self.values)
         border = source.border if t.quant is None else signed_zero_point(t)
-        self.values.append(replace(source, index=index, shape=t.shape, border=border, halo=NO_HALO))
+        seen = replace(source, index=index, shape=t.shape, border=border, halo=NO_HALO)
+        self.values.append(replace(seen, offset=source.offset + offset))
         self._of_tensor[tensor] = index
 
     def reshaped(self, value: int, shape: Sequence[int]) -> int:
@@ -165,7 +167,8 @@ def with_borders(program: Program) -> Program:
             if halo and source.root in fixed:
                 if source.index not in copies:
                     copies[source.index] = len(values)
-                    fresh = replace(source, index=len(values), root=len(values), place=ARENA, data=None)
+                    place = len(values)
+                    fresh = replace(source, index=place, root=place, place=ARENA, offset=0, data=None)
                     values.append(fresh)
                     stages.append(_copy(source, fresh, stage.node))
                 inputs[position] = copies[source.index]

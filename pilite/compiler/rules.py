@@ -87,13 +87,6 @@ def to_float(node: Node, graph: Graph) -> str | None:
     return per_tensor(x)
 
 
-def view(node: Node, graph: Graph) -> str | None:
-    x, y = activations(node, graph)[0], output(node, graph)
-    if x.dtype != y.dtype or x.dtype not in (*EIGHT_BIT, "float32"):
-        return f"shows {x.dtype} as {y.dtype}; only views of int8, uint8 or float32 can be compiled"
-    return None
-
-
 def equal_quant(node: Node, graph: Graph) -> str | None:
     quants = {tensor.quant for tensor in (*activations(node, graph), output(node, graph))}
     return None if len(quants) == 1 else f"its operands and output differ in scale or zero point; {AGAIN}"

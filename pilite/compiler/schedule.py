@@ -100,7 +100,7 @@ class _Places:
         if v.place == WEIGHTS:
             assert v.data is not None
             return Pointer(WEIGHTS, self._blob.add(np.ascontiguousarray(v.data).tobytes()))
-        return Pointer(ARENA, self._offset[v.root])
+        return Pointer(ARENA, self._offset[v.root] + v.offset * np.dtype(v.dtype).itemsize)
 
     def scratch(self, position: int) -> list[Pointer]:
         return self._scratch.get(position, [])

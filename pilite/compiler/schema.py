@@ -59,7 +59,7 @@ class OptionField:
     """How one attribute of an option record is stored: `slots` has two entries (h, w) for a pair."""
 
     attribute: str
-    kind: str  # "padding", "activation", "number", "pair", "flag" or "real"
+    kind: str  # "padding", "activation", "number", "pair", "flag", "mode" or "real"
     slots: tuple[int, ...]
     default: int = 0
 
@@ -74,6 +74,7 @@ class OperatorSchema:
     record: type[graph.Options]
     operands: range  # how many the file may give, with shapes and axes
     fields: tuple[OptionField, ...] = ()
+    outputs: range = range(1, 2)  # how many it may have
 
 
 def _activation(slot: int) -> OptionField:
@@ -100,11 +101,39 @@ POOL_2D = (_padding(0), _pair("stride", 2, 1), _pair("window", 4, 3), _activatio
 FULLY_CONNECTED = (_activation(0), OptionField("keep_num_dims", "flag", (2,)))
 CONCATENATION = (OptionField("axis", "number", (0,)), _activation(1))
 
-ONE, TWO, TWO_OR_THREE = range(1, 2), range(2, 3), range(2, 4)
+
+def _number(attribute: str, slot: int) -> OptionField:
+    return OptionField(attribute, "number", (slot,))
+
+
+ONE, TWO, TWO_OR_THREE, THREE = range(1, 2), range(2, 3), range(2, 4), range(3, 4)
+ANY = range(1, 1025)
+MASKS = ("begin_mask", "end_mask", "ellipsis_mask", "new_axis_mask", "shrink_axis_mask")
+# Operators that move data; moves.py has their rules.
+MOVES = {
+    "BATCH_TO_SPACE_ND": OperatorSchema(37, 24, 4, graph.Batches, THREE),
+    "DEPTH_TO_SPACE": OperatorSchema(5, 94, 2, graph.Depth, ONE, (_number("block", 0),)),
+    "GATHER": OperatorSchema(36, 23, 7, graph.Gather, TWO, (_number("axis", 0), _number("batch_dims", 1))),
+    "GATHER_ND": OperatorSchema(107, 83, 5, graph.NoOptions, TWO),
+    "MIRROR_PAD": OperatorSchema(100, 77, 3, graph.MirrorPad, TWO, (OptionField("edge", "mode", (0,)),)),
+    "PACK": OperatorSchema(83, 59, 4, graph.Stack, ANY, (_number("count", 0), _number("axis", 1))),
+    "SLICE": OperatorSchema(65, 48, 6, graph.Slice, THREE),
+    "SPACE_TO_BATCH_ND": OperatorSchema(38, 25, 4, graph.Batches, THREE),
+    "SPACE_TO_DEPTH": OperatorSchema(26, 19, 2, graph.Depth, ONE, (_number("block", 0),)),
+    "SPLIT": OperatorSchema(49, 35, 4, graph.Split, TWO, (_number("count", 0),), ANY),
+    "SPLIT_V": OperatorSchema(102, 79, 2, graph.Split, THREE, (_number("count", 0),), ANY),
+    "STRIDED_SLICE": OperatorSchema(
+        45, 32, 8, graph.StridedSlice, range(4, 5), tuple(_number(name, i) for i, name in enumerate(MASKS))
+    ),
+    "TILE": OperatorSchema(69, 51, 3, graph.Tile, TWO),
+    "TRANSPOSE": OperatorSchema(39, 26, 6, graph.Transpose, TWO),
+    "UNPACK": OperatorSchema(88, 64, 4, graph.Stack, ONE, (_number("count", 0), _number("axis", 1)), ANY),
+}
 OPERATORS = {
+    **MOVES,
     "ADD": OperatorSchema(0, 11, 5, graph.Add, TWO, (_activation(0),)),
     "AVERAGE_POOL_2D": OperatorSchema(1, 5, 3, graph.Pool2D, ONE, POOL_2D),
-    "CONCATENATION": OperatorSchema(2, 10, 7, graph.Concatenation, range(1, 1025), CONCATENATION),
+    "CONCATENATION": OperatorSchema(2, 10, 7, graph.Concatenation, ANY, CONCATENATION),
     "CONV_2D": OperatorSchema(3, 1, 8, graph.Conv2D, TWO_OR_THREE, CONV_2D),
     "DEPTHWISE_CONV_2D": OperatorSchema(4, 2, 6, graph.DepthwiseConv2D, TWO_OR_THREE, DEPTHWISE_CONV_2D),
     "DEQUANTIZE": OperatorSchema(6, 38, 9, graph.NoOptions, ONE),
@@ -113,7 +142,7 @@ OPERATORS = {
     "MAX_POOL_2D": OperatorSchema(17, 5, 3, graph.Pool2D, ONE, POOL_2D),
     "MEAN": OperatorSchema(40, 27, 3, graph.Mean, TWO, (OptionField("keep_dims", "flag", (0,)),)),
     "PAD": OperatorSchema(34, 22, 6, graph.Pad, TWO),
-    "PADV2": OperatorSchema(60, 43, 6, graph.Pad, range(3, 4)),
+    "PADV2": OperatorSchema(60, 43, 6, graph.Pad, THREE),
     "QUANTIZE": OperatorSchema(114, 89, 6, graph.NoOptions, ONE),
     "RESHAPE": OperatorSchema(22, 17, 1, graph.NoOptions, range(1, 3)),
     "SOFTMAX": OperatorSchema(25, 9, 3, graph.Softmax, ONE, (OptionField("beta", "real", (0,)),)),

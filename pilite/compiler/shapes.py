@@ -8,6 +8,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from itertools import zip_longest
 
+from pilite.compiler import moves
 from pilite.compiler.graph import (
     Concatenation,
     Conv2D,
@@ -20,14 +21,18 @@ from pilite.compiler.graph import (
     Pool2D,
     Tensor,
 )
+from pilite.compiler.operands import Mismatch
 from pilite.compiler.tensors import quoted
 
 Shape = tuple[int, ...]
 INT16_MAX = 2**15 - 1  # TFLite keeps strides, dilations and paddings in 16 bits
 
 
-class Mismatch(ValueError):
-    """The shapes of an operator's operands do not fit together."""
+def outputs(node: Node, graph: Graph) -> tuple[Shape, ...]:
+    """The shape of each output. Raises Mismatch."""
+    if node.op in SEVERAL:
+        return SEVERAL[node.op](node, graph)
+    return (SHAPES[node.op](node, graph),)
 
 
 def extent(size: int, window: int, stride: int, dilation: int, padding: str) -> int:
@@ -150,7 +155,9 @@ def _same(node: Node, graph: Graph) -> Shape:
     return _operand(node, graph, 0).shape
 
 
+SEVERAL = moves.SEVERAL  # outputs
 SHAPES: dict[str, Callable[[Node, Graph], Shape]] = {
+    **moves.SHAPES,
     "ADD": _add,
     "AVERAGE_POOL_2D": _pool_2d,
     "CONCATENATION": _concatenation,

@@ -139,10 +139,55 @@ class Move:
 
 
 @dataclass(frozen=True)
+class Walk:
+    """Where step (i, j, ...) of nested loops lies: at `start`, moved i * steps[k] along axes[k] by loop k.
+
+    Loops may share an axis, skip one, stand still (step 0) or go backwards.
+    """
+
+    start: tuple[int, ...]  # one entry per axis of the value
+    axes: tuple[int, ...]  # one entry per loop
+    steps: tuple[int, ...]
+
+
+@dataclass(frozen=True)
+class Copy:
+    """y[target] = x[source] for every step of loops of these extents: any copy whose places are affine."""
+
+    extents: tuple[int, ...]
+    source: Walk
+    target: Walk
+
+
+@dataclass(frozen=True)
+class Pick:
+    """y[i, j, ...] = x[index of i, index of j, ...]; axes that are not in `axes` keep their index.
+
+    Array: index int32, for each of `axes` in turn the input position of every output position.
+    """
+
+    axes: tuple[int, ...]
+
+
+@dataclass(frozen=True)
+class Gather:
+    """y[b, o, n, i] = x[b, o, *indices[b, n], i] on flat values: x is (batch, outer, *sizes, inner).
+
+    Inputs: x, indices (batch, count, len(sizes)). An index outside `sizes` takes the nearest one.
+    """
+
+    batch: int
+    outer: int
+    sizes: tuple[int, ...]
+    inner: int
+    count: int
+
+
+@dataclass(frozen=True)
 class Fill:
     """Write `value` everywhere (whole) or only into the halo."""
 
-    value: int
+    value: float
     whole: bool
 
 
@@ -158,5 +203,8 @@ Spec: TypeAlias = (
     | QuantizeFloat
     | DequantizeFloat
     | Move
+    | Copy
+    | Pick
+    | Gather
     | Fill
 )

@@ -12,7 +12,7 @@ from pilite.compiler import schema
 from pilite.compiler.container import Container
 from pilite.compiler.flatbuffer import Table
 from pilite.compiler.graph import Quant, Tensor
-from pilite.compiler.options import Refused
+from pilite.compiler.operands import Refused
 
 MAX_RANK = 8  # of the artifact's tensor descriptor
 MAX_BYTES = 2**31 - 1  # of one tensor: TFLite's kernels index with int32

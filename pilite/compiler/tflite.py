@@ -20,7 +20,7 @@ from pilite.compiler import checks, container, options, rules, schema
 from pilite.compiler.container import Container, Foreign, Operator
 from pilite.compiler.flatbuffer import Damaged
 from pilite.compiler.graph import ABSENT, Graph, Node, Tensor
-from pilite.compiler.options import Refused
+from pilite.compiler.operands import Refused
 from pilite.compiler.tensors import quoted, read_tensors
 from pilite.errors import ModelError
 
@@ -81,7 +81,7 @@ def _graph(file: Container, name: str) -> tuple[Graph, list[Refusal]]:
 def _node(operator: Operator, tensors: Sequence[Tensor], faults: dict[int, str]) -> Node:
     """Raises Refused and Damaged."""
     known = schema.OPERATORS[operator.op]
-    if len(operator.inputs) not in known.operands or len(operator.outputs) != 1:
+    if len(operator.inputs) not in known.operands or len(operator.outputs) not in known.outputs:
         counts = f"{len(operator.inputs)} operands and {len(operator.outputs)} outputs"
         raise Refused(f"it has {counts}, which TFLite does not define; convert the model again")
     if not 1 <= operator.version <= known.newest:
@@ -94,8 +94,8 @@ def _node(operator: Operator, tensors: Sequence[Tensor], faults: dict[int, str])
         raise Damaged(f"operator {operator} has options of another operator (type {operator.options_type})")
     operands = [None if i == ABSENT else tensors[i] for i in operator.inputs]
     y = tensors[operator.outputs[0]]
-    record, count = options.read(operator.op, operator.options, operands, y)
-    inputs = _data_operands(operator.op, operator.inputs[:count])
+    record, data = options.read(operator.op, operator.options, operands, y)
+    inputs = _data_operands(operator.op, operator.inputs[data])
     return Node(operator.index, operator.op, inputs, operator.outputs, record)
 
 

@@ -50,6 +50,8 @@ def test_operator_codes_and_option_types_are_those_of_the_generated_code(op: str
         "DEPTHWISE_CONV_2D": "DepthwiseConv2D",
         "MAX_POOL_2D": "Pool2D",
         "MEAN": "Reducer",
+        "BATCH_TO_SPACE_ND": "BatchToSpaceND",
+        "SPACE_TO_BATCH_ND": "SpaceToBatchND",
         "PADV2": "PadV2",
     }.get(op, op.title().replace("_", ""))
 
@@ -61,7 +63,10 @@ STORED = {
     "dilation": ("dilation_h_factor", "dilation_w_factor"),
     "window": ("filter_height", "filter_width"),
     "multiplier": ("depth_multiplier",),
+    "block": ("block_size",),
+    "edge": ("mode",),
 }
+COUNTS = {"PACK": "values_count", "SPLIT": "num_splits", "SPLIT_V": "num_splits", "UNPACK": "num"}
 
 
 @pytest.mark.parametrize("op", [op for op, known in schema.OPERATORS.items() if known.fields])
@@ -70,7 +75,8 @@ def test_option_fields_are_those_of_the_generated_code(op: str) -> None:
     tables = {value: name for name, value in vars(tflite.BuiltinOptions).items() if isinstance(value, int)}
     fields = generated(tables[known.options_type])
     for field in known.fields:
-        stored = [fields[name] for name in STORED.get(field.attribute, (field.attribute,))]
+        names = {**STORED, "count": (COUNTS.get(op, ""),)}.get(field.attribute, (field.attribute,))
+        stored = [fields[name] for name in names]
         assert [(slot, field.default) for slot in field.slots] == stored, field
 
 

@@ -12,7 +12,7 @@ from tvm import tirx
 
 from pilite.compiler import spec as s
 from pilite.compiler.cpu import Cpu
-from pilite.compiler.kernels import depthwise, gemm, pointwise, reduce
+from pilite.compiler.kernels import copy, depthwise, gemm, pointwise, reduce
 from pilite.compiler.kernels.depthwise import Madd16, Mull8
 from pilite.compiler.kernels.gemm_avx2 import Madd
 from pilite.compiler.kernels.gemm_neon import Dot, Mull, MullByHand, Pairs
@@ -190,6 +190,9 @@ KERNELS: tuple[Kernel, ...] = (
     ),
     Kernel("x_move_16", s.Move, Plain(lambda n, p, x, y, c: pointwise.move(n, p, x[0], y))),
     Kernel("x_broadcast_16", s.Broadcast, Plain(lambda n, p, x, y, c: pointwise.broadcast(n, p, x[0], y))),
+    Kernel("x_copy_16", s.Copy, Plain(lambda n, p, x, y, c: copy.strided(n, p, x[0], y))),
+    Kernel("x_pick_16", s.Pick, Plain(lambda n, p, x, y, c: copy.pick(n, p, x[0], y), ("index",))),
+    Kernel("x_gather_16", s.Gather, Plain(lambda n, p, x, y, c: copy.gather(n, p, x[0], x[1], y))),
     Kernel("x_fill_16", s.Fill, Plain(lambda n, p, x, y, c: pointwise.fill(n, p, y))),
 )
 

@@ -72,9 +72,9 @@ def assign(register: Any, value: Any, lanes: int) -> None:
     T.buffer_store(register, value, [T.ramp(0, 1, lanes)])
 
 
-def constant(value: int, dtype: str, lanes: int) -> Any:
-    """The same integer in every lane."""
-    scalar = tirx.IntImm(dtype, value)
+def constant(value: float, dtype: str, lanes: int) -> Any:
+    """The same number in every lane."""
+    scalar = tirx.const(value, dtype)
     return scalar if lanes == 1 else T.broadcast(scalar, lanes)
 
 

@@ -202,7 +202,7 @@ def _view(v: Layout, shape: Sequence[int]) -> list[int]:
 Dim = tuple[int, int, int]  # extent, stride in x, stride in y
 
 
-def _merge(dims: Sequence[Dim]) -> list[Dim]:
+def merge(dims: Sequence[Dim]) -> list[Dim]:
     """Fewest dimensions for the same copy; at least one."""
     merged: list[Dim] = []
     for extent, sx, sy in dims:
@@ -218,7 +218,7 @@ def _merge(dims: Sequence[Dim]) -> list[Dim]:
 def _strided(
     name: str, x: Layout, y: Layout, dims: Sequence[Dim], start: int, *, flip: bool
 ) -> tirx.PrimFunc:
-    merged = _merge(dims)
+    merged = merge(dims)
     contiguous = merged[-1][1:] == (1, 1)
     length = merged[-1][0] if contiguous else 1
     outer = merged[:-1] if contiguous else merged
@@ -280,15 +280,15 @@ def fill(name: str, spec: Fill, y: Layout) -> tirx.PrimFunc:
             last = y.start + (h - 1) * row + y.shape[2] * pixel
             _fill(out, base + last, image - last, spec.value)
 
-    return function(name, [Param("y", "int8", y.size)], body)
+    return function(name, [Param("y", y.dtype, y.size)], body)
 
 
-def _fill(out: Any, offset: Any, length: int, value: int) -> None:
+def _fill(out: Any, offset: Any, length: int, value: float) -> None:
     if length >= 16:
         with loop(length // 16) as k:
-            store(out, offset + k * 16, constant(value, "int8", 16), 16)
+            store(out, offset + k * 16, constant(value, out.dtype, 16), 16)
     done = length // 16 * 16
     for lanes in (8, 4, 2, 1):
         if length - done >= lanes:
-            store(out, offset + done, constant(value, "int8", lanes), lanes)
+            store(out, offset + done, constant(value, out.dtype, lanes), lanes)
             done += lanes

@@ -24,7 +24,7 @@ def pad(node: Node, b: Builder) -> None:
     assert isinstance(options, graph.Pad)
     y = b.tensor(node.outputs[0])
     target = b.value(node.outputs[0])
-    value = signed_zero_point(y)
+    value: float = 0 if y.quant is None else signed_zero_point(y)
     if options.value is not None:
         value = options.value - (128 if is_unsigned(y) else 0)
     b.emit(Fill(value, whole=True), (), target)
