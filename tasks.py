@@ -27,6 +27,7 @@ if TYPE_CHECKING:
     from pilite.lab.boards import Board
     from pilite.lab.connection import Connection
     from pilite.lab.fleet import Outcome
+    from pilite.lab.oracle import Oracle
 
 ROOT = Path(__file__).resolve().parent
 ARTIFACTS = ROOT / "artifacts"
@@ -43,6 +44,7 @@ CHECKS = (  # what `lint` runs, in this order
 )
 
 HELP = {
+    "against": "RUNTIME or RUNTIME@CPU to compare with, such as litert@cortex-a72; default: the promised one",
     "artifact": "model.so to run; default: the default model's for this machine",
     "board": "name in boards/; repeatable but for bench; default: local",
     "cpu": "name in toolchains/; repeatable; default: this machine's",
@@ -154,13 +156,14 @@ def compare(
     threads: str = "1,4",
     input: Sequence[str] = (),
     layers: bool = False,
+    against: str = "",
     json: str = "",
 ) -> None:
-    """Compare outputs with TFLite's, byte by byte; exit 1 if one differs."""
+    """Compare outputs with TFLite's, byte by byte; exit 1 if a promised one differs."""
     counts = whole_numbers(threads, "--threads")
     options = {"numerics": numerics, "fully_connected": fully_connected}
     cpus = cpus_of((), cpu)
-    from pilite.lab import artifact
+    from pilite.lab import artifact, oracle
     from pilite.lab import compare as comparison
 
     done = []
@@ -168,9 +171,12 @@ def compare(
         plain = {name: built(source, name, **options) for name in cpus}
         shown = {name: built(source, name, layers=True, **options) for name in cpus if layers}
         sets = comparison.cases(artifact.read(plain[cpus[0]]).inputs, SHARED_IMAGES, input)
-        truth = comparison.Truth(source.path, comparison.choose_oracle(fully_connected), sets)
-        pairs = [comparison.Built(plain[name], shown.get(name)) for name in cpus]
-        done += [comparison.compare(pair, truth, counts, ARTIFACTS) for pair in pairs]
+        truths: dict[Oracle, comparison.Truth] = {}
+        for name in cpus:
+            judge = oracle.judge(against, numerics, fully_connected, name)
+            right = truths.setdefault(judge, comparison.Truth(source.path, judge, sets, ARTIFACTS))
+            pair = comparison.Built(plain[name], shown.get(name))
+            done.append(comparison.compare(pair, right, counts, ARTIFACTS))
     comparison.show(done)
     if json:
         write_json(Path(json), comparison.document(done))

@@ -12,12 +12,12 @@ from _pytest.mark.structures import ParameterSet
 import models
 from pilite.compiler import pipeline
 from pilite.errors import ModelError
-from pilite.lab import artifact, compare, hostcpu
+from pilite.lab import artifact, compare, hostcpu, oracle
 from pilite.lab.artifact import TensorInfo
 from tests.conftest import HARDWARE, SHARED_IMAGES
 from tests.native import ARTIFACTS
 
-ORACLE = compare.PROMISED["q31"]
+ORACLE = oracle.RUNTIMES["tflite-ref"].package
 THREADS = (1, 4)
 ODD_THREADS = (3, 7)
 ODD_MODELS = ("mlperf_tiny_resnet8_int8", "mobilenet_v1_0.25_128_quant")
@@ -79,10 +79,8 @@ def assert_same(model: Path, name: str, cpu: str, threads: tuple[int, ...], pict
     plain = artifact.read(pipeline.build(model, name, cpu, "ref", ARTIFACTS).path)
     layers = artifact.read(pipeline.build(model, name, cpu, "ref", ARTIFACTS, layers=True).path)
     right = truth(model, plain.source_sha256, plain.inputs, pictures)
-    if right.oracle.package != ORACLE and any(one.op == "FULLY_CONNECTED" for one in layers.layers):
-        pytest.skip(
-            f"{right.oracle.package} rounds FULLY_CONNECTED otherwise; needs {ORACLE} (Python <= 3.11)"
-        )
+    if right.oracle.runtime.package != ORACLE and any(one.op == "FULLY_CONNECTED" for one in layers.layers):
+        pytest.skip(f"FULLY_CONNECTED needs {ORACLE} (Python <= 3.11): other packages round it otherwise")
     done = compare.compare(compare.Built(plain.path, layers.path), right, threads, ARTIFACTS)
     compare.verify([done])
     assert len(done.rows) == (len(layers.layers) + 1) * len(threads) * len(right.cases)
@@ -92,7 +90,7 @@ def assert_same(model: Path, name: str, cpu: str, threads: tuple[int, ...], pict
 @functools.lru_cache(maxsize=1)
 def truth(model: Path, sha256: str, tensors: tuple[TensorInfo, ...], pictures: Path) -> compare.Truth:
     """What is right. The last model's is kept, because its CPUs follow each other."""
-    return compare.Truth(model, compare.choose_oracle(), compare.cases(tensors, pictures))
+    return compare.Truth(model, oracle.reference(), compare.cases(tensors, pictures), ARTIFACTS)
 
 
 @pytest.mark.parametrize("name", REFUSED)

@@ -17,7 +17,6 @@ import numpy.typing as npt
 from pilite.errors import CheckFailed
 from pilite.lab import facts, oracle, report, stats, trial
 from pilite.lab.boards import Board
-from pilite.lab.compare import choose_oracle
 from pilite.lab.connection import Connection
 from pilite.lab.trial import FUNCTIONAL, SEEDS, TIMED, Settings, Subject, Trial
 
@@ -90,7 +89,7 @@ def _list(threads: Sequence[int]) -> str:
 
 def check(subject: Subject, result: Trial, artifacts: Path) -> list[Json]:
     """Compare pilite's outputs with the oracle's: one row per thread count."""
-    judge = choose_oracle(result.built.fully_connected)
+    judge = oracle.promised(result.built.numerics, result.built.fully_connected, result.built.cpu)
     wanted = [oracle.expected(judge, subject.tflite, arrays, artifacts) for arrays in result.sets]
     return [
         {

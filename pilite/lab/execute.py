@@ -49,11 +49,14 @@ def outputs(artifact: Artifact, sets: Sequence[Arrays], threads: int, artifacts:
     return _emulated(artifact, sets, threads, artifacts)
 
 
-def emulator(cpu: str) -> list[str]:
-    """The words before an aarch64 program that run it as on `cpu`. Raises BoardError without an emulator."""
-    if shutil.which("qemu-aarch64") is None or not SYSROOT.is_dir():
+def emulator(cpu: str, root: Path = SYSROOT) -> list[str]:
+    """The words before an aarch64 program that run it as on `cpu`; it sees the libraries below `root`.
+
+    Raises BoardError without an emulator.
+    """
+    if shutil.which("qemu-aarch64") is None or not root.is_dir():
         raise BoardError(f"Code for {cpu} needs an emulator here: apt install qemu-user libc6-arm64-cross.")
-    return ["qemu-aarch64", "-cpu", cpu, "-L", str(SYSROOT)]
+    return ["qemu-aarch64", "-cpu", cpu, "-L", str(root)]
 
 
 def _in_process(

@@ -11,7 +11,6 @@ import numpy.typing as npt
 from pilite.errors import PiliteError
 from pilite.lab import inputs, oracle
 from pilite.lab.artifact import Artifact
-from pilite.lab.compare import PROMISED, choose_oracle
 from pilite.lab.deploy import HEALTH_SEED
 
 Array = npt.NDArray[Any]
@@ -26,7 +25,7 @@ def expected(built: Artifact, tflite: Path, artifacts: Path) -> list[Array] | No
         raise PiliteError(
             f"{built.path} was built from another file than {tflite}. Build it again, then deploy."
         )
-    judge = choose_oracle(built.fully_connected)
-    if judge.package != PROMISED[built.fully_connected]:
+    judge = oracle.promised(built.numerics, built.fully_connected, built.cpu)
+    if not oracle.is_promised(judge, built.numerics, built.fully_connected):
         return None
     return oracle.expected(judge, tflite, inputs.random_inputs(built.inputs, HEALTH_SEED), artifacts)

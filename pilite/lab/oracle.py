@@ -1,14 +1,17 @@
-"""What is right: outputs of TFLite's reference kernels, computed here and kept below artifacts/oracle/.
+"""What is right: outputs of a TFLite by name, computed here or as on a Raspberry Pi's core under QEMU.
 
-BUILTIN_REF gives the same bytes on every machine, so an emulated board need not compute it.
+The reference kernels give the same bytes on every machine, so they run on this one. All others round by the
+CPU that they find, and run as on the CPU that they are compared with.
 """
 
 from __future__ import annotations
 
 import hashlib
-import importlib
 import io
 import os
+import platform
+import subprocess
+import tempfile
 from collections.abc import Sequence
 from dataclasses import dataclass
 from importlib import metadata
@@ -18,73 +21,224 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from pilite.errors import PiliteError
+from pilite.errors import BoardError, CheckFailed, PiliteError
+from pilite.lab import execute, hostcpu, interpret, roots, wheels
 
 Array = npt.NDArray[Any]
+Arrays = Sequence[Array]
+
+LIMIT_S = 1800.0  # of one emulated runtime
+
+
+@dataclass(frozen=True)
+class Runtime:
+    """A package, the module with its Interpreter, and which of its kernels (a name of OpResolverType)."""
+
+    package: str
+    module: str
+    kernels: str
+    label: str
+
+    @property
+    def is_reference(self) -> bool:
+        return self.kernels == "BUILTIN_REF"
+
+
+_TFLITE = ("tflite-runtime", "tflite_runtime.interpreter")
+_LITERT = ("ai-edge-litert", "ai_edge_litert.interpreter")
+
+# Everything that ships under the name TFLite. tflite-runtime's default delegates no quantized operator.
+RUNTIMES = {
+    "tflite": Runtime(*_TFLITE, "AUTO", "default"),
+    "tflite-ref": Runtime(*_TFLITE, "BUILTIN_REF", "BUILTIN_REF"),
+    "litert": Runtime(*_LITERT, "AUTO", "default (XNNPACK)"),
+    "litert-ref": Runtime(*_LITERT, "BUILTIN_REF", "BUILTIN_REF"),
+    "litert-builtin": Runtime(*_LITERT, "BUILTIN_WITHOUT_DEFAULT_DELEGATES", "without delegates"),
+}
+
+# Whose bytes an artifact promises, by its numerics and its FULLY_CONNECTED variant.
+PROMISED = {
+    ("ref", "q31"): "tflite-ref",
+    ("ref", "f64"): "litert-ref",
+    ("xnnpack", "q31"): "litert",
+    ("xnnpack", "f64"): "litert",
+}
+REFERENCES = ("tflite-ref", "litert-ref")  # the first that is installed; tflite-runtime ends at Python 3.11
 
 
 @dataclass(frozen=True)
 class Oracle:
-    """A TFLite in this environment; `name` is what results say: "tflite-runtime 2.14.0 BUILTIN_REF"."""
+    """A runtime of RUNTIMES, its version, and the CPU that it runs on (None: whichever)."""
 
-    module: str
-    package: str
+    key: str
     version: str
+    cpu: str | None = None
+
+    @property
+    def runtime(self) -> Runtime:
+        return RUNTIMES[self.key]
+
+    @property
+    def emulated(self) -> bool:
+        return self.cpu is not None and hostcpu.arch_of(self.cpu) != platform.machine()
 
     @property
     def name(self) -> str:
-        return f"{self.package} {self.version} BUILTIN_REF"
+        """What results say: "tflite-runtime 2.14.0 BUILTIN_REF"."""
+        kernels = f"{self.runtime.package} {self.version} {self.runtime.label}"
+        if self.cpu is None:
+            return kernels
+        return f"{kernels} on {f'{self.cpu} under QEMU' if self.emulated else platform.machine()}"
 
 
-# The first that is installed. tflite-runtime defines `ref`; it has no wheel for Python 3.12.
-CANDIDATES = (
-    ("tflite_runtime.interpreter", "tflite-runtime"),
-    ("ai_edge_litert.interpreter", "ai-edge-litert"),
-)
+# Which one.
 
 
-def find() -> Oracle:
-    """The oracle of this environment. Raises PiliteError if no TFLite is installed."""
-    for module, package in CANDIDATES:
-        try:
-            return Oracle(module, package, metadata.version(package))
-        except metadata.PackageNotFoundError:
-            continue
+def choose(text: str, cpu: str) -> Oracle:
+    """The oracle that `--against RUNTIME[@CPU]` asks for; without CPU on the artifact's, where it matters.
+
+    Raises:
+        PiliteError: an unknown runtime or CPU, or one that is not installed here.
+        BoardError: a CPU that this machine neither is nor can emulate.
+    """
+    key, at, core = text.partition("@")
+    if key not in RUNTIMES or (at and core not in hostcpu.known()):
+        raise PiliteError(
+            f"--against {text}: write RUNTIME or RUNTIME@CPU; runtimes: {', '.join(RUNTIMES)}; "
+            f"CPUs: {', '.join(hostcpu.known())}."
+        )
+    where = core or (None if RUNTIMES[key].is_reference else cpu)
+    found = Oracle(key, "", where)
+    package = found.runtime.package
+    if not found.emulated:
+        if not is_installed(package):
+            raise PiliteError(f"{package} is not installed here: it has no wheel for this Python.")
+        return Oracle(key, metadata.version(package), where)
+    if hostcpu.arch_of(str(where)) != "aarch64":
+        raise BoardError(f"--against {text}: only Raspberry Pi cores can be emulated; {where} cannot.")
+    pin, _ = wheels.locked(package)
+    return Oracle(key, str(pin.specifier).removeprefix("=="), where)
+
+
+def judge(against: str, numerics: str, fully_connected: str, cpu: str) -> Oracle:
+    """What an artifact is compared with: the value of `--against`, or the promised one if that is empty."""
+    return choose(against, cpu) if against else promised(numerics, fully_connected, cpu)
+
+
+def promised(numerics: str, fully_connected: str, cpu: str) -> Oracle:
+    """The TFLite whose bytes are promised, or other reference kernels where that has no wheel.
+
+    Raises PiliteError if no TFLite is installed.
+    """
+    key = PROMISED[numerics, fully_connected]
+    runtime = RUNTIMES[key]
+    if runtime.is_reference and not is_installed(runtime.package):
+        return reference()
+    return choose(key, cpu)
+
+
+def is_promised(oracle: Oracle, numerics: str, fully_connected: str) -> bool:
+    """Whether this oracle's bytes are those that the artifact promises."""
+    return oracle.key == PROMISED[numerics, fully_connected]
+
+
+def stands_in(oracle: Oracle, numerics: str, fully_connected: str) -> bool:
+    """Whether it takes the place of a promised one that has no wheel for this Python."""
+    wanted = PROMISED[numerics, fully_connected]
+    return (
+        oracle.key != wanted
+        and {oracle.key, wanted} <= set(REFERENCES)
+        and not is_installed(RUNTIMES[wanted].package)
+    )
+
+
+def is_installed(package: str) -> bool:
+    try:
+        metadata.version(package)
+    except metadata.PackageNotFoundError:
+        return False
+    return True
+
+
+def reference() -> Oracle:
+    """Reference kernels of this environment. Raises PiliteError if no TFLite is installed."""
+    for key in REFERENCES:
+        package = RUNTIMES[key].package
+        if is_installed(package):
+            return Oracle(key, metadata.version(package))
     raise PiliteError(
         "No TFLite to compare with: neither tflite-runtime nor ai-edge-litert is installed here."
     )
 
 
-def expected(oracle: Oracle, model: Path, inputs: Sequence[Array], artifacts: Path) -> list[Array]:
+# What it computes.
+
+
+def expected(oracle: Oracle, model: Path, inputs: Arrays, artifacts: Path) -> list[Array]:
     """The model's outputs for one set of inputs; computed once per (oracle, model, inputs)."""
     kept = artifacts / "oracle" / f"{_key(oracle, model, inputs)}.npz"
     if not kept.is_file():
-        _keep(kept, compute(oracle, model, inputs))
+        _keep(kept, compute(oracle, model, [inputs], artifacts)[0])
     with np.load(kept, allow_pickle=False) as arrays:
         return [arrays[name] for name in arrays.files]
 
 
-def compute(oracle: Oracle, model: Path, inputs: Sequence[Array]) -> list[Array]:
-    """Run the reference kernels; slow, a second or more for a MobileNet."""
-    tflite = importlib.import_module(oracle.module)
-    interpreter = tflite.Interpreter(
-        model_path=str(model), experimental_op_resolver_type=tflite.OpResolverType.BUILTIN_REF
-    )
-    interpreter.allocate_tensors()
-    for details, array in zip(interpreter.get_input_details(), inputs, strict=True):
-        interpreter.set_tensor(details["index"], array)
-    interpreter.invoke()
-    return [interpreter.get_tensor(details["index"]) for details in interpreter.get_output_details()]
+def compute(oracle: Oracle, model: Path, sets: Sequence[Arrays], artifacts: Path) -> list[list[Array]]:
+    """The model's outputs for each set of inputs; reference kernels need a second or more for a MobileNet.
+
+    Raises:
+        CheckFailed: the runtime refused the model or failed.
+        BoardError, PiliteError: the emulator, its Debian or a wheel is missing.
+    """
+    if oracle.emulated:
+        return _emulated(oracle, model, sets, artifacts)
+    try:
+        return interpret.outputs(oracle.runtime.module, oracle.runtime.kernels, str(model), sets)
+    except (ValueError, RuntimeError) as problem:
+        raise _refusal(oracle, str(problem)) from None
 
 
-def _key(oracle: Oracle, model: Path, inputs: Sequence[Array]) -> str:
+def _emulated(oracle: Oracle, model: Path, sets: Sequence[Arrays], artifacts: Path) -> list[list[Array]]:
+    cpu, runtime = str(oracle.cpu), oracle.runtime
+    root = roots.view(cpu, artifacts)
+    site = roots.site((wheels.NUMPY, runtime.package), artifacts)
+    with tempfile.TemporaryDirectory() as folder:
+        given, made = f"{folder}/in.npz", f"{folder}/out.npz"
+        np.savez(given, *(array for arrays in sets for array in arrays))
+        program = [str(root / roots.PYTHON), str(Path(interpret.__file__).resolve())]
+        words = [runtime.module, runtime.kernels, str(model.resolve()), given, made, str(len(sets[0]))]
+        _run(oracle, [*execute.emulator(cpu, root), *program, *words], site)
+        with np.load(made, allow_pickle=False) as file:
+            flat = [file[name] for name in file.files]
+    count = len(flat) // len(sets)
+    return [flat[i * count : (i + 1) * count] for i in range(len(sets))]
+
+
+def _run(oracle: Oracle, command: Sequence[str], site: Path) -> None:
+    environment = {"PATH": os.environ["PATH"], "PYTHONPATH": str(site), "PYTHONDONTWRITEBYTECODE": "1"}
+    try:
+        done = subprocess.run(
+            command, env=environment, capture_output=True, text=True, check=False, timeout=LIMIT_S
+        )
+    except subprocess.TimeoutExpired:
+        raise CheckFailed(f"{oracle.name}: no end after {LIMIT_S:.0f} s.") from None
+    if done.returncode:
+        last = (done.stderr.strip().splitlines() or [f"exit code {done.returncode}"])[-1]
+        raise _refusal(oracle, last)
+
+
+def _refusal(oracle: Oracle, why: str) -> CheckFailed:
+    return CheckFailed(f"{oracle.name} did not run the model: {' '.join(why.split())[:300]}")
+
+
+def _key(oracle: Oracle, model: Path, inputs: Arrays) -> str:
     digest = hashlib.sha256(oracle.name.encode() + hashlib.sha256(model.read_bytes()).digest())
     for array in inputs:
         digest.update(f"{array.dtype} {array.shape}".encode() + array.tobytes())
     return digest.hexdigest()[:32]
 
 
-def _keep(path: Path, outputs: Sequence[Array]) -> None:
+def _keep(path: Path, outputs: Arrays) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
     data = io.BytesIO()
     np.savez(data, *outputs)

@@ -12,10 +12,9 @@ import models
 from models import Source
 from pilite.compiler import pipeline
 from pilite.errors import PiliteError
-from pilite.lab import artifact, health, hostcpu, run
+from pilite.lab import artifact, health, hostcpu, oracle, run
 from pilite.lab.artifact import Artifact
 from pilite.lab.deploy import HEALTH_SEED
-from pilite.lab.oracle import Oracle
 
 ARTIFACTS = Path(__file__).parents[2] / "artifacts"
 
@@ -46,6 +45,5 @@ def test_an_artifact_of_another_file_is_refused(built: Artifact, source: Source,
 def test_without_the_tflite_of_the_promise_nothing_is_expected(
     built: Artifact, source: Source, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    other = Oracle("ai_edge_litert.interpreter", "ai-edge-litert", "2.3.0")
-    monkeypatch.setattr(health, "choose_oracle", lambda variant: other)
+    monkeypatch.setattr(oracle, "promised", lambda *about: oracle.Oracle("litert-ref", "2.3.0"))
     assert health.expected(built, source.path, tmp_path) is None

@@ -5,9 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from pathlib import Path
 
-from pilite.lab import wheels
+from pilite.lab import roots, wheels
 from pilite.lab.estimate import rival as rival_program
-from pilite.lab.estimate import roots
 from pilite.lab.estimate.plugin import Guest
 from pilite.lab.loader import build_loader
 

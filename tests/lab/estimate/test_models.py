@@ -9,7 +9,7 @@ import pytest
 from pilite.errors import PiliteError
 from pilite.lab.estimate import assembly, caches
 from pilite.lab.estimate.models import A53_LLVM, A72_LLVM, MODELS, N1_LLVM, kept
-from pilite.lab.estimate.roots import LOOKS
+from pilite.lab.roots import LOOKS
 
 MULTIPLIES = [f"smull v{i}.8h, v30.8b, v31.8b" for i in range(16)]
 DOTS = [f"sdot v{i}.4s, v30.16b, v31.16b" for i in range(16)]

@@ -8,8 +8,8 @@ from pathlib import Path
 import pytest
 
 from pilite.errors import PiliteError
-from pilite.lab import wheels
-from pilite.lab.estimate import guests, roots
+from pilite.lab import roots, wheels
+from pilite.lab.estimate import guests
 
 
 @pytest.fixture

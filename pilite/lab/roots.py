@@ -1,4 +1,4 @@
-"""An arm64 Debian to run the rivals in, and views of it that look like the boards: libraries choose their
+"""An arm64 Debian to run TFLite in, and views of it that look like the boards: libraries choose their
 kernels by /proc/cpuinfo and /sys.
 """
 
