@@ -6,35 +6,25 @@ Exit codes: 0 done, 1 the check failed, 2 wrong use. Heavy imports are inside th
 
 from __future__ import annotations
 
-import functools
-import inspect
 import os
 import subprocess
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from invoke.context import Context
-from invoke.tasks import task
 
-from pilite.commandline import CommandLine, Namespace, failures_as_text
-from pilite.console import Steps, chosen, show_table, whole_number, whole_numbers, write_json
+from pilite.boardtasks import bench, deploy, facts, onboard, rollback
+from pilite.commandline import CommandLine, Namespace
+from pilite.console import chosen, show_table, whole_number, whole_numbers, write_json
 from pilite.errors import CheckFailed
+from pilite.verbs import ARTIFACTS, RIVALS, ROOT, SHARED_IMAGES, SHARED_MODELS, built, cpus_of, sources, verb
 
 if TYPE_CHECKING:
-    from models import Source
-    from pilite.lab.boards import Board
-    from pilite.lab.connection import Connection
-    from pilite.lab.fleet import Outcome
     from pilite.lab.oracle import Oracle
 
-ROOT = Path(__file__).resolve().parent
-ARTIFACTS = ROOT / "artifacts"
-SHARED_MODELS = Path(os.environ.get("PILITE_MODELS", ROOT.parent / "shared" / "models"))
-SHARED_IMAGES = SHARED_MODELS.parent / "images"
-DEFAULT_BOARDS = ("local",)
-RIVALS = ("tflite", "litert")
+BOARD_TASKS = (onboard, facts, deploy, rollback, bench)
 ESTIMATED_RIVALS = (*RIVALS, "litert-builtin")
 ESTIMATED_CPUS = ("cortex-a53", "cortex-a72", "cortex-a76")
 CHECKS = (  # what `lint` runs, in this order
@@ -42,74 +32,6 @@ CHECKS = (  # what `lint` runs, in this order
     ("ruff", "format", "--check", "."),
     ("mypy",),
 )
-
-HELP = {
-    "against": "RUNTIME or RUNTIME@CPU to compare with, such as litert@cortex-a72; default: the promised one",
-    "artifact": "model.so to run; default: the default model's for this machine",
-    "board": "name in boards/; repeatable but for bench; default: local",
-    "cpu": "name in toolchains/; repeatable; default: this machine's",
-    "fast": "under two minutes: leave out tests marked slow, docker or qemu",
-    "gate": "file of budgets; fails more than 2 % above one, keeps gains except under CI=true",
-    "fully-connected": "q31 as tflite-runtime 2.14, f64 as newer reference kernels",
-    "input": "F.npy, a picture or random:SEED; repeatable, one per input of the model",
-    "json": "also write the result to this file",
-    "layers": "compare every operator's output, not only the model's",
-    "model": "name in models/models.toml or path of a .tflite; repeatable; default: the zoo's MobileNet V2",
-    "numerics": "whose rounding: ref",
-    "output": "write the outputs to this .npz",
-    "rival": f"comma-separated, of {', '.join(RIVALS)}",
-    "threads": "thread counts, comma-separated where several are allowed",
-}
-
-
-def verb(*repeatable: str) -> Callable[[Callable[..., None]], Any]:
-    """Make an invoke task: long options only, each with its text of HELP, failures without a traceback."""
-
-    def wrap(function: Callable[..., None]) -> Any:
-        @functools.wraps(function)
-        def body(*arguments: Any, **options: Any) -> None:
-            with failures_as_text():
-                function(*arguments, **options)
-
-        signature = inspect.signature(function)
-        # Invoke takes an option for a list only if its default is one.
-        body.__signature__ = signature.replace(  # type: ignore[attr-defined]
-            parameters=[
-                one.replace(default=[]) if one.name in repeatable else one
-                for one in signature.parameters.values()
-            ]
-        )
-        texts = {name: HELP[name.replace("_", "-")] for name in signature.parameters if name != "c"}
-        return task(help=texts, iterable=list(repeatable), auto_shortflags=False)(body)
-
-    return wrap
-
-
-def sources(names: Sequence[str]) -> list[Source]:
-    """The models called `names`, or the default one."""
-    import models as catalogue
-
-    return [catalogue.resolve(name, ARTIFACTS, SHARED_MODELS) for name in names or [catalogue.DEFAULT_MODEL]]
-
-
-def cpus_of(boards: Sequence[str], cpus: Sequence[str]) -> list[str]:
-    """The CPUs asked for, by name or through a board; the local board's if nothing is asked for."""
-    from pilite.lab import boards as inventory
-
-    wanted = boards or (() if cpus else DEFAULT_BOARDS)
-    return list(dict.fromkeys([*cpus, *(inventory.load(name, ARTIFACTS).cpu for name in wanted)]))
-
-
-def built(source: Source, cpu: str, **options: Any) -> Path:
-    """The artifact of one model for one CPU, built now if anything has changed; says which."""
-    from pilite.compiler import pipeline
-
-    with Steps(f"{source.name} for {cpu}{', every operator' if options.get('layers') else ''}") as steps:
-        done = pipeline.build(
-            source.path, source.name, cpu, artifacts=ARTIFACTS, progress=steps.show, **options
-        )
-        steps.end(f"{'nothing changed, kept' if done.reused else 'built'} {done.path}")
-    return done.path
 
 
 @verb("model", "board", "cpu")
@@ -181,75 +103,6 @@ def compare(
     if json:
         write_json(Path(json), comparison.document(done))
     comparison.verify(done)
-
-
-@verb("board", "model")
-def deploy(c: Context, board: Sequence[str] = (), model: Sequence[str] = (), numerics: str = "ref") -> None:
-    """Put built artifacts on boards: checked and tried there, then switched to; the previous one is kept."""
-    found = sources(model)
-    from pilite.lab import deploy as deployment
-    from pilite.lab import fleet, health
-
-    def put(where: Board, connection: Connection, source: Source) -> dict[str, object]:
-        made = deployment.built_artifact(where, source.name, ARTIFACTS, numerics)
-        right = health.expected(made, source.path, ARTIFACTS)
-        done = deployment.deploy(where, connection, source.name, ARTIFACTS, numerics=numerics, expected=right)
-        return done.row()
-
-    def act(where: Board, connection: Connection) -> list[dict[str, object]]:
-        return [put(where, connection, source) for source in found]
-
-    finish("Deployed", fleet.each(board or DEFAULT_BOARDS, ARTIFACTS, act))
-
-
-@verb("board", "model")
-def rollback(c: Context, board: Sequence[str] = (), model: Sequence[str] = ()) -> None:
-    """Switch boards back to the release before the current one."""
-    found = sources(model)
-    from pilite.lab import deploy as deployment
-    from pilite.lab import fleet
-
-    def act(where: Board, connection: Connection) -> list[dict[str, object]]:
-        return [deployment.rollback(where, connection, one.name).row() for one in found]
-
-    finish("Rolled back", fleet.each(board or DEFAULT_BOARDS, ARTIFACTS, act))
-
-
-def finish(title: str, outcome: Outcome) -> None:
-    """Show what boards did; raise what the others said."""
-    if outcome.rows:
-        show_table(title, outcome.rows)
-    outcome.raise_failures()
-
-
-@verb("model")
-def bench(
-    c: Context,
-    board: str = "local",
-    model: Sequence[str] = (),
-    threads: str = "1,4",
-    rival: str = "tflite,litert",
-    json: str = "",
-) -> None:
-    """Measure deployed models beside their rivals, and check every output byte in the same run."""
-    counts, rivals = whole_numbers(threads, "--threads"), chosen(rival, RIVALS, "--rival")
-    from pilite.lab import bench as measuring
-    from pilite.lab import boards, report, trial
-
-    where = boards.load(board, ARTIFACTS)
-    subjects = [trial.Subject(source.name, source.path) for source in sources(model)]
-    with boards.connect(where, ARTIFACTS) as connection:
-        done = measuring.bench(
-            where, connection, subjects, ARTIFACTS, threads=counts, rivals=rivals, say=print
-        )
-    show_table("Times", report.timing_rows(done.document))
-    show_table("pilite against its rivals", report.ratio_rows(done.document))
-    show_table("Outputs", report.check_rows(done.document))
-    print("\n".join(report.remarks(done.document)))
-    print(f"{done.folder}/result.json")
-    if json:
-        write_json(Path(json), done.document)
-    done.verify()
 
 
 @verb("model", "cpu")

@@ -42,6 +42,9 @@ class Board:
     user: str = ""
     key: str = ""
     host_key: str = ""
+    model: str = ""  # what the board says it is; bench refuses if that has changed
+    core_part: str = ""
+    groups: tuple[str, ...] = ()
 
     @property
     def arch(self) -> str:
@@ -77,15 +80,24 @@ def names(folder: Path = FOLDER) -> list[str]:
 
 def load(name: str, artifacts: Path, folder: Path = FOLDER) -> Board:
     """Read boards/<name>.toml. Raises BoardError for an unknown board and for a wrong file."""
+    board = read(name, folder)
+    return KINDS[board.kind].complete(board, artifacts)
+
+
+def read(name: str, folder: Path = FOLDER) -> Board:
+    """boards/<name>.toml as it is written. Raises BoardError for an unknown board and for a wrong file."""
     if name not in names(folder):
         raise BoardError(f"No board '{name}'; boards/ has: {', '.join(names(folder)) or 'none'}.")
-    path = folder / f"{name}.toml"
+    return parse(name, values(name, folder))
+
+
+def values(name: str, folder: Path = FOLDER) -> dict[str, Any]:
+    """The unchecked values of boards/<name>.toml. Raises BoardError if it is no TOML."""
     try:
-        values = tomllib.loads(path.read_text(encoding="utf-8"))
+        found: dict[str, Any] = tomllib.loads((folder / f"{name}.toml").read_text(encoding="utf-8"))
     except ValueError as problem:
         raise BoardError(f"boards/{name}.toml: {problem}") from None
-    board = parse(name, values)
-    return KINDS[board.kind].complete(board, artifacts)
+    return found
 
 
 def parse(name: str, values: Mapping[str, Any]) -> Board:
@@ -125,9 +137,14 @@ def _are_counts(value: object) -> bool:
     return isinstance(value, list) and bool(value) and all(map(_is_count, value))
 
 
+def _are_texts(value: object) -> bool:
+    return isinstance(value, list) and all(map(_is_text, value))
+
+
 _SPECIAL: dict[str, tuple[str, Callable[[object], bool]]] = {
     "threads": ("a list of counts such as [1, 4]", _are_counts),
     "port": ("a port number", _is_count),
+    "groups": ('a list of names such as ["pi4", "desk"]', _are_texts),
 }
 _ALLOWED = {
     field.name: _SPECIAL.get(field.name, ("a text", _is_text))

@@ -64,14 +64,28 @@ def _megahertz(out: str) -> float | None:
 
 
 def _throttled(out: str) -> str | None:
-    found = re.search(r"0x[0-9a-fA-F]+", out)
-    return found[0].lower() if found else None
+    """ "throttled=0x50000"; without rights on /dev/vcio vcgencmd prints an error instead."""
+    found = re.search(r"throttled=(0x[0-9a-fA-F]+)", out)
+    return found[1].lower() if found else None
+
+
+def _free_megabytes(out: str) -> int | None:
+    """The column "Available" of `df -Pk`."""
+    words = out.strip().rsplit("\n", 1)[-1].split()
+    return int(words[3]) // 1024 if len(words) >= 6 and words[3].isdecimal() else None
+
+
+def _version(out: str) -> str | None:
+    found = re.search(r"\d+\.\d+\.\d+", out)
+    return found[0] if found else None
 
 
 def _unique(out: str) -> str | None:
     return ", ".join(sorted(set(out.split()))) or None
 
 
+TOOLS = ("flock", "sha256sum", "timeout", "setsid", "ssh-keygen", "tar")  # what deploys and bench run there
+_MISSING = f"for tool in {' '.join(TOOLS)}; do command -v $tool >/dev/null || echo $tool; done; echo ."
 _POLICIES = "/sys/devices/system/cpu/cpufreq/policy*"
 
 FACTS = (
@@ -82,18 +96,27 @@ FACTS = (
     Fact(
         "features", "grep -m1 -E '^(Features|flags)' /proc/cpuinfo", lambda out: out.partition(":")[2].split()
     ),
+    Fact("word_bits", "getconf LONG_BIT", _number),
     Fact("os", "cat /etc/os-release", _os),
     Fact("kernel", "uname -r", _text),
     Fact("libc", "getconf GNU_LIBC_VERSION", _text),
+    Fact("python", "python3 --version", _version),
     Fact("page_bytes", "getconf PAGESIZE", _number),
     Fact("memory_mb", "grep MemTotal /proc/meminfo", _kilobytes),
+    Fact("disk_free_mb", 'df -Pk "$HOME"', _free_megabytes),
+    Fact("groups", "id -nG", str.split),
+    Fact("missing_tools", _MISSING, lambda out: out.split()[:-1] if out else None),
+    Fact("boot_id", "cat /proc/sys/kernel/random/boot_id", _text),
+    Fact("unix_time", "date +%s", _number),
+    Fact("governors", f"cat {_POLICIES}/scaling_available_governors", _unique),
     Fact("governor", f"cat {_POLICIES}/scaling_governor", _unique),
     Fact("max_mhz", f"cat {_POLICIES}/cpuinfo_max_freq", _megahertz),
     Fact("temperature_c", "cat /sys/class/thermal/thermal_zone0/temp", _celsius),
-    Fact("throttled", "vcgencmd get_throttled", _throttled),
+    Fact("throttled", "vcgencmd get_throttled 2>&1", _throttled),
     Fact("load1", "cat /proc/loadavg", _first_number),
 )
 OF_HOST = (
+    "governors",
     "governor",
     "max_mhz",
     "temperature_c",

@@ -6,6 +6,8 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from pilite.lab.onboard import Onboarded
+
 Json = dict[str, Any]
 
 NO_TIMES = (
@@ -150,3 +152,13 @@ def _draw(
     axes.set_xlim(left=0)
     axes.set_xlabel("ms per run; box: quartiles, whiskers: 1 % to 99 %")
     axes.set_title(model, loc="left")
+
+
+def fact_rows(met: Sequence[Onboarded]) -> list[Json]:
+    """One row per fact, one column per board."""
+    names = list(met[0].facts) if met else []
+    return [{"fact": name, **{one.board.name: _shown(one.facts[name]) for one in met}} for name in names]
+
+
+def _shown(value: object) -> object:
+    return " ".join(value) if isinstance(value, list) else "unknown" if value is None else value

@@ -1,61 +1,47 @@
-"""Facts from recorded outputs: a Pi 4 that was throttled, and a board that tells nothing."""
+"""Facts from what boards print: three Pis, a 32-bit userland, virtual boards, one that tells nothing."""
 
 from __future__ import annotations
 
+import re
 import subprocess
+from collections.abc import Callable
+from pathlib import Path
 
 import pytest
 
 from pilite.lab import boards, facts
 from tests.lab.conftest import Bed
 
-PI4 = {
-    "model": "Raspberry Pi 4 Model B Rev 1.4\0\n--\nprocessor\t: 0\nModel\t\t: not this one\n",
-    "machine": "aarch64\n",
-    "cores": "4\n",
-    "core_part": "CPU part\t: 0xd08\n",
-    "features": "Features\t: fp asimd evtstrm crc32 cpuid\n",
-    "os": 'PRETTY_NAME="Debian GNU/Linux 12 (bookworm)"\nNAME="Debian GNU/Linux"\n',
-    "kernel": "6.6.20+rpt-rpi-v8\n",
-    "libc": "glibc 2.36\n",
-    "page_bytes": "4096\n",
-    "memory_mb": "MemTotal:        3881456 kB\n",
-    "governor": "ondemand\nondemand\n",
-    "max_mhz": "1800000\n1800000\n",
-    "temperature_c": "81790\n",
-    "throttled": "throttled=0xE0008\n",
-    "load1": "0.31 0.20 0.10 1/180 1234\n",
-}
+RECORDED = Path(__file__).with_name("recorded")
+NAMES = sorted(path.stem for path in RECORDED.glob("*.txt"))
 
 
-def recorded(outputs: dict[str, str]) -> str:
-    return "".join(f"=== {name}\n{text}" for name, text in outputs.items())
+def recorded(name: str, **changes: str) -> str:
+    """What the script printed on a board, with the output of some commands replaced."""
+    text = (RECORDED / f"{name}.txt").read_text(encoding="utf-8")
+    for fact, output in changes.items():
+        before, section, after = text.partition(f"=== {fact}\n")
+        assert section, fact
+        text = before + section + output + after[after.index("=== ") :]
+    return text
 
 
-def test_a_pi_is_read_fact_by_fact() -> None:
-    assert facts.parse(recorded(PI4)) == {
-        "model": "Raspberry Pi 4 Model B Rev 1.4",
-        "machine": "aarch64",
-        "cores": 4,
-        "core_part": "0xd08",
-        "features": ["fp", "asimd", "evtstrm", "crc32", "cpuid"],
-        "os": "Debian GNU/Linux 12 (bookworm)",
-        "kernel": "6.6.20+rpt-rpi-v8",
-        "libc": "glibc 2.36",
-        "page_bytes": 4096,
-        "memory_mb": 3790,
-        "governor": "ondemand",
-        "max_mhz": 1800.0,
-        "temperature_c": 81.79,
-        "throttled": "0xe0008",
-        "load1": 0.31,
-    }
+@pytest.mark.parametrize("name", NAMES)
+def test_what_a_board_prints_is_read_fact_by_fact(name: str, golden: Callable[[str], None]) -> None:
+    values = facts.parse(recorded(name))
+    golden("".join(f"{fact}: {value!r}\n" for fact, value in values.items()))
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_a_recording_has_every_fact_and_no_other(name: str) -> None:
+    found = re.findall(r"^=== (\w+)$", recorded(name), flags=re.MULTILINE)
+    assert found == [fact.name for fact in facts.FACTS]
 
 
 def test_what_a_board_does_not_tell_is_unknown_not_zero() -> None:
-    silent = facts.parse(recorded(dict.fromkeys(PI4, "")))
-    assert {name for name, value in silent.items() if value is not None} == {"features"}
-    assert silent["features"] == []
+    silent = facts.parse("".join(f"=== {fact.name}\n" for fact in facts.FACTS))
+    assert {name for name, value in silent.items() if value is not None} == {"features", "groups"}
+    assert (silent["features"], silent["groups"]) == ([], [])
 
 
 @pytest.mark.parametrize(
@@ -65,10 +51,26 @@ def test_only_the_low_bits_mean_throttled_now(word: str | None, now: bool) -> No
     assert facts.throttled_now({"throttled": word}) == now
 
 
-def test_different_governors_are_all_named() -> None:
-    assert facts.parse(recorded({**PI4, "governor": "powersave\nondemand\npowersave\n"}))["governor"] == (
-        "ondemand, powersave"
-    )
+@pytest.mark.parametrize(
+    ("fact", "output", "value"),
+    [
+        ("governor", "powersave\nondemand\npowersave\n", "ondemand, powersave"),
+        ("throttled", "VCHI initialization failed\n", None),
+        ("throttled", "throttled=0xE0008\n", "0xe0008"),
+        ("throttled", "no such device 0x1\n", None),
+        ("disk_free_mb", "df: /home/pi: No such file or directory\n", None),
+        ("disk_free_mb", "Filesystem 1024-blocks\noverlay 10 4 2048 60% /home with space\n", 2),
+        ("python", "Python 3.13.0rc1\n", "3.13.0"),
+        ("python", "sh: 1: python3: not found\n", None),
+        ("word_bits", "32\n", 32),
+        ("unix_time", "12\n", 12),
+        ("missing_tools", "flock\nsetsid\n.\n", ["flock", "setsid"]),
+        ("temperature_c", "-1250\n", None),
+        ("libc", "", None),
+    ],
+)
+def test_odd_outputs(fact: str, output: str, value: object) -> None:
+    assert facts.parse(recorded("pi4b", **{fact: output}))[fact] == value
 
 
 def test_the_script_is_plain_shell() -> None:
@@ -80,6 +82,8 @@ def test_every_board_tells_its_cores_and_its_kernel(bed: Bed) -> None:
     assert list(values) == [fact.name for fact in facts.FACTS]
     assert values["cores"] >= 1
     assert values["machine"] == bed.board.arch
+    assert values["word_bits"] == 64
+    assert values["missing_tools"] == []
     assert values["kernel"]
 
 

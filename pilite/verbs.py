@@ -1,0 +1,99 @@
+"""What the verbs of tasks.py and boardtasks.py share: their decorator, texts of options, models, builds."""
+
+from __future__ import annotations
+
+import functools
+import inspect
+import os
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from invoke.tasks import task
+
+from pilite.commandline import failures_as_text
+from pilite.console import Steps
+
+if TYPE_CHECKING:
+    from models import Source
+
+ROOT = Path(__file__).resolve().parents[1]
+ARTIFACTS = ROOT / "artifacts"
+SHARED_MODELS = Path(os.environ.get("PILITE_MODELS", ROOT.parent / "shared" / "models"))
+SHARED_IMAGES = SHARED_MODELS.parent / "images"
+DEFAULT_BOARDS = ("local",)
+RIVALS = ("tflite", "litert")
+
+HELP = {
+    "against": "RUNTIME or RUNTIME@CPU to compare with, such as litert@cortex-a72; default: the promised one",
+    "artifact": "model.so to run; default: the default model's for this machine",
+    "board": "name in boards/; repeatable but for bench; default: local",
+    "cpu": "name in toolchains/; repeatable; default: this machine's",
+    "fast": "under two minutes: leave out tests marked slow, docker or qemu",
+    "fingerprint": "SHA256:... of the host key, read on the board's screen; without it: it is shown, no more",
+    "gate": "file of budgets; fails more than 2 % above one, keeps gains except under CI=true",
+    "fully-connected": "q31 as tflite-runtime 2.14, f64 as newer reference kernels",
+    "host": "address of a new board; without it, --name is one of boards/",
+    "input": "F.npy, a picture or random:SEED; repeatable, one per input of the model",
+    "json": "also write the result to this file",
+    "key": "private key file that the board's user accepts",
+    "layers": "compare every operator's output, not only the model's",
+    "model": "name in models/models.toml or path of a .tflite; repeatable; default: the zoo's MobileNet V2",
+    "name": "what the board is to be called, or is called",
+    "numerics": "whose rounding: ref",
+    "output": "write the outputs to this .npz",
+    "port": "of the board's SSH server",
+    "rival": f"comma-separated, of {', '.join(RIVALS)}",
+    "threads": "thread counts, comma-separated where several are allowed",
+    "user": "who logs in there",
+}
+
+
+def verb(*repeatable: str) -> Callable[[Callable[..., None]], Any]:
+    """Make an invoke task: long options only, each with its text of HELP, failures without a traceback."""
+
+    def wrap(function: Callable[..., None]) -> Any:
+        @functools.wraps(function)
+        def body(*arguments: Any, **options: Any) -> None:
+            with failures_as_text():
+                function(*arguments, **options)
+
+        signature = inspect.signature(function)
+        # Invoke takes an option for a list only if its default is one.
+        body.__signature__ = signature.replace(  # type: ignore[attr-defined]
+            parameters=[
+                one.replace(default=[]) if one.name in repeatable else one
+                for one in signature.parameters.values()
+            ]
+        )
+        texts = {name: HELP[name.replace("_", "-")] for name in signature.parameters if name != "c"}
+        return task(help=texts, iterable=list(repeatable), auto_shortflags=False)(body)
+
+    return wrap
+
+
+def sources(names: Sequence[str]) -> list[Source]:
+    """The models called `names`, or the default one."""
+    import models as catalogue
+
+    return [catalogue.resolve(name, ARTIFACTS, SHARED_MODELS) for name in names or [catalogue.DEFAULT_MODEL]]
+
+
+def cpus_of(boards: Sequence[str], cpus: Sequence[str]) -> list[str]:
+    """The CPUs asked for, by name or through a board; the local board's if nothing is asked for."""
+    from pilite.lab import boards as inventory
+
+    wanted = boards or (() if cpus else DEFAULT_BOARDS)
+    return list(dict.fromkeys([*cpus, *(inventory.load(name, ARTIFACTS).cpu for name in wanted)]))
+
+
+def built(source: Source, cpu: str, **options: Any) -> Path:
+    """The artifact of one model for one CPU, built now if anything has changed; says which."""
+    from pilite.compiler import pipeline
+
+    with Steps(f"{source.name} for {cpu}{', every operator' if options.get('layers') else ''}") as steps:
+        done = pipeline.build(
+            source.path, source.name, cpu, artifacts=ARTIFACTS, progress=steps.show, **options
+        )
+        steps.end(f"{'nothing changed, kept' if done.reused else 'built'} {done.path}")
+    return done.path
