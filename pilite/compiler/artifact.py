@@ -47,7 +47,7 @@ def compiler_hash() -> str:
         LOADER / "pilite_abi.h",
     ]
     for path in sorted(
-        (*files, *TOOLCHAINS.glob("*.toml")), key=lambda p: p.relative_to(SOURCES.parent).as_posix()
+        (*files, *TOOLCHAINS.glob("**/*.toml")), key=lambda p: p.relative_to(SOURCES.parent).as_posix()
     ):
         digest.update(path.relative_to(SOURCES.parent).as_posix().encode() + b"\0")
         digest.update(hashlib.sha256(path.read_bytes()).digest())
@@ -103,12 +103,14 @@ def _layer_rows(graph: Graph) -> list[dict[str, Any]]:
     ]
 
 
-def stage_rows(graph: Graph, program: Program, kernels: Sequence[str]) -> list[dict[str, Any]]:
-    """What each kernel call is, in their order; operator -1: the model's own ends."""
+def stage_rows(
+    graph: Graph, program: Program, kernels: Sequence[str], classes: Sequence[str]
+) -> list[dict[str, Any]]:
+    """What each kernel call is, in their order; operator -1: the model's own ends. class: see tuning.py."""
     ops = {node.index: node.op for node in graph.nodes}
     return [
-        {"operator": stage.node, "op": ops.get(stage.node, ""), "kernel": kernel}
-        for stage, kernel in zip(program.stages, kernels, strict=True)
+        {"operator": stage.node, "op": ops.get(stage.node, ""), "kernel": kernel, "class": operators}
+        for stage, kernel, operators in zip(program.stages, kernels, classes, strict=True)
     ]
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import sys
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +15,7 @@ else:
     import tomli as tomllib
 
 TOOLCHAINS = Path(__file__).parents[2] / "toolchains"
+EVERY_CLASS = "*"
 
 # Feature -> bits of `cpu_required` (loader/pilite_abi.h) and the mattr names LLVM may be asked for.
 AARCH64_HWCAP = {"asimd": 1 << 1, "dotprod": 1 << 20}
@@ -26,6 +27,14 @@ X86_BITS = {
     "avx512": 1 << 4,
     "avx512vnni": 1 << 5,
 }
+
+
+@dataclass(frozen=True)
+class Choice:
+    """What `tune` found best for a class of operators: a kernel by name, and its rows per register tile."""
+
+    kernel: str
+    rows: int
 
 
 @dataclass(frozen=True)
@@ -44,6 +53,7 @@ class Cpu:
     mcpu: str
     mattr: tuple[str, ...]
     tiles: tuple[tuple[str, tuple[int, ...]], ...]
+    choices: tuple[tuple[str, Choice], ...] = ()  # by class of kernels/tuning.py
 
     @property
     def required_bits(self) -> int:
@@ -55,6 +65,19 @@ class Cpu:
     def tile(self, family: str) -> tuple[int, ...]:
         return dict(self.tiles)[family]
 
+    def choice(self, operators: str) -> Choice | None:
+        """What was chosen for a class of operators, if anything was."""
+        found = dict(self.choices)
+        return found.get(operators) or found.get(EVERY_CLASS)
+
+    def forced(self, choice: Choice) -> Cpu:
+        """The same CPU with one choice wherever it fits: how `tune` tries it."""
+        return replace(self, choices=((EVERY_CLASS, choice),))
+
+    def with_rows(self, rows: int) -> Cpu:
+        """The same CPU with other rows in every tile."""
+        return replace(self, tiles=tuple((name, (rows, *tile[1:])) for name, tile in self.tiles))
+
 
 def names() -> list[str]:
     """Every CPU that has a toolchains/<name>.toml, sorted."""
@@ -62,7 +85,7 @@ def names() -> list[str]:
 
 
 def load(name: str) -> Cpu:
-    """The CPU called `name`.
+    """The CPU called `name`, with the choices of toolchains/tiles/<name>.toml if `tune` made any.
 
     Raises:
         PiliteError: no such file; lists the known names.
@@ -70,10 +93,12 @@ def load(name: str) -> Cpu:
     path = TOOLCHAINS / f"{name}.toml"
     if name not in names():
         raise PiliteError(f"no CPU '{name}': toolchains/ has {', '.join(names())}. Choose one with --cpu.")
-    return _parse(name, tomllib.loads(path.read_text()))
+    tuned = TOOLCHAINS / "tiles" / path.name
+    choices = tomllib.loads(tuned.read_text()) if tuned.exists() else {}
+    return _parse(name, tomllib.loads(path.read_text()), choices.get("choices", {}))
 
 
-def _parse(name: str, row: dict[str, Any]) -> Cpu:
+def _parse(name: str, row: dict[str, Any], choices: dict[str, Any]) -> Cpu:
     llvm = row["llvm"]
     return Cpu(
         name=name,
@@ -88,6 +113,7 @@ def _parse(name: str, row: dict[str, Any]) -> Cpu:
         mcpu=llvm["mcpu"],
         mattr=tuple(llvm["mattr"]),
         tiles=tuple((k, _tuple(v)) for k, v in sorted(row["tiles"].items())),
+        choices=tuple((k, Choice(v["kernel"], v["rows"])) for k, v in sorted(choices.items())),
     )
 
 

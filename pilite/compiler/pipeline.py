@@ -16,7 +16,7 @@ from typing import Any
 from pilite import seal
 from pilite.compiler import artifact, tflite
 from pilite.compiler import cpu as cpus
-from pilite.compiler.cpu import Cpu
+from pilite.compiler.cpu import Choice, Cpu
 from pilite.compiler.fixedpoint import Rounding
 from pilite.compiler.graph import Graph
 from pilite.errors import ModelError, PiliteError
@@ -46,6 +46,7 @@ def build(
     *,
     layers: bool = False,
     markers: bool = False,
+    tile: str = "",
     fully_connected: str = "q31",
     progress: Progress = lambda step: None,
 ) -> Build:
@@ -54,6 +55,7 @@ def build(
     `layers`: every operator's output becomes an output of the artifact (for comparisons), in
     <numerics>-layers/.
     `markers`: the same kernels, with marks for `estimate` between them, in <numerics>-markers/.
+    `tile`: "KERNEL@ROWS" of `tuning.candidates` wherever it fits, instead of what was chosen; for `tune`.
     `fully_connected`: "q31" as tflite-runtime 2.14, "f64" as newer reference kernels.
 
     Raises:
@@ -61,8 +63,8 @@ def build(
         PiliteError: unknown CPU or numerics.
         CompileError: a tool failed.
     """
-    target = cpus.load(cpu)
-    options = _options(numerics, fully_connected, layers, markers)
+    options = _options(numerics, fully_connected, layers, markers) | ({"tile": tile} if tile else {})
+    target = _target(cpu, tile)
     folder = artifacts / name / cpu / _folder(options)
     wanted = artifact.build_id(_sha256(model), name, target, options)
     found = artifact.reusable(folder / "model.so", wanted)
@@ -114,7 +116,7 @@ def compile_graph(
         graph, cpu, options, descriptor, dict(sorted(Counter(scheduled.kernels).items()))
     )
     if options.get("markers"):
-        manifest["stages"] = artifact.stage_rows(graph, lowered, scheduled.kernels)
+        manifest["stages"] = artifact.stage_rows(graph, lowered, scheduled.kernels, scheduled.classes)
     return seal.seal(library, manifest), manifest
 
 
@@ -138,11 +140,18 @@ def _options(numerics: str, fully_connected: str, layers: bool, markers: bool) -
     }
 
 
+def _target(cpu: str, tile: str) -> Cpu:
+    """The CPU, with one choice for all operators if `tile` is given."""
+    kernel, _, rows = tile.partition("@")
+    return cpus.load(cpu).forced(Choice(kernel, int(rows))) if tile else cpus.load(cpu)
+
+
 def _folder(options: dict[str, Any]) -> str:
     """Options that change the bytes change the folder, so that builds do not displace each other."""
     variant = "" if options["fully_connected"] == "q31" else f"-{options['fully_connected']}"
     kinds = "".join(f"-{kind}" for kind in ("layers", "markers") if options[kind])
-    return f"{options['numerics']}{variant}{kinds}"
+    tile = f"-{options['tile']}" if "tile" in options else ""
+    return f"{options['numerics']}{variant}{kinds}{tile}"
 
 
 def _sha256(model: Path) -> str:

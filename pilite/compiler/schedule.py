@@ -12,7 +12,8 @@ import numpy as np
 
 from pilite.compiler.aot import Call, Pointer
 from pilite.compiler.cpu import Cpu
-from pilite.compiler.kernels import Constants, Kernel, select
+from pilite.compiler.kernels import Constants, Kernel
+from pilite.compiler.kernels.tuning import choose, class_of
 from pilite.compiler.layout import Layout
 from pilite.compiler.plan import Blob, Need, plan
 from pilite.compiler.program import ARENA, IO, WEIGHTS, Program, Stage, Value
@@ -26,12 +27,14 @@ class Scheduled:
     weights: bytes
     arena_bytes: int
     kernels: tuple[str, ...]  # by call
+    classes: tuple[str, ...]  # by call: what `tune` chooses by; "" where there is nothing to choose
 
 
 @dataclass(frozen=True, eq=False)
 class _Chosen:
     stage: Stage
     kernel: Kernel
+    cpu: Cpu  # with the tile that was chosen
     variant: Any
     constants: Constants
     xs: tuple[Layout, ...]
@@ -40,7 +43,7 @@ class _Chosen:
 
     @property
     def key(self) -> str:
-        return repr((self.kernel.name, self.stage.spec, self.variant, self.xs, self.y))
+        return repr((self.kernel.name, self.cpu.tiles, self.stage.spec, self.variant, self.xs, self.y))
 
 
 def schedule(program: Program, cpu: Cpu) -> Scheduled:
@@ -52,7 +55,7 @@ def schedule(program: Program, cpu: Cpu) -> Scheduled:
     calls = []
     for position, c in enumerate(chosen):
         if c.key not in functions:
-            functions[c.key] = c.kernel.family.emit("kernel", c.stage.spec, c.variant, c.xs, c.y, cpu)
+            functions[c.key] = c.kernel.family.emit("kernel", c.stage.spec, c.variant, c.xs, c.y, c.cpu)
         arguments = (
             *(places.value(i) for i in c.stage.inputs),
             *(Pointer(WEIGHTS, blob.add(np.ascontiguousarray(a).tobytes())) for a in c.constants),
@@ -60,7 +63,9 @@ def schedule(program: Program, cpu: Cpu) -> Scheduled:
             places.value(c.stage.output),
         )
         calls.append(Call(c.key, functions[c.key], arguments))
-    return Scheduled(tuple(calls), blob.finish(), places.arena_bytes, tuple(c.kernel.name for c in chosen))
+    names = tuple(c.kernel.name for c in chosen)
+    classes = tuple(class_of(c.stage.spec, c.stage.arrays, c.y) for c in chosen)
+    return Scheduled(tuple(calls), blob.finish(), places.arena_bytes, names, classes)
 
 
 def layout(value: Value) -> Layout:
@@ -68,11 +73,11 @@ def layout(value: Value) -> Layout:
 
 
 def _choose(program: Program, stage: Stage, cpu: Cpu) -> _Chosen:
-    kernel = select(stage.spec, stage.arrays, cpu)
+    y = layout(program.values[stage.output])
+    kernel, cpu = choose(stage.spec, stage.arrays, y, cpu)
     variant, constants = kernel.family.prepare(stage.spec, stage.arrays)
     xs = tuple(layout(program.values[i]) for i in stage.inputs)
-    y = layout(program.values[stage.output])
-    return _Chosen(stage, kernel, variant, constants, xs, y, kernel.family.scratch(variant, y))
+    return _Chosen(stage, kernel, cpu, variant, constants, xs, y, kernel.family.scratch(variant, y))
 
 
 class _Places:
