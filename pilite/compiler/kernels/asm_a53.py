@@ -128,7 +128,7 @@ def loop() -> list[str]:
 
 @cache
 def source() -> str:
-    """LLVM IR of `i32 FUNCTION(ptr rows, i64 row step, ptr weights, i64 steps, ptr sums)`.
+    """LLVM IR of `i32 FUNCTION(4 x ptr row, ptr weights, i64 steps, ptr sums)`.
 
     sums: 4 x int32x4, row i holding the whole sums of columns 0..3.
     """
@@ -139,8 +139,7 @@ def source() -> str:
     clobbers = ",".join(
         [f"~{{v{k}}}" for k in range(16)] + [f"~{{x{k}}}" for k in range(6, 14)] + ["~{cc}", "~{memory}"]
     )
-    rows = ["%a0 = ptrtoint ptr %a to i64", "%w0 = ptrtoint ptr %w to i64"]
-    rows += [f"%a{i} = add i64 %a{i - 1}, %step" for i in range(1, ROWS)]
+    rows = [f"%a{i} = ptrtoint ptr %p{i} to i64" for i in range(ROWS)] + ["%w0 = ptrtoint ptr %w to i64"]
     operands = ", ".join(
         [f"{vector} zeroinitializer"] * 16 + [f"i64 %a{i}" for i in range(ROWS)] + ["i64 %w0", "i64 %steps"]
     )
@@ -152,7 +151,7 @@ def source() -> str:
         *(line for row in range(ROWS) for line in _across(row)),
         "ret i32 0",
     ]
-    arguments = "ptr %a, i64 %step, ptr %w, i64 %steps, ptr %sums"
+    arguments = "ptr %p0, ptr %p1, ptr %p2, ptr %p3, ptr %w, i64 %steps, ptr %sums"
     return "\n".join(
         [
             'target triple = "aarch64-linux-gnu"',
@@ -170,9 +169,9 @@ def _across(row: int) -> list[str]:
     vector, addp = "<4 x i32>", "@llvm.aarch64.neon.addp.v4i32"
     c = [f"%c{4 * column + row}" for column in range(COLUMNS)]
     return [
-        f"%p{row} = call {vector} {addp}({vector} {c[0]}, {vector} {c[1]})",
+        f"%t{row} = call {vector} {addp}({vector} {c[0]}, {vector} {c[1]})",
         f"%q{row} = call {vector} {addp}({vector} {c[2]}, {vector} {c[3]})",
-        f"%s{row} = call {vector} {addp}({vector} %p{row}, {vector} %q{row})",
+        f"%s{row} = call {vector} {addp}({vector} %t{row}, {vector} %q{row})",
         f"%o{row} = getelementptr i8, ptr %sums, i64 {16 * row}",
         f"store {vector} %s{row}, ptr %o{row}, align 4",
     ]

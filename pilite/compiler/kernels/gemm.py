@@ -4,7 +4,7 @@ A convolution is a matrix product whose rows of A are gathered from the padded i
 bytes: one run per kernel row (kw * c bytes), or one per tap when the width is dilated. There is no im2col
 buffer. A run whose length is no multiple of the K granule is read beyond its end; the weights there are zero.
 
-    rows     output pixels of one image row, MR at a time; the last tile overlaps its neighbour
+    rows     output pixels, MR at a time (geometry.py); the last tile overlaps its neighbour
     columns  output channels, NR at a time; the last block is padded with zero weights and stored partly
     K        runs x granules
 
@@ -15,8 +15,7 @@ channel lanes.
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
@@ -27,98 +26,22 @@ from tvm.script.ir_builder import tirx as T
 from pilite.compiler.cpu import Cpu
 from pilite.compiler.fixedpoint import Requant, requantize
 from pilite.compiler.kernels.emit import (
-    PARALLEL_MACS,
     Param,
     assign,
     function,
     load,
     loop,
-    minimum,
     registers,
     split,
     store,
     store_first,
     whole,
 )
+from pilite.compiler.kernels.geometry import Geometry, Runs, geometry
 from pilite.compiler.kernels.isa import Isa, call
 from pilite.compiler.kernels.packing import Int, channel_constants, channel_order, channel_params, pick
 from pilite.compiler.layout import Layout
 from pilite.compiler.spec import Arrays, QConv2D
-
-
-@dataclass(frozen=True)
-class Runs:
-    """The contiguous pieces of one row of A: loops (count, step in elements), and the length of a piece."""
-
-    loops: tuple[tuple[int, int], ...]
-    length: int
-
-    @property
-    def count(self) -> int:
-        n = 1
-        for extent, _ in self.loops:
-            n *= extent
-        return n
-
-    @contextmanager
-    def walk(self) -> Iterator[tuple[Any, Any]]:
-        """Loop over the runs; yields (offset in A, index of the run)."""
-        (n0, step0), (n1, step1) = (*self.loops, (1, 0))[:2]
-        with loop(n0) as i, loop(n1) as j:
-            yield i * step0 + j * step1, i * n1 + j
-
-
-@dataclass(frozen=True)
-class Geometry:
-    """Which pixels make a row of tiles, and where they lie. `width` pixels in each of `rows` rows."""
-
-    rows: int
-    width: int
-    tile: int  # MR, at most the width
-    runs: Runs
-    row_in: Callable[[Any], Any]  # row index -> offset of the first run of its first pixel
-    row_out: Callable[[Any], Any]
-    pixel_in: int
-    pixel_out: int
-    channels: int
-
-    @property
-    def tiles(self) -> int:
-        return -(-self.width // self.tile)
-
-    @property
-    def parallel(self) -> bool:
-        """Whether the work is worth a barrier."""
-        return self.rows * self.width * self.channels * self.runs.count * self.runs.length >= PARALLEL_MACS
-
-    def column(self, tile: Any) -> Any:
-        """First pixel of a tile; the last tile is moved back to stay inside the row."""
-        start = tile * self.tile
-        return start if self.width % self.tile == 0 else minimum(start, self.width - self.tile)
-
-
-def geometry(spec: QConv2D, x: Layout, y: Layout, mr: int) -> Geometry:
-    """Tiles of `mr` pixels over `y`; a 1x1 convolution between borderless values is one long row."""
-    x, y = x.nhwc, y.nhwc
-    (kh, kw), (sh, sw), (dh, dw) = spec.window.kernel, spec.window.stride, spec.window.dilation
-    image, row, pixel, _ = x.strides
-    n, oh, ow, oc = y.shape
-    flat = (kh, kw, sh, sw) == (1, 1, 1, 1) and not x.halo and not y.halo
-    rows, width = (1, n * oh * ow) if flat else (n * oh, ow)
-    origin = x.start - spec.window.before[0] * row - spec.window.before[1] * pixel
-
-    def row_in(r: Any) -> Any:
-        batch, line = split(r, (n, oh))
-        return origin + batch * image + line * (sh * row)
-
-    def row_out(r: Any) -> Any:
-        batch, line = split(r, (n, oh))
-        return y.start + batch * y.strides[0] + line * y.strides[1]
-
-    adjacent = dw == 1 or kw == 1
-    loops = ((kh, dh * row),) if adjacent else ((kh, dh * row), (kw, dw * pixel))
-    runs = Runs(loops, x.shape[3] * (kw if adjacent else 1))
-    return Geometry(rows, width, min(mr, width), runs, row_in, row_out, sw * pixel, y.strides[2], oc)
 
 
 @dataclass(frozen=True)
@@ -136,7 +59,6 @@ class Tile:
     x: Any
     w: Any
     rows: tuple[Any, ...]  # offset in x of each row's first run
-    row_step: int  # between two of them
     w_base: Any  # offset in w of the block
     nr: int
     runs: Runs
@@ -223,7 +145,7 @@ def emit(
         Param("x", "int8", x.size),
         Param("w", strategy.weight_dtype, block * (columns // nr)),
         *channel_params(spec.requant, columns),
-        *([Param("sums", "int32", geo.rows * geo.width)] if variant.offset else []),
+        *([Param("sums", "int32", geo.pixels)] if variant.offset else []),
         Param("y", "int8", y.size),
     ]
 
@@ -254,10 +176,10 @@ def scratch(variant: Variant, y: Layout) -> tuple[int, ...]:
 
 def _columns_outside(geo: Geometry, weights: int, nr: int, cpu: Cpu) -> bool:
     """Whether re-reading A for every column block costs less than re-reading W for every tile of rows."""
-    activations = geo.rows * geo.width * geo.runs.count * geo.runs.length
-    tiles, blocks = geo.rows * geo.tiles, -(-geo.channels // nr)
+    activations = geo.pixels * geo.runs.count * geo.runs.length
+    blocks = -(-geo.channels // nr)
     budget = cpu.l1_bytes // 2
-    reread_w = weights * tiles if weights > budget else 0
+    reread_w = weights * geo.tiles if weights > budget else 0
     reread_x = activations * blocks if activations > budget else 0
     return reread_x < reread_w
 
@@ -268,12 +190,14 @@ def row_sums(strategy: Strategy, geo: Geometry, x: Any, sums: Any) -> None:
     """
     vectors, rest = divmod(geo.runs.length, 16)
     lanes = strategy.isa.lanes
-    with loop(geo.rows, parallel=geo.parallel) as r, loop(geo.width) as column:
+    lines = geo.images * geo.lines
+    with loop(lines, parallel=geo.parallel) as r, loop(geo.width) as column:
+        image, line = split(r, (geo.images, geo.lines))
         acc, total = registers(lanes, "int32"), T.alloc_buffer((1,), "int32")
         assign(acc, strategy.isa.fill(0), lanes)
         T.buffer_store(total, T.int32(0), [0])
         with geo.runs.walk() as (offset, _):
-            base = geo.row_in(r) + column * geo.pixel_in + offset
+            base = geo.source.at(image, line, column) + offset
             if vectors:
                 with loop(vectors) as k:
                     assign(acc, strategy.sum16(whole(acc, lanes), load(x, base + k * 16, 16)), lanes)
@@ -308,7 +232,7 @@ class _Code:
 
     def rows_outside(self) -> None:
         """Each tile of rows meets all columns: A stays in L1, W is streamed."""
-        with loop(self.geo.rows * self.geo.tiles, parallel=self.geo.parallel) as p:
+        with loop(self.geo.tiles, parallel=self.geo.parallel) as p:
             if self.full:
                 with loop(self.full) as b:
                     self.tile(p, b, self.nr)
@@ -317,40 +241,36 @@ class _Code:
 
     def columns_outside(self) -> None:
         """Each block of columns meets all rows: W is read once."""
-        tiles = self.geo.rows * self.geo.tiles
         if self.full:
-            with loop(self.full, parallel=self.geo.parallel) as b, loop(tiles) as p:
+            with loop(self.full, parallel=self.geo.parallel) as b, loop(self.geo.tiles) as p:
                 self.tile(p, b, self.nr)
         if self.rest:
-            with loop(tiles, parallel=self.geo.parallel) as p:
+            with loop(self.geo.tiles, parallel=self.geo.parallel) as p:
                 self.tile(p, self.full, self.rest)
 
     def tile(self, position: Any, block: Any, count: int) -> None:
         """One register tile: multiply, requantize, store `count` channels of every row."""
         geo, strategy = self.geo, self.strategy
-        r, t = split(position, (geo.rows, geo.tiles))
-        column = geo.column(t)
-        x_base = geo.row_in(r) + column * geo.pixel_in
-        y_base = geo.row_out(r) + column * geo.pixel_out + block * self.nr
+        strip, start = geo.first(position)
+        pixel = strip * geo.strip + start
         finished = strategy.multiply(
             Tile(
                 self.buffers["x"],
                 self.buffers["w"],
-                tuple(x_base + i * geo.pixel_in for i in range(geo.tile)),
-                geo.pixel_in,
+                geo.offsets(position, geo.source),
                 block * self.block,
                 self.nr,
                 geo.runs,
-                lambda i, j: self._initial(block, r * geo.width + column + i, j),
+                lambda i, j: self._initial(block, pixel + i, j),
                 self.variant,
             )
         )
         q = [[self._requantize(block, j, acc) for j, acc in enumerate(row)] for row in finished]
-        for i, pieces in enumerate(strategy.narrow(q, self.requant)):
+        rows = zip(geo.offsets(position, geo.target), strategy.narrow(q, self.requant), strict=True)
+        for offset, pieces in rows:
+            y = offset + block * self.nr
             for vector, lanes, first in pieces:
-                store_first(
-                    self.buffers["y"], y_base + i * geo.pixel_out + first, vector, lanes, count - first
-                )
+                store_first(self.buffers["y"], y + first, vector, lanes, count - first)
 
     def _vector(self, name: str, block: Any, j: int) -> Any:
         lanes = self.strategy.isa.lanes

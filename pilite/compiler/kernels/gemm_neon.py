@@ -144,11 +144,10 @@ class MullByHand(Mull):
         for i, a in enumerate(acc):
             assign(a, tile.initial(i, 0), 4)
         sums = stack(16, "int32", 4)
-        step = tile.row_step
         with tile.runs.walk() as (offset, run), T.attr(T.int32(0), "pragma_import_llvm", asm_a53.source()):
             w = T.address_of(tile.w[tile.w_base + run * (length * tile.nr)])
-            x = T.address_of(tile.x[tile.rows[0] + offset])
-            arguments = (x, T.int64(step), w, T.int64(length // 16), T.address_of(sums[0]))
+            x = [T.address_of(tile.x[row + offset]) for row in tile.rows]
+            arguments = (*x, w, T.int64(length // 16), T.address_of(sums[0]))
             T.evaluate(T.call_extern("int32", asm_a53.FUNCTION, *arguments))
             for i, a in enumerate(acc):
                 assign(a, whole(a, 4) + load(sums, 4 * i, 4), 4)
