@@ -27,6 +27,7 @@ if TYPE_CHECKING:
 BOARD_TASKS = (onboard, facts, deploy, rollback, bench)
 ESTIMATED_RIVALS = (*RIVALS, "litert-builtin")
 ESTIMATED_CPUS = ("cortex-a53", "cortex-a72", "cortex-a76")
+PARALLEL = ("-n", "auto", "--dist", "loadgroup")  # groups: tests/conftest.py
 CHECKS = (  # what `lint` runs, in this order
     ("ruff", "check", "."),
     ("ruff", "format", "--check", "."),
@@ -181,7 +182,7 @@ def models(c: Context) -> None:
 def test(c: Context, fast: bool = False) -> None:
     """Run every test that this machine can; under CI=true a skip for a missing part is a failure."""
     selection = ["-m", "not slow and not docker and not qemu"] if fast else []
-    if python_module("pytest", *selection) != 0:
+    if python_module("pytest", *PARALLEL, *selection) != 0:
         raise CheckFailed("tests failed.")
 
 

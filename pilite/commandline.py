@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+import sys
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 
@@ -13,6 +15,7 @@ from invoke.program import Program
 from pilite.errors import PiliteError
 
 SHARED = ("board", "model", "numerics")
+CLOSED_PIPE = 141  # what a shell calls SIGPIPE
 
 
 @contextmanager
@@ -59,6 +62,15 @@ def share(tasks: Sequence[ParserContext]) -> None:
 
 class CommandLine(Program):
     """Invoke with exit code 2 for a mistyped command line (its own is 1), and options shared in a chain."""
+
+    def run(self, argv: list[str] | None = None, exit: bool = True) -> None:
+        """As invoke's, but quiet when the reader of a pipe (`| head`) has seen enough."""
+        try:
+            super().run(argv, exit)
+            sys.stdout.flush()
+        except BrokenPipeError:
+            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+            sys.exit(CLOSED_PIPE)
 
     def parse_core(self, argv: list[str] | None) -> None:
         with failures_as_text():

@@ -64,6 +64,13 @@ def pytest_runtest_setup(item: pytest.Item) -> None:
             pytest.skip(missing())
 
 
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Tell the test runner's processes what to share: one board in Docker, and what a file's tests keep."""
+    for item in items:
+        alone = item.get_closest_marker("docker")
+        item.add_marker(pytest.mark.xdist_group("docker" if alone else str(item.path.relative_to(ROOT))))
+
+
 @pytest.hookimpl(wrapper=True)
 def pytest_runtest_makereport(item: pytest.Item) -> Generator[None, pytest.TestReport, pytest.TestReport]:
     report = yield

@@ -175,3 +175,10 @@ def test_a_task_keeps_its_own_option_in_a_chain() -> None:
 def test_several_boards_are_not_shared_with_a_task_that_takes_one() -> None:
     chain = parsed("deploy --board a --board b bench")
     assert chain["bench"]["board"] == "local"
+
+
+def test_a_pipe_that_its_reader_closes_early_ends_quietly() -> None:
+    shell = f'"{sys.executable}" "{ROOT / "tasks.py"}" ops | head -c 1; echo "${{PIPESTATUS[0]}}"'
+    done = subprocess.run(["bash", "-c", shell], capture_output=True, text=True, check=False)
+    assert done.stderr == ""
+    assert int(done.stdout[1:]) in (0, commandline.CLOSED_PIPE)  # 0: all of it fitted into the pipe

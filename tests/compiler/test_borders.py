@@ -30,11 +30,14 @@ COMBINATIONS = [(x, y) for x in BORDERS for y in BORDERS]
 def bordered(sample: Sample, x_halo: Halo, y_halo: Halo) -> Sample:
     """The sample with these borders, as far as its values are images; what it reads itself stays."""
     xs = tuple(replace(x, halo=x.halo | x_halo) if len(x.shape) == 4 else x for x in sample.xs)
-    return replace(sample, xs=xs, y=replace(sample.y, halo=y_halo))
+    y = replace(sample.y, halo=y_halo) if len(sample.y.shape) == 4 else sample.y
+    return replace(sample, xs=xs, y=y)
 
 
 def inside(array: Array, layout: Layout) -> Array:
-    """The interior of a bordered array."""
+    """The interior of a bordered array; all of one that is no image."""
+    if len(layout.shape) != 4:
+        return array
     _, h, w, _ = layout.shape
     return array[:, layout.halo.top :, layout.halo.left :][:, :h, :w]
 
@@ -55,6 +58,8 @@ def filled(layout: Layout, needed: Halo, seed: int) -> Array:
 def _random(rng: np.random.Generator, shape: tuple[int, ...], dtype: str) -> Array:
     if dtype == "float32":
         return rng.normal(0, 4, shape).astype(np.float32)
+    if dtype == "int32":  # positions in an image of SMALL pixels a side
+        return rng.integers(0, SMALL, shape, np.int32)
     return rng.integers(0, 256, shape).astype(np.uint8).view(dtype)
 
 

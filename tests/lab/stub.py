@@ -22,6 +22,7 @@ ARTIFACTS = ROOT / "artifacts"
 LOADER = ROOT / "loader"
 MODEL = "stub"
 ASIMDDP = 1 << 20  # AT_HWCAP: dot product, which no cortex-a72 has
+NO_CPU_HAS = 1 << 62  # no feature has this bit, so that no machine passes
 
 
 @dataclass(frozen=True)
