@@ -16,7 +16,8 @@ if TYPE_CHECKING:
     from models import Source
     from pilite.lab.boards import Board
     from pilite.lab.connection import Connection
-    from pilite.lab.fleet import Outcome
+    from pilite.lab.deploy import Deployed
+    from pilite.lab.fleet import Outcome, Say
 
 PROOF_MODEL = "mobilenet_v1_0.25_128_uint8"  # small: what a new board has to compute exactly
 
@@ -60,61 +61,100 @@ def onboard(
 
 
 @verb("board")
-def facts(c: Context, board: Sequence[str] = (), json: str = "") -> None:
+def facts(c: Context, board: Sequence[str] = (), limit: str = "", json: str = "") -> None:
     """Show what boards are and what is wrong with them; nothing is changed there."""
-    from pilite.lab import fleet, report
+    from pilite.lab import boards, fleet, report
     from pilite.lab import onboard as onboarding
 
-    found: list[onboarding.Onboarded] = []
-
-    def act(where: Board, connection: Connection) -> list[dict[str, object]]:
-        found.append(onboarding.look(where, connection))
-        return []
-
-    outcome = fleet.each(board or DEFAULT_BOARDS, ARTIFACTS, act)
-    show_table("Facts", report.fact_rows(found))
-    print("".join(f"{one.board.name}: {remark.text}\n" for one in found for remark in one.remarks), end="")
+    found = boards.select(board or DEFAULT_BOARDS, ARTIFACTS, limit)
+    outcome = fleet.each(found, ARTIFACTS, lambda where, link, say: onboarding.look(where, link))
+    met = list(outcome.done.values())
+    show_table("Facts", report.fact_rows(met))
+    print("".join(f"{one.board.name}: {remark.text}\n" for one in met for remark in one.remarks), end="")
     if json:
-        write_json(Path(json), onboarding.document(found))
+        write_json(Path(json), onboarding.document(met))
     outcome.raise_failures()
 
 
 @verb("board", "model")
-def deploy(c: Context, board: Sequence[str] = (), model: Sequence[str] = (), numerics: str = "ref") -> None:
-    """Put built artifacts on boards: checked and tried there, then switched to; the previous one is kept."""
-    found = sources(model)
+def deploy(
+    c: Context,
+    board: Sequence[str] = (),
+    model: Sequence[str] = (),
+    numerics: str = "ref",
+    limit: str = "",
+    keep: str = "3",
+    dry_run: bool = False,
+    json: str = "",
+) -> None:
+    """Put built artifacts on boards: signed, checked and tried there, then switched to; the old one stays."""
+    kept, found = whole_number(keep, "--keep"), sources(model)
+    from pilite.lab import boards, fleet, health
     from pilite.lab import deploy as deployment
-    from pilite.lab import fleet, health
 
-    def put(where: Board, connection: Connection, source: Source) -> dict[str, object]:
-        made = deployment.built_artifact(where, source.name, ARTIFACTS, numerics)
-        right = health.expected(made, source.path, ARTIFACTS)
-        done = deployment.deploy(where, connection, source.name, ARTIFACTS, numerics=numerics, expected=right)
-        return done.row()
+    chosen_boards = boards.select(board or DEFAULT_BOARDS, ARTIFACTS, limit)
+    if dry_run:
+        return preview(chosen_boards, found, numerics)
+    right = health.Answers(ARTIFACTS)
 
-    def act(where: Board, connection: Connection) -> list[dict[str, object]]:
-        return [put(where, connection, source) for source in found]
+    def put(where: Board, connection: Connection, say: Say) -> list[deployment.Deployed]:
+        return [
+            deployment.deploy(
+                where,
+                connection,
+                source.name,
+                ARTIFACTS,
+                numerics=numerics,
+                expected=right.of(where, source, numerics),
+                keep=kept,
+                say=say,
+            )
+            for source in found
+        ]
 
-    finish("Deployed", fleet.each(board or DEFAULT_BOARDS, ARTIFACTS, act))
+    finish("Deployed", fleet.each(chosen_boards, ARTIFACTS, put), json)
 
 
-@verb("board", "model")
-def rollback(c: Context, board: Sequence[str] = (), model: Sequence[str] = ()) -> None:
-    """Switch boards back to the release before the current one."""
-    found = sources(model)
+def preview(found: Sequence[Board], models: Sequence[Source], numerics: str) -> None:
+    """Print what a deploy would change, file by file."""
     from pilite.lab import deploy as deployment
     from pilite.lab import fleet
 
-    def act(where: Board, connection: Connection) -> list[dict[str, object]]:
-        return [deployment.rollback(where, connection, one.name).row() for one in found]
+    def look(where: Board, connection: Connection, say: Say) -> list[deployment.Change]:
+        return [
+            change
+            for source in models
+            for change in deployment.preview(where, connection, source.name, ARTIFACTS, numerics)
+        ]
 
-    finish("Rolled back", fleet.each(board or DEFAULT_BOARDS, ARTIFACTS, act))
+    outcome = fleet.each(found, ARTIFACTS, look)
+    show_table("Would change", [vars(change) for changes in outcome.done.values() for change in changes])
+    outcome.raise_failures()
 
 
-def finish(title: str, outcome: Outcome) -> None:
-    """Show what boards did; raise what the others said."""
-    if outcome.rows:
-        show_table(title, outcome.rows)
+@verb("board", "model")
+def rollback(
+    c: Context, board: Sequence[str] = (), model: Sequence[str] = (), limit: str = "", json: str = ""
+) -> None:
+    """Switch boards back to the release before the current one."""
+    found = sources(model)
+    from pilite.lab import boards, fleet
+    from pilite.lab import deploy as deployment
+
+    def back(where: Board, connection: Connection, say: Say) -> list[deployment.Deployed]:
+        return [deployment.rollback(where, connection, one.name, ARTIFACTS) for one in found]
+
+    chosen_boards = boards.select(board or DEFAULT_BOARDS, ARTIFACTS, limit)
+    finish("Rolled back", fleet.each(chosen_boards, ARTIFACTS, back), json)
+
+
+def finish(title: str, outcome: Outcome[list[Deployed]], json: str) -> None:
+    """Show what boards did; write both sides to `json`; raise what the others said."""
+    from pilite.lab import deploy as deployment
+
+    show_table(title, [one.row() for done in outcome.done.values() for one in done])
+    if json:
+        write_json(Path(json), deployment.document(outcome))
     outcome.raise_failures()
 
 

@@ -27,8 +27,9 @@ RIVALS = ("tflite", "litert")
 HELP = {
     "against": "RUNTIME or RUNTIME@CPU to compare with, such as litert@cortex-a72; default: the promised one",
     "artifact": "model.so to run; default: the default model's for this machine",
-    "board": "name in boards/; repeatable but for bench; default: local",
+    "board": "name or group of boards/, or all; repeatable; default: local",
     "cpu": "name in toolchains/; repeatable; default: this machine's",
+    "dry-run": "show which files would change, and change nothing",
     "fast": "under two minutes: leave out tests marked slow, docker or qemu",
     "fingerprint": "SHA256:... of the host key, read on the board's screen; without it: it is shown, no more",
     "gate": "file of budgets; fails more than 2 % above one, keeps gains except under CI=true",
@@ -36,8 +37,10 @@ HELP = {
     "host": "address of a new board; without it, --name is one of boards/",
     "input": "F.npy, a picture or random:SEED; repeatable, one per input of the model",
     "json": "also write the result to this file",
+    "keep": "releases that stay on a board",
     "key": "private key file that the board's user accepts",
     "layers": "compare every operator's output, not only the model's",
+    "limit": "only boards that match: comma-separated names, groups or patterns such as pi4-*",
     "model": "name in models/models.toml or path of a .tflite; repeatable; default: the zoo's MobileNet V2",
     "name": "what the board is to be called, or is called",
     "numerics": "whose rounding: ref",
@@ -84,7 +87,7 @@ def cpus_of(boards: Sequence[str], cpus: Sequence[str]) -> list[str]:
     from pilite.lab import boards as inventory
 
     wanted = boards or (() if cpus else DEFAULT_BOARDS)
-    return list(dict.fromkeys([*cpus, *(inventory.load(name, ARTIFACTS).cpu for name in wanted)]))
+    return list(dict.fromkeys([*cpus, *(board.cpu for board in inventory.select(wanted, ARTIFACTS))]))
 
 
 def built(source: Source, cpu: str, **options: Any) -> Path:

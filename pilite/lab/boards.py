@@ -8,8 +8,9 @@ ssh        a machine with an address, such as a Raspberry Pi
 from __future__ import annotations
 
 import sys
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, fields, replace
+from fnmatch import fnmatch
 from pathlib import Path
 from typing import Any
 
@@ -71,11 +72,44 @@ class Kind:
     connect: Callable[[Board, Path], Connection]
     complete: Callable[[Board, Path], Board]
     stop: Callable[[Board, Path], None]
+    ours: bool = True  # made or owned by this checkout: it trusts our releases without being onboarded
 
 
 def names(folder: Path = FOLDER) -> list[str]:
     """The known boards."""
     return sorted(path.stem for path in folder.glob("*.toml"))
+
+
+def select(wanted: Sequence[str], artifacts: Path, limit: str = "", folder: Path = FOLDER) -> list[Board]:
+    """The boards called `wanted`, in groups called so, or all for "all"; `limit` keeps those that match.
+
+    `limit`: comma-separated names, groups or patterns such as "pi4-*". Raises BoardError for a name that is
+    neither board nor group, and if no board is left.
+    """
+    known = {name: read(name, folder) for name in names(folder)}
+    chosen = dict.fromkeys(name for word in wanted for name in _called(word, known))
+    patterns = [word.strip() for word in limit.split(",") if word.strip()]
+    left = [name for name in chosen if not patterns or _matches(known[name], patterns)]
+    if patterns and not left:
+        raise BoardError(f"--limit {limit}: none of {', '.join(chosen)} is left.")
+    return [load(name, artifacts, folder) for name in left]
+
+
+def _called(word: str, known: Mapping[str, Board]) -> list[str]:
+    if word in known:
+        return [word]
+    members = [name for name, board in known.items() if word == "all" or word in board.groups]
+    if not members:
+        groups = sorted({group for board in known.values() for group in board.groups})
+        raise BoardError(
+            f"No board or group '{word}'; boards/ has: {', '.join(known) or 'none'}; "
+            f"groups: all{''.join(f', {group}' for group in groups)}."
+        )
+    return members
+
+
+def _matches(board: Board, patterns: Sequence[str]) -> bool:
+    return any(fnmatch(word, pattern) for pattern in patterns for word in (board.name, *board.groups))
 
 
 def load(name: str, artifacts: Path, folder: Path = FOLDER) -> Board:
@@ -213,5 +247,7 @@ def _stop_nothing(board: Board, artifacts: Path) -> None:
 KINDS: dict[str, Kind] = {
     "local": Kind((), True, False, _connect_local, _complete_local, _stop_nothing),
     "container": Kind((), False, True, _connect_container, _complete_container, _stop_container),
-    "ssh": Kind(("host", "user", "key", "host_key"), True, False, _connect_ssh, _complete_ssh, _stop_nothing),
+    "ssh": Kind(
+        ("host", "user", "key", "host_key"), True, False, _connect_ssh, _complete_ssh, _stop_nothing, False
+    ),
 }

@@ -9,15 +9,32 @@ import shutil
 import signal
 import subprocess
 from abc import ABC, abstractmethod
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
+from typing import IO, Protocol
 
 from pilite.errors import BoardError
 
 SECONDS = 60.0  # for commands that only look or move files; an emulated board starts a process in 0.1 s
+PIECE = 1 << 18  # bytes of a file between two reports of progress
 TAIL = 300  # characters of a command's output that an error shows
+
+
+class Target(Protocol):
+    """What `copy` needs of a file, here or at the other end of SFTP."""
+
+    def seek(self, offset: int, /) -> object: ...
+    def write(self, data: bytes, /) -> object: ...
+    def truncate(self, size: int, /) -> object: ...
+
+
+Progress = Callable[[int], None]
+
+
+def nothing(count: int) -> None:
+    """A progress that nobody watches."""
 
 
 @dataclass(frozen=True)
@@ -50,8 +67,12 @@ class Connection(ABC):
         """
 
     @abstractmethod
-    def put(self, source: Path, target: str) -> None:
-        """Copy a file to the board, with its executable bits; the folder exists. Raises BoardError."""
+    def put(self, source: Path, target: str, *, start: int = 0, progress: Progress = nothing) -> None:
+        """Copy a file to the board, with its executable bits; the folder exists.
+
+        The board has the first `start` bytes already; `progress` is told the bytes of each piece.
+        Raises BoardError, also if another size arrived.
+        """
 
     @abstractmethod
     def get(self, source: str, target: Path) -> None:
@@ -77,6 +98,16 @@ class Connection(ABC):
         self, kind: type[BaseException] | None, value: BaseException | None, trace: TracebackType | None
     ) -> None:
         self.close()
+
+
+def copy(source: IO[bytes], target: Target, start: int, progress: Progress) -> None:
+    """Copy from byte `start` to the end, to the same place in `target`. Raises OSError."""
+    source.seek(start)
+    target.seek(start)
+    for piece in iter(lambda: source.read(PIECE), b""):
+        target.write(piece)
+        progress(len(piece))
+    target.truncate(source.tell())
 
 
 def short(command: Sequence[str]) -> str:
@@ -123,8 +154,13 @@ class LocalConnection(Connection):
         except OSError as problem:
             raise BoardError(f"{self.where}: {short(command)} cannot start: {problem.strerror}.") from None
 
-    def put(self, source: Path, target: str) -> None:
-        self._copy(source, Path(target))
+    def put(self, source: Path, target: str, *, start: int = 0, progress: Progress = nothing) -> None:
+        try:
+            with source.open("rb") as data, Path(target).open("r+b" if start else "wb") as file:
+                copy(data, file, start, progress)
+            shutil.copymode(source, target)
+        except OSError as problem:
+            raise BoardError(f"{self.where}: {source} to {target}: {problem.strerror}.") from None
 
     def get(self, source: str, target: Path) -> None:
         self._copy(Path(source), target)

@@ -27,7 +27,7 @@ from docker.models.containers import Container
 
 import docker
 from pilite.errors import BoardError
-from pilite.lab import emulation, hostcpu, image, ssh
+from pilite.lab import emulation, hostcpu, image, lock, ssh
 from pilite.lab.boards import Board
 from pilite.lab.connection import Connection
 
@@ -108,7 +108,9 @@ def name_of(board: Board, artifacts: Path) -> str:
 
 def start(board: Board, keys: Keys, artifacts: Path) -> Container:
     """A running container of this board; one of another recipe or with other settings is replaced."""
-    emulation.ensure()
+    with lock.held(artifacts / "locks" / "container-image"):
+        emulation.ensure()
+        load(client(), image.read_recipe(), artifacts)
     engine, recipe = client(), image.read_recipe()
     files, cpuinfo = settings(board, keys), write_cpuinfo(board, artifacts)
     parts = (recipe.id.encode(), board.cpu.encode(), files, str(cpuinfo).encode(), cpuinfo.read_bytes())
@@ -116,7 +118,6 @@ def start(board: Board, keys: Keys, artifacts: Path) -> Container:
     try:
         container = _existing(engine, name_of(board, artifacts), wanted)
         if container is None:
-            load(engine, recipe, artifacts)
             container = create(engine, board, recipe, name_of(board, artifacts), wanted, cpuinfo)
             container.put_archive("/", files)
         container.start()

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import re
 import tempfile
-from collections.abc import Sequence
+import time
+from collections.abc import Callable, Sequence
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, Literal, cast
 
@@ -14,15 +15,17 @@ import numpy as np
 import numpy.typing as npt
 
 from pilite.errors import BoardError, CheckFailed, PiliteError
-from pilite.lab import artifact, inputs, loader, release
+from pilite.lab import artifact, boards, inputs, loader, release, signing
 from pilite.lab.artifact import Artifact
 from pilite.lab.boards import Board
 from pilite.lab.connection import Connection
+from pilite.lab.fleet import Outcome
 from pilite.lab.release import Place, Release
 
 Array = npt.NDArray[Any]
 
 ROOT = Path(__file__).resolve().parents[2]
+SCHEMA = "pilite.deploy/1"
 HEALTH_SEED = 0
 HEALTH_SECONDS = 300.0  # one run; an emulated board is up to a hundred times slower than a real one
 
@@ -36,6 +39,7 @@ class Deployed:
     release: str
     state: Literal["deployed", "unchanged", "rolled back"]
     sent_bytes: int = 0
+    seconds: float = 0.0  # all of it: verified, tried, switched
 
     def row(self) -> dict[str, object]:
         return {
@@ -44,7 +48,20 @@ class Deployed:
             "release": self.release,
             "state": self.state,
             "sent": f"{self.sent_bytes / 1e6:.1f} MB",
+            "seconds": f"{self.seconds:.1f}",
         }
+
+
+def document(outcome: Outcome[list[Deployed]]) -> dict[str, Any]:
+    """As in schemas/deploy-1.json."""
+    return {
+        "schema": SCHEMA,
+        "rows": [asdict(one) for done in outcome.done.values() for one in done],
+        "failures": [
+            {"board": board, "exit_code": failure.exit_code, "text": str(failure)}
+            for board, failure in outcome.failures.items()
+        ],
+    }
 
 
 @dataclass(frozen=True)
@@ -63,19 +80,25 @@ def deploy(
     *,
     numerics: str = "ref",
     expected: Sequence[Array] | None = None,
+    keep: int = release.KEEP,
+    say: Callable[[str], None] = lambda text: None,
 ) -> Deployed:
     """Make artifacts/<model>/<cpu>/<numerics>/model.so the current release of `model` on a board.
 
     `expected`: the outputs for `inputs.random_inputs(artifact.inputs, HEALTH_SEED)`; the release must give
-    these bytes.
+    these bytes. `say` is told what happens.
     Raises PiliteError if it is not built, BoardError if the board refuses it, CheckFailed if it computes
     something else; the release that was current stays so.
     """
     built = built_artifact(board, model, artifacts, numerics)
     health = Health(inputs.random_inputs(built.inputs, HEALTH_SEED), expected)
-    return install(
-        place_of(board, connection, model), board.name, model, release_of(built, artifacts), health
-    )
+    place, new = place_of(board, connection, model, artifacts), release_of(built, artifacts)
+    keys, start = signing.own_keys(artifacts / "keys"), time.monotonic()
+    if boards.KINDS[board.kind].ours:
+        release.trust(connection, board.root, keys.allowed)
+    with release.turn(place, artifacts):
+        state, sent = install(place, new, health, keys.key, keep, say)
+    return Deployed(board.name, model, new.id, state, sent, time.monotonic() - start)
 
 
 def built_artifact(board: Board, model: str, artifacts: Path, numerics: str = "ref") -> Artifact:
@@ -89,11 +112,11 @@ def built_artifact(board: Board, model: str, artifacts: Path, numerics: str = "r
     return artifact.read(path)
 
 
-def place_of(board: Board, connection: Connection, model: str) -> Place:
+def place_of(board: Board, connection: Connection, model: str, artifacts: Path) -> Place:
     """The folder of a model on a board. Raises PiliteError if the model's name cannot name a folder."""
     if not re.fullmatch(r"[A-Za-z0-9_][A-Za-z0-9._+-]*", model):
         raise PiliteError(f"'{model}' cannot name a folder on a board: letters, digits and ._+- only.")
-    return Place(connection, f"{board.root}/{model}")
+    return Place(connection, f"{board.root}/{model}", release.owner_of(artifacts))
 
 
 def release_of(built: Artifact, artifacts: Path) -> Release:
@@ -110,29 +133,87 @@ def release_of(built: Artifact, artifacts: Path) -> Release:
     )
 
 
-def install(place: Place, board: str, model: str, new: Release, health: Health) -> Deployed:
-    """Upload, verify, try, switch. A second install of the same release only verifies it there."""
-    before = release.state(place, new.id)
+def install(
+    place: Place, new: Release, health: Health, key: Path, keep: int, say: Callable[[str], None]
+) -> tuple[Literal["deployed", "unchanged"], int]:
+    """Upload, verify, try, switch; the bytes sent. The same release again is only verified there."""
+    say("looking")
+    before = release.begin(place, new.id)
     if before.intact and before.current == new.id:
         release.discard(place, new.id)
-        return Deployed(board, model, new.id, "unchanged")
+        return "unchanged", 0
     sent = 0
     if not before.intact:
-        sent = release.upload(place, new, before.arrived)
+        sent = release.upload(place, new, before, key, counter(say))
+        say("verifying")
         release.stage(place, new.id)
+    say("trying")
     try:
         check_health(place, new.id, health)
     except (BoardError, CheckFailed):
         with suppress(BoardError):
             release.discard(place, new.id)
         raise
-    release.switch(place, new.id)
-    return Deployed(board, model, new.id, "deployed", sent)
+    say("switching")
+    release.switch(place, new.id, keep)
+    return "deployed", sent
 
 
-def rollback(board: Board, connection: Connection, model: str) -> Deployed:
+def counter(say: Callable[[str], None]) -> release.Progress:
+    """Adds up what was sent, for `say`."""
+    sent = 0
+
+    def count(more: int) -> None:
+        nonlocal sent
+        sent += more
+        say(f"sent {sent / 1e6:.1f} MB")
+
+    return count
+
+
+@dataclass(frozen=True)
+class Change:
+    """What a deploy would do to one file: `bytes` of it are in the new release."""
+
+    board: str
+    model: str
+    release: str
+    file: str
+    change: Literal["same", "changed", "new", "gone"]
+    bytes: int
+
+
+def preview(
+    board: Board, connection: Connection, model: str, artifacts: Path, numerics: str = "ref"
+) -> list[Change]:
+    """What `deploy` would change on a board, file by file; nothing is changed there."""
+    built = built_artifact(board, model, artifacts, numerics)
+    new = release_of(built, artifacts)
+    old = release.look(place_of(board, connection, model, artifacts), new.id).has
+    return [
+        Change(
+            board.name,
+            model,
+            new.id,
+            name,
+            change_of(old.get(name), new.digests.get(name)),
+            new.files[name].stat().st_size if name in new.files else 0,
+        )
+        for name in sorted({*old, *new.digests})
+    ]
+
+
+def change_of(old: str | None, new: str | None) -> Literal["same", "changed", "new", "gone"]:
+    if old is None:
+        return "new"
+    return "gone" if new is None else "same" if old == new else "changed"
+
+
+def rollback(board: Board, connection: Connection, model: str, artifacts: Path) -> Deployed:
     """Go back to the release before. Raises BoardError if there is none."""
-    old = release.rollback(place_of(board, connection, model))
+    place = place_of(board, connection, model, artifacts)
+    with release.turn(place, artifacts):
+        old = release.rollback(place)
     if old is None:
         raise BoardError(f"{board.name}: {model} has no previous release to go back to.")
     return Deployed(board.name, model, old, "rolled back")

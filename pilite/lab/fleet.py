@@ -1,47 +1,119 @@
-"""One action on several boards: a board that fails does not keep the others from it."""
+"""One action on many boards at once: a live table shows all; a board that fails keeps no other from it."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+import sys
+import threading
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING, Generic, TypeVar
 
 from pilite.errors import CheckFailed, PiliteError
 from pilite.lab import boards
 from pilite.lab.boards import Board
 from pilite.lab.connection import Connection
 
-Action = Callable[[Board, Connection], Sequence[dict[str, object]]]  # the rows of its table
+if TYPE_CHECKING:
+    from rich.table import Table
+
+Say = Callable[[str], None]  # is told what a board does now
+Done = TypeVar("Done")
+
+AT_ONCE = 16  # boards; each is a thread that waits for its board most of the time
 
 
 @dataclass(frozen=True)
-class Outcome:
-    """The rows of the boards that did it, and what the others said."""
+class Outcome(Generic[Done]):
+    """What the boards gave that did it, and what the others said; both in the order of the boards."""
 
-    rows: list[dict[str, object]]
-    failures: list[PiliteError]
+    done: Mapping[str, Done]
+    failures: Mapping[str, PiliteError]
 
     def raise_failures(self) -> None:
         """Raise one error with every board's text: CheckFailed only if no board failed for another reason."""
-        if len(self.failures) == 1:
-            raise self.failures[0]
-        if self.failures:
-            all_checks = all(isinstance(failure, CheckFailed) for failure in self.failures)
-            text = "\n".join(str(failure) for failure in self.failures)
+        failures = list(self.failures.values())
+        if len(failures) == 1:
+            raise failures[0]
+        if failures:
+            all_checks = all(isinstance(failure, CheckFailed) for failure in failures)
+            text = "\n".join(map(str, failures))
             raise CheckFailed(text) if all_checks else PiliteError(text)
 
 
-def each(names: Sequence[str], artifacts: Path, action: Action) -> Outcome:
-    """Connect to one board after the other and act.
+def each(
+    found: Sequence[Board],
+    artifacts: Path,
+    action: Callable[[Board, Connection, Say], Done],
+    at_once: int = AT_ONCE,
+) -> Outcome[Done]:
+    """Connect to all boards and act on them, `at_once` at a time."""
+    states = {board.name: "waiting" for board in found}
+    with shown(states), ThreadPoolExecutor(at_once) as pool:
+        ends = list(pool.map(lambda board: _one(board, artifacts, action, states), found))
+    pairs = list(zip(found, ends, strict=True))
+    return Outcome(
+        {board.name: end for board, end in pairs if not isinstance(end, PiliteError)},
+        {board.name: end for board, end in pairs if isinstance(end, PiliteError)},
+    )
 
-    Raises PiliteError before the first board is touched if one of the names is unknown.
-    """
-    found = [boards.load(name, artifacts) for name in dict.fromkeys(names)]
-    outcome = Outcome([], [])
-    for board in found:
+
+def _one(
+    board: Board,
+    artifacts: Path,
+    action: Callable[[Board, Connection, Say], Done],
+    states: dict[str, str],
+) -> Done | PiliteError:
+    """The board's end; the error if it failed."""
+
+    def say(text: str) -> None:
+        states[board.name] = text
+
+    try:
+        say("connecting")
+        with boards.connect(board, artifacts) as connection:
+            done = action(board, connection, say)
+        say("done")
+        return done
+    except PiliteError as failure:
+        say(f"FAILED: {failure}")
+        return failure
+
+
+@contextmanager
+def shown(states: Mapping[str, str]) -> Iterator[None]:
+    """Keep a table of the boards' states on the terminal while they work; nothing where there is none."""
+    if not sys.stderr.isatty():
+        yield
+        return
+    from rich.console import Console
+    from rich.live import Live
+
+    start, stop = time.monotonic(), threading.Event()
+    with Live(console=Console(stderr=True), transient=True, auto_refresh=False) as live:
+
+        def draw() -> None:
+            while not stop.wait(0.2):
+                live.update(table(states, time.monotonic() - start), refresh=True)
+
+        painter = threading.Thread(target=draw, daemon=True)
+        painter.start()
         try:
-            with boards.connect(board, artifacts) as connection:
-                outcome.rows.extend(action(board, connection))
-        except PiliteError as failure:
-            outcome.failures.append(failure)
-    return outcome
+            yield
+        finally:
+            stop.set()
+            painter.join()
+
+
+def table(states: Mapping[str, str], seconds: float) -> Table:
+    """The boards and what they do, as a rich table."""
+    from rich.table import Table
+    from rich.text import Text
+
+    drawn = Table("board", "does", title=f"{len(states)} boards, {seconds:.0f} s", title_justify="left")
+    for name, state in states.items():
+        drawn.add_row(Text(name), Text(state, overflow="ellipsis", no_wrap=True))
+    return drawn

@@ -3,17 +3,43 @@
 from __future__ import annotations
 
 import hashlib
+import threading
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 import numpy.typing as npt
 
 from pilite.errors import PiliteError
 from pilite.lab import inputs, oracle
 from pilite.lab.artifact import Artifact
-from pilite.lab.deploy import HEALTH_SEED
+from pilite.lab.boards import Board
+from pilite.lab.deploy import HEALTH_SEED, built_artifact
 
 Array = npt.NDArray[Any]
+
+
+class Source(Protocol):
+    """A model by name, and its .tflite."""
+
+    @property
+    def name(self) -> str: ...
+    @property
+    def path(self) -> Path: ...
+
+
+class Answers:
+    """`expected`, computed once per artifact for all boards that get it."""
+
+    def __init__(self, artifacts: Path) -> None:
+        self._artifacts, self._lock = artifacts, threading.Lock()
+        self._known: dict[Path, list[Array] | None] = {}
+
+    def of(self, board: Board, source: Source, numerics: str) -> list[Array] | None:
+        built = built_artifact(board, source.name, self._artifacts, numerics)
+        with self._lock:
+            if built.path not in self._known:
+                self._known[built.path] = expected(built, source.path, self._artifacts)
+            return self._known[built.path]
 
 
 def expected(built: Artifact, tflite: Path, artifacts: Path) -> list[Array] | None:

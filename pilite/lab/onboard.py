@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from pilite.errors import BoardError, PiliteError
-from pilite.lab import boards, facts, hostkey, remarks, ssh, trial
+from pilite.lab import boards, facts, hostkey, release, remarks, signing, ssh, trial
 from pilite.lab.boards import Board
 from pilite.lab.connection import Connection
 from pilite.lab.remarks import Remark
@@ -154,9 +154,13 @@ def look(board: Board, connection: Connection) -> Onboarded:
 
 
 def equipped(board: Board, connection: Connection, artifacts: Path) -> Onboarded:
-    """`look`, then `equip`. Raises BoardError if nothing of pilite would work there."""
+    """`look`, let it trust this checkout's releases, `equip`.
+
+    Raises BoardError if nothing of pilite would work there.
+    """
     met = look(board, connection)
     refuse(connection.where, met.remarks)
+    release.trust(connection, board.root, signing.own_keys(artifacts / "keys").allowed)
     return replace(met, remarks=[*met.remarks, *equip(board, connection, artifacts)])
 
 

@@ -1,20 +1,30 @@
-"""Releases: the files that one deploy puts on a board, and their state there; release.sh is its part."""
+"""Releases: the signed files that a deploy puts on a board, and their state there; see also release.sh."""
 
 from __future__ import annotations
 
+import getpass
 import hashlib
 import re
+import socket
 import tempfile
-from collections.abc import Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 
 from pilite.errors import BoardError
-from pilite.lab.connection import Connection, Result
+from pilite.lab import lock, signing
+from pilite.lab.connection import PIECE, Connection, Result
 
 MANIFEST = "MANIFEST.sha256"
+SIGNATURE = f"{MANIFEST}.sig"
+PURPOSE = "pilite-deploy"  # a signature for anything else is worth nothing here
 SCRIPT = Path(__file__).with_name("release.sh").read_text(encoding="utf-8")
 NO_PREVIOUS = 66  # exit code of release.sh
+KEEP = 3  # releases that stay on a board, unless more are linked
+SPARE = 1 << 20  # bytes that a board keeps free beside a release: links, the health check's arrays
+
+Progress = Callable[[int], None]  # is told the bytes of each piece that was sent
 
 
 @dataclass(frozen=True)
@@ -30,10 +40,6 @@ class Release:
         """What `sha256sum -c` reads."""
         return "".join(f"{digest}  {name}\n" for name, digest in sorted(self.digests.items()))
 
-    @property
-    def manifest_digest(self) -> str:
-        return hashlib.sha256(self.manifest.encode()).hexdigest()
-
 
 def of(files: Mapping[str, Path]) -> Release:
     """The release made of `files`; names are plain file names."""
@@ -45,10 +51,11 @@ def of(files: Mapping[str, Path]) -> Release:
 
 @dataclass(frozen=True)
 class Place:
-    """The folder of one model on one board."""
+    """The folder of one model on one board, and who deploys there."""
 
     connection: Connection
     folder: str
+    owner: str = "somebody"
 
     def path(self, release: str, name: str) -> str:
         return f"{self.folder}/releases/{release}/{name}"
@@ -56,33 +63,145 @@ class Place:
 
 @dataclass(frozen=True)
 class State:
-    """What a place holds. `intact`: the asked release is there, whole; `arrived`: sha256 of its uploads."""
+    """What a place holds. `intact`: the asked release is there, whole and signed.
+
+    `has`: file -> sha256 of the current release; `arrived`: file -> (bytes, sha256) of what was uploaded.
+    """
 
     current: str
     previous: str
     intact: bool
-    arrived: Mapping[str, str]
+    free: int
+    has: Mapping[str, str]
+    arrived: Mapping[str, tuple[int, str]]
 
 
-def state(place: Place, release: str) -> State:
-    """Ask the board. The release is verified byte by byte there."""
-    lines = [line.split(" ", 2) for line in _done(place, _call(place, "state", release)).splitlines()]
-    words = {line[0]: line[1] for line in lines if line[0] != "file"}
-    arrived = {line[2]: line[1] for line in lines if line[0] == "file"}
-    return State(words["current"], words["previous"], words["intact"] == "yes", arrived)
+def owner_of(artifacts: Path) -> str:
+    """Who deploys: a user's checkout on a machine, as one word that others can make sense of."""
+    checkout = hashlib.sha256(str(artifacts.resolve()).encode()).hexdigest()[:8]
+    return re.sub(r"\s", "_", f"{getpass.getuser()}@{socket.gethostname()}/{checkout}")
 
 
-def upload(place: Place, release: Release, arrived: Mapping[str, str]) -> int:
-    """Send what is not there yet into incoming/<id>; the number of bytes sent."""
+def trust(connection: Connection, root: str, allowed: Path) -> None:
+    """Let a board that trusts nobody yet trust our releases; who is trusted already stays so."""
+    if connection.run(["test", "-f", f"{root}/allowed_signers"]).code:
+        connection.check(["mkdir", "-p", root])
+        connection.put(allowed, f"{root}/allowed_signers.new")
+        script = 'cd "$1" && sync allowed_signers.new && mv -T allowed_signers.new allowed_signers && sync .'
+        connection.check(["sh", "-c", script, "trust", root])
+
+
+@contextmanager
+def turn(place: Place, artifacts: Path) -> Iterator[None]:
+    """Deploy alone: one process of this checkout, and by a lease on the board one checkout at a time."""
+    name = hashlib.sha256(f"{place.connection.where}\0{place.folder}".encode()).hexdigest()[:16]
+    busy = f"{place.connection.where}: {place.folder}: another deploy of this checkout runs. Wait for it."
+    with lock.held(artifacts / "locks" / f"deploy-{name}", busy):
+        try:
+            yield
+        finally:
+            with suppress(BoardError):  # a board that is gone must not hide why
+                _call(place, "end")
+
+
+def look(place: Place, release: str) -> State:
+    """Ask the board and change nothing. The release is verified byte by byte there."""
+    return _state(_done(place, _call(place, "look", release)))
+
+
+def begin(place: Place, release: str) -> State:
+    """`look`, take the lease, and see what has arrived. Raises BoardError if another one deploys."""
+    return _state(_done(place, _call(place, "begin", release)))
+
+
+def _state(output: str) -> State:
+    words: dict[str, str] = {}
+    tables: dict[str, dict[str, str]] = {"has": {}, "file": {}, "size": {}}
+    for line in output.splitlines():
+        word, _, rest = line.partition(" ")
+        value, _, name = rest.partition(" ")
+        if word in tables:
+            tables[word][name] = value
+        else:
+            words[word] = rest
+    arrived = {name: (int(tables["size"][name]), digest) for name, digest in tables["file"].items()}
+    free = int(words.get("free", "0").split()[-1]) * 1024
+    return State(
+        words.get("current", ""),
+        words.get("previous", ""),
+        words.get("intact") == "yes",
+        free,
+        tables["has"],
+        arrived,
+    )
+
+
+@dataclass(frozen=True)
+class Part:
+    """A file of an upload, of which the board has the first `start` bytes."""
+
+    name: str
+    source: Path
+    start: int
+
+    @property
+    def missing(self) -> int:
+        return self.source.stat().st_size - self.start
+
+
+def upload(place: Place, release: Release, state: State, key: Path, progress: Progress) -> int:
+    """Send what is not there yet into incoming/<id>; the number of bytes sent. Raises BoardError.
+
+    A file whose beginning arrived is continued: the board's sha256 of it must be that of our beginning.
+    """
     with tempfile.TemporaryDirectory() as folder:
-        manifest = Path(folder) / MANIFEST
+        manifest, signature = Path(folder) / MANIFEST, Path(folder) / SIGNATURE
         manifest.write_text(release.manifest)
-        files = {**release.files, MANIFEST: manifest}
-        digests = {**release.digests, MANIFEST: release.manifest_digest}
-        missing = [name for name in files if arrived.get(name) != digests[name]]
-        for name in missing:
-            place.connection.put(files[name], f"{place.folder}/incoming/{release.id}/{name}")
-        return sum(files[name].stat().st_size for name in missing)
+        signature.write_text(signing.sign(release.manifest.encode(), key, PURPOSE))
+        files = {**release.files, MANIFEST: manifest, SIGNATURE: signature}
+        parts = [part for name, path in files.items() if (part := _part(name, path, state))]
+        missing = sum(part.missing for part in parts)
+        if missing + SPARE > state.free:
+            raise BoardError(_no_room(place, missing, state.free))
+        for part in parts:
+            _send(place, release.id, part, progress)
+        return missing
+
+
+def _part(name: str, source: Path, state: State) -> Part | None:
+    """What of a file has to be sent; None if all of it arrived."""
+    data = source.read_bytes()
+    size, digest = state.arrived.get(name, (0, ""))
+    whole_start = 0 < size <= len(data) and hashlib.sha256(data[:size]).hexdigest() == digest
+    if whole_start and size == len(data):
+        return None
+    return Part(name, source, size if whole_start else 0)
+
+
+def _send(place: Place, release: str, part: Part, progress: Progress) -> None:
+    target = f"{place.folder}/incoming/{release}/{part.name}"
+    try:
+        place.connection.put(part.source, target, start=part.start, progress=progress)
+    except BoardError as problem:
+        free = _free(place)
+        full = free is not None and free < PIECE
+        raise BoardError(_no_room(place, part.missing, free or 0)) if full else problem from None
+
+
+def _free(place: Place) -> int | None:
+    """Bytes that are left on the board; None if it does not answer any more."""
+    try:
+        return int(place.connection.check(["df", "-Pk", place.folder]).split()[-3]) * 1024
+    except (BoardError, ValueError, IndexError):
+        return None
+
+
+def _no_room(place: Place, missing: int, free: int) -> str:
+    return (
+        f"{place.connection.where}: {place.folder}: {missing / 1e6:.1f} MB are to be sent and "
+        f"{free / 1e6:.1f} MB are free on the board's disk. Make room there and deploy again; "
+        f"the current release stays."
+    )
 
 
 def stage(place: Place, release: str) -> None:
@@ -90,9 +209,9 @@ def stage(place: Place, release: str) -> None:
     _done(place, _call(place, "stage", release))
 
 
-def switch(place: Place, release: str) -> None:
-    """Make a staged release the current one, in one step."""
-    _done(place, _call(place, "switch", release))
+def switch(place: Place, release: str, keep: int = KEEP) -> None:
+    """Verify a staged release once more and make it the current one, in one step."""
+    _done(place, _call(place, "switch", release, str(keep)))
 
 
 def discard(place: Place, release: str) -> None:
@@ -106,9 +225,9 @@ def rollback(place: Place) -> str | None:
     return None if result.code == NO_PREVIOUS else _done(place, result).strip()
 
 
-def _call(place: Place, *arguments: str) -> Result:
-    verb, *rest = arguments
-    return place.connection.run(["sh", "-c", SCRIPT, "release.sh", verb, place.folder, *rest], timeout=180)
+def _call(place: Place, verb: str, *arguments: str) -> Result:
+    command = ["sh", "-c", SCRIPT, "release.sh", verb, place.folder, place.owner, *arguments]
+    return place.connection.run(command, timeout=180)
 
 
 def _done(place: Place, result: Result) -> str:

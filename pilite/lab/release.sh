@@ -1,23 +1,64 @@
-# release.sh VERB FOLDER [ID] - the steps of a deploy that happen on the board. POSIX sh, coreutils, util-linux.
+# release.sh VERB FOLDER OWNER [ID [KEEP]] - the steps of a deploy that happen on the board. POSIX sh, coreutils,
+# util-linux, ssh-keygen.
 #
 #   FOLDER/incoming/<id>   half a release: nothing here is ever used
-#   FOLDER/releases/<id>   whole: verified against its MANIFEST.sha256 and fsynced before it got this place
+#   FOLDER/releases/<id>   whole: signed, verified against its MANIFEST.sha256 and fsynced before it got this place
 #   FOLDER/current         link to the release in use; changes by rename(2) only
 #   FOLDER/previous        link to the one before
+#   FOLDER/.lease          who deploys, in which boot, and when it last did something
+#   FOLDER/../allowed_signers, or /etc/pilite/allowed_signers if the board's owner made that: whose releases count
 set -eu
-verb=$1 folder=$2 id=${3:-}
-KEEP=3
+verb=$1 folder=$2 owner=$3 id=${4:-} keep=${5:-3}
+LEASE=600 # seconds after which a deployer that does nothing counts as gone; the clock is the board's uptime
 
-mkdir -p "$folder/incoming" "$folder/releases"
-cd "$folder"
-exec 9>.lock
-flock -w 60 9 || { echo "another deploy holds $folder/.lock" >&2; exit 75; }
+say() { echo "$@" >&2; }
 
-target() { readlink "$1" 2>/dev/null | sed 's,^releases/,,'; }
+if [ "$verb" = look ]; then
+  cd "$folder" 2>/dev/null || exit 0
+else
+  mkdir -p "$folder/incoming" "$folder/releases"
+  cd "$folder"
+  exec 9>.lock
+  flock -w 60 9 || { say "another deploy holds $folder/.lock"; exit 75; }
+fi
+allowed=/etc/pilite/allowed_signers
+[ -f $allowed ] || allowed=../allowed_signers
 
-intact() { # FOLDER: exactly the files of its manifest, with the right contents
-  [ -d "$1" ] || return 1
-  (cd "$1" && sha256sum --quiet --strict -c MANIFEST.sha256 >&2 && [ "$(ls -A | wc -l)" = "$(($(wc -l <MANIFEST.sha256) + 1))" ])
+target() { # NAME: the release that a link leads to. Processes are few here: an emulated board starts one in 0.1 s
+  found=$(readlink "$1") || found=
+  echo "${found#releases/}"
+}
+
+trusted() { # FOLDER: its manifest is signed by a key that this board trusts
+  ssh-keygen -q -Y verify -f "$allowed" -I pilite -n pilite-deploy -s "$1/MANIFEST.sha256.sig" \
+    <"$1/MANIFEST.sha256" >/dev/null 2>&1
+}
+
+whole() { # FOLDER: exactly the files of its manifest, with the right contents
+  (cd "$1" && sha256sum --quiet --strict -c MANIFEST.sha256 >&2 && [ "$(ls -A | wc -l)" = "$(($(wc -l <MANIFEST.sha256) + 2))" ])
+}
+
+intact() { [ -d "$1" ] && trusted "$1" && whole "$1"; }
+
+verify() { # FOLDER WHAT: intact, or exit with the reason
+  command -v ssh-keygen >/dev/null || { say "no ssh-keygen there to verify signatures: apt-get install openssh-client"; exit 77; }
+  [ -f "$allowed" ] || { say "there is no $folder/$allowed, which says whose releases count: onboard the board"; exit 77; }
+  trusted "$1" || { say "$2 is not signed by a key in $folder/$allowed"; exit 77; }
+  whole "$1" 2>/dev/null || { say "$2 is damaged"; exit 65; }
+}
+
+lease() { # a deployer's lease ends with it, after LEASE s of silence, with a reboot, or when the same one comes back
+  read -r now _ </proc/uptime
+  read -r boot </proc/sys/kernel/random/boot_id
+  now=${now%.*}
+  if [ -f .lease ] && read -r who where when <.lease && [ "$who" != "$owner" ] && [ "$where" = "$boot" ]; then
+    if [ $((now - when)) -lt $LEASE ]; then
+      say "$who deploys there and did something $((now - when)) s ago; its turn ends after $LEASE s of silence"
+      exit 75
+    fi
+  fi
+  echo "$owner $boot $now" >.lease.new
+  mv -T .lease.new .lease
 }
 
 link() { # NAME ID: replace a link in one step
@@ -26,16 +67,25 @@ link() { # NAME ID: replace a link in one step
   sync .
 }
 
-state() {
+look() { # changes nothing
   echo "current $(target current)"
   echo "previous $(target previous)"
   if intact "releases/$id" 2>/dev/null; then echo "intact yes"; else echo "intact no"; fi
-  mkdir -p "incoming/$id"
-  (cd "incoming/$id" && find . -type f -exec sha256sum {} + | sed 's,^\([0-9a-f]*\)  \./,file \1 ,')
+  sed 's/^\([0-9a-f]*\)  /has \1 /' current/MANIFEST.sha256 2>/dev/null || true
 }
 
-stage() { # incoming/ID -> releases/ID, if it is what its manifest says
-  intact "incoming/$id" || { rm -rf "incoming/$id"; echo "the copy on the board is damaged" >&2; exit 65; }
+begin() { # what is there, and what has arrived of ID
+  lease
+  look
+  echo "free" $(df -k --output=avail .)
+  mkdir -p "incoming/$id"
+  cd "incoming/$id"
+  find . -type f -printf 'size %s %f\n' -exec sha256sum {} + | sed 's,^\([0-9a-f]*\)  \./,file \1 ,'
+}
+
+stage() { # incoming/ID -> releases/ID, if it is what its manifest says and the manifest is signed
+  lease
+  (verify "incoming/$id" "the copy on the board") || { code=$?; rm -rf "incoming/$id"; exit $code; }
   (cd "incoming/$id" && find . -type f -exec sync {} + && sync .)
   sync incoming
   rm -rf "incoming/damaged"
@@ -46,7 +96,8 @@ stage() { # incoming/ID -> releases/ID, if it is what its manifest says
 }
 
 switch() { # `previous` first: cut between the two links, a second deploy gives the same end
-  [ -d "releases/$id" ]
+  lease
+  verify "releases/$id" "the release $id"
   old=$(target current)
   if [ "$old" != "$id" ]; then
     if [ -n "$old" ]; then link previous "$old"; fi
@@ -56,7 +107,7 @@ switch() { # `previous` first: cut between the two links, a second deploy gives 
 }
 
 prune() { # the newest KEEP releases stay, and what is linked
-  ls -1t releases | tail -n "+$((KEEP + 1))" | while read -r old; do
+  ls -1t releases | tail -n "+$((keep + 1))" | while read -r old; do
     if [ "$old" != "$(target current)" ] && [ "$old" != "$(target previous)" ]; then rm -rf "releases/$old"; fi
   done
 }
@@ -67,15 +118,20 @@ discard() { # a release that failed its health check, or was cut off
 }
 
 rollback() {
+  lease
   new=$(target previous) old=$(target current)
-  if [ -z "$new" ] || [ "$new" = "$old" ]; then echo "no previous release" >&2; exit 66; fi
-  intact "releases/$new" || { echo "the previous release $new is damaged" >&2; exit 65; }
+  if [ -z "$new" ] || [ "$new" = "$old" ]; then say "no previous release"; exit 66; fi
+  verify "releases/$new" "the previous release $new"
   link current "$new"
   link previous "$old"
   echo "$new"
 }
 
+end() { # give the lease back
+  if [ -f .lease ] && read -r who _ <.lease && [ "$who" = "$owner" ]; then rm -f .lease; fi
+}
+
 case $verb in
-state | stage | switch | discard | rollback) "$verb" ;;
-*) echo "release.sh: no verb $verb" >&2; exit 64 ;;
+look | begin | stage | switch | discard | rollback | end) "$verb" ;;
+*) say "release.sh: no verb $verb"; exit 64 ;;
 esac

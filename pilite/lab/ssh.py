@@ -18,7 +18,7 @@ import paramiko
 from paramiko.pkey import UnknownKeyType
 
 from pilite.errors import BoardError
-from pilite.lab.connection import SECONDS, Connection, Result, short, too_long
+from pilite.lab.connection import SECONDS, Connection, Progress, Result, copy, nothing, short, too_long
 
 GRACE = 5  # seconds between SIGTERM and SIGKILL when a command takes too long
 DEAD = 20  # seconds without an answer after which a board counts as gone
@@ -132,14 +132,23 @@ class SshConnection(Connection):
             return Result(done.exited, done.stdout, done.stderr)
 
         result = self._answer(remote, short(command))
+        if result.code < 0:
+            raise BoardError(
+                f"{self.where}: {short(command)}: no exit code: killed there, or the link broke."
+            )
         if result.code in TIMED_OUT:
             raise too_long(self.where, command, timeout)
         return result
 
-    def put(self, source: Path, target: str) -> None:
+    def put(self, source: Path, target: str, *, start: int = 0, progress: Progress = nothing) -> None:
         def send() -> None:
-            self._sftp().put(str(source), target)
-            self._sftp().chmod(target, os.stat(source).st_mode & 0o777)
+            with source.open("rb") as data, self._sftp().open(target, "r+b" if start else "wb") as file:
+                file.set_pipelined(True)
+                copy(data, file, start, progress)
+            arrived, status = self._sftp().stat(target).st_size, os.stat(source)
+            if arrived != status.st_size:
+                raise OSError(f"{arrived} of {status.st_size} bytes arrived")
+            self._sftp().chmod(target, status.st_mode & 0o777)
 
         self._answer(send, f"{source} to {target}")
 

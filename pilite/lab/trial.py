@@ -105,7 +105,7 @@ def run(
     artifacts: Path,
 ) -> Trial:
     """Measure the current release of a model. Raises BoardError if there is none, or the board fails."""
-    place = place_of(board, connection, subject.name)
+    place = place_of(board, connection, subject.name, artifacts)
     current = current_release(board, place, subject.name)
     built = deployed(place, current)
     check_source(board, built, subject)

@@ -47,6 +47,44 @@ def test_a_name_cannot_leave_the_folder(tmp_path: Path) -> None:
         boards.load("../container", tmp_path, tmp_path)
 
 
+def inventory(folder: Path, **groups: list[str]) -> Path:
+    for name, members in groups.items():
+        (folder / f"{name}.toml").write_text(f'kind = "local"\ncpu = "best"\ngroups = {members}\n')
+    return folder
+
+
+@pytest.mark.parametrize(
+    ("wanted", "limit", "found"),
+    [
+        (["a"], "", ["a"]),
+        (["desk"], "", ["a", "b"]),
+        (["b", "desk", "b"], "", ["b", "a"]),
+        (["all"], "", ["a", "b", "c4"]),
+        (["all"], "c*", ["c4"]),
+        (["all"], "lab, b", ["b", "c4"]),
+        (["desk"], "lab", ["b"]),
+    ],
+)
+def test_boards_are_chosen_by_name_group_and_limit(
+    tmp_path: Path, wanted: list[str], limit: str, found: list[str]
+) -> None:
+    folder = inventory(tmp_path, a=["desk"], b=["desk", "lab"], c4=["lab"])
+    assert [board.name for board in boards.select(wanted, tmp_path, limit, folder)] == found
+
+
+def test_an_unknown_group_lists_boards_and_groups(tmp_path: Path) -> None:
+    folder = inventory(tmp_path, a=["desk"], b=["lab"])
+    with pytest.raises(
+        BoardError, match=r"^No board or group 'x'; boards/ has: a, b; groups: all, desk, lab\.$"
+    ):
+        boards.select(["a", "x"], tmp_path, "", folder)
+
+
+def test_a_limit_that_leaves_nothing_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(BoardError, match=r"--limit z\*: none of a is left"):
+        boards.select(["a"], tmp_path, "z*", inventory(tmp_path, a=[]))
+
+
 def test_a_file_that_is_no_toml_is_named(tmp_path: Path) -> None:
     (tmp_path / "pi.toml").write_text("kind = \n")
     with pytest.raises(BoardError, match=r"^boards/pi\.toml: "):

@@ -1,10 +1,13 @@
-"""One action on several boards: who did it, who failed, and with which exit code it ends."""
+"""One action on many boards: who did it, who failed, what the table shows, and the exit code."""
 
 from __future__ import annotations
 
+import io
+import threading
 from pathlib import Path
 
 import pytest
+from rich.console import Console
 
 from pilite.errors import BoardError, CheckFailed, PiliteError
 from pilite.lab import boards, fleet
@@ -15,44 +18,44 @@ FAILURES = {"off": BoardError("off: no answer"), "wrong": CheckFailed("wrong: 3 
 
 
 @pytest.fixture(autouse=True)
-def three_boards(monkeypatch: pytest.MonkeyPatch) -> None:
-    """`good`, `off` and `wrong`, reached without any network."""
-
-    def load(name: str, artifacts: Path) -> Board:
-        if name not in ("good", "off", "wrong"):
-            raise BoardError(f"No board '{name}'.")
-        return Board(name, "local", "cortex-a72")
-
-    monkeypatch.setattr(boards, "load", load)
+def no_network(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(boards, "connect", lambda board, artifacts: LocalConnection(board.name))
 
 
-def act(board: Board, connection: Connection) -> list[dict[str, object]]:
+def these(*names: str) -> list[Board]:
+    return [Board(name, "local", "cortex-a72") for name in names]
+
+
+def act(board: Board, connection: Connection, say: fleet.Say) -> str:
+    say("working")
     if board.name in FAILURES:
         raise FAILURES[board.name]
-    return [{"board": board.name}]
+    return f"{board.name} did it"
 
 
-def test_a_failing_board_does_not_keep_the_next_from_it(tmp_path: Path) -> None:
-    outcome = fleet.each(["off", "good", "wrong"], tmp_path, act)
-    assert outcome.rows == [{"board": "good"}]
-    assert outcome.failures == list(FAILURES.values())
+def test_a_failing_board_keeps_no_other_from_it(tmp_path: Path) -> None:
+    outcome = fleet.each(these("off", "good", "wrong"), tmp_path, act)
+    assert outcome.done == {"good": "good did it"}
+    assert outcome.failures == FAILURES
 
 
-def test_an_unknown_board_is_refused_before_any_is_touched(tmp_path: Path) -> None:
-    touched: list[str] = []
+def test_boards_work_at_the_same_time(tmp_path: Path) -> None:
+    together = threading.Barrier(8, timeout=30)  # breaks, and fails the test, unless all eight wait at once
 
-    def touch(board: Board, connection: Connection) -> list[dict[str, object]]:
-        touched.append(board.name)
-        return []
+    def meet(board: Board, connection: Connection, say: fleet.Say) -> int:
+        return together.wait()
 
-    with pytest.raises(BoardError, match="No board 'toaster'"):
-        fleet.each(["good", "toaster"], tmp_path, touch)
-    assert touched == []
+    outcome = fleet.each(these(*"abcdefgh"), tmp_path, meet)
+    assert sorted(outcome.done.values()) == list(range(8))
+    assert list(outcome.done) == list("abcdefgh")
 
 
-def test_a_board_that_is_named_twice_is_visited_once(tmp_path: Path) -> None:
-    assert fleet.each(["good", "good"], tmp_path, act).rows == [{"board": "good"}]
+def test_a_mistake_of_ours_is_not_hidden(tmp_path: Path) -> None:
+    def broken(board: Board, connection: Connection, say: fleet.Say) -> None:
+        raise ZeroDivisionError
+
+    with pytest.raises(ZeroDivisionError):
+        fleet.each(these("good"), tmp_path, broken)
 
 
 @pytest.mark.parametrize(
@@ -65,12 +68,43 @@ def test_a_board_that_is_named_twice_is_visited_once(tmp_path: Path) -> None:
 )
 def test_the_failures_of_all_boards_are_raised_together(tmp_path: Path, names: list[str], code: int) -> None:
     with pytest.raises(PiliteError) as caught:
-        fleet.each(names, tmp_path, act).raise_failures()
+        fleet.each(these(*names), tmp_path, act).raise_failures()
     assert caught.value.exit_code == code
     assert str(caught.value) == "\n".join(str(FAILURES[name]) for name in names)
 
 
 def test_no_failure_raises_nothing(tmp_path: Path) -> None:
-    outcome = fleet.each(["good"], tmp_path, act)
+    outcome = fleet.each(these("good"), tmp_path, act)
     outcome.raise_failures()
-    assert outcome.failures == []
+    assert outcome.failures == {}
+
+
+def test_the_table_shows_every_board_and_what_it_does() -> None:
+    out = io.StringIO()
+    Console(file=out, width=60).print(fleet.table({"a": "sent 1.0 MB", "b": "FAILED: [red]off"}, 3.2))
+    text = out.getvalue()
+    assert "2 boards, 3 s" in text
+    assert "sent 1.0 MB" in text
+    assert "FAILED: [red]off" in text
+
+
+def test_on_a_terminal_the_table_is_drawn_while_they_work(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    class Terminal(io.StringIO):
+        def isatty(self) -> bool:
+            return True
+
+    seen, screen = threading.Event(), Terminal()
+    monkeypatch.setattr("sys.stderr", screen)
+
+    def slow(board: Board, connection: Connection, say: fleet.Say) -> bool:
+        say("halfway")
+        for _ in range(100):
+            if "halfway" in screen.getvalue():
+                seen.set()
+            if seen.wait(0.1):
+                break
+        return seen.is_set()
+
+    assert fleet.each(these("good"), tmp_path, slow).done == {"good": True}
