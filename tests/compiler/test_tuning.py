@@ -59,7 +59,7 @@ def test_a_choice_decides_kernel_and_rows(operators: str) -> None:
 
 @pytest.mark.parametrize(
     "name",
-    ["qs8_gemm_8x8c4__neondot", "qs8_gemm_4x4c16__neon_a53", "qs8_dwconv_4x8__neon", "no_such_kernel"],
+    ["qs8_gemm_8x8c4__neondot", "qs8_gemm_4x8c2__neon_a53", "qs8_dwconv_4x8__neon", "no_such_kernel"],
     ids=["another feature", "another order", "another operator", "unknown"],
 )
 def test_a_choice_that_does_not_fit_is_no_choice(name: str) -> None:

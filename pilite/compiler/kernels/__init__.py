@@ -15,7 +15,7 @@ from pilite.compiler.cpu import Cpu
 from pilite.compiler.kernels import copy, depthwise, gemm, pointwise, reduce
 from pilite.compiler.kernels.depthwise import Madd16, Mull8
 from pilite.compiler.kernels.gemm_avx2 import Madd
-from pilite.compiler.kernels.gemm_neon import Dot, Mull, MullByHand, Pairs
+from pilite.compiler.kernels.gemm_neon import Dot, Mull, Pairs, PairsByHand
 from pilite.compiler.kernels.isa import ISAS
 from pilite.compiler.layout import Layout
 
@@ -123,16 +123,6 @@ def whole_blocks(multiple: int) -> Callable[[Any, s.Arrays], bool]:
     return lambda spec, arrays: arrays["weight"].shape[0] % multiple == 0
 
 
-def long_runs(least: int) -> Callable[[Any, s.Arrays], bool]:
-    """Sums long enough for a loop with a prologue: `least` contiguous bytes."""
-
-    def wants(spec: s.QConv2D, arrays: s.Arrays) -> bool:
-        _, _, kw, ic = arrays["weight"].shape
-        return (kw * ic if spec.window.dilation[1] == 1 else ic) >= least
-
-    return wants
-
-
 KERNELS: tuple[Kernel, ...] = (
     Kernel(
         "qs8_gemm_8x8c4__neondot",
@@ -161,12 +151,11 @@ KERNELS: tuple[Kernel, ...] = (
         in_order=False,
     ),
     Kernel(
-        "qs8_gemm_4x4c16__neon_a53",
+        "qs8_gemm_4x8c2__neon_a53",
         s.QConv2D,
-        Gemm(MullByHand(), "gemm_mull", 4),
+        Gemm(PairsByHand(), "gemm_pairs", 8),
         ("neon",),
-        instruction="smlal2",
-        wants=long_runs(48),
+        instruction="smlal",
         in_order=True,
     ),
     Kernel("qs8_gemm_4x4c16__neon", s.QConv2D, Gemm(Mull(), "gemm_mull", 4), ("neon",), instruction="smlal"),

@@ -50,6 +50,7 @@ class Variant:
 
     offset: int = 0  # subtracted from every weight; the kernel adds offset * (sum of x under the window)
     chain: int = 2  # products added in int16 before widening
+    chains: tuple[int, ...] = ()  # the same where it differs along K: one chain after the other
 
 
 @dataclass(frozen=True)

@@ -10,7 +10,18 @@ from tvm.script.ir_builder import tirx as T
 
 from pilite.compiler.fixedpoint import Requant
 from pilite.compiler.kernels import asm_a53
-from pilite.compiler.kernels.emit import assign, constant, load, loop, part, registers, shuffle, stack, whole
+from pilite.compiler.kernels.emit import (
+    assign,
+    constant,
+    load,
+    loop,
+    part,
+    registers,
+    shuffle,
+    stack,
+    store,
+    whole,
+)
 from pilite.compiler.kernels.gemm import Strategy, Tile, Variant
 from pilite.compiler.kernels.isa import Neon
 from pilite.compiler.kernels.packing import Int
@@ -37,6 +48,23 @@ def pairing(runs: Int, step: int) -> Variant:
     padded[..., : runs.shape[-1]] = np.abs(runs - offset)
     halves = padded.reshape(*runs.shape[:-1], -1, 2, step // 2).sum(axis=-2)
     return Variant(offset, 2 if int(halves.max(initial=0)) <= PAIR_LIMIT else 1)
+
+
+def longest_chains(pairs: Int) -> tuple[int, ...]:
+    """How many neighbouring products can be added in int16, chain after chain.
+
+    pairs: magnitudes (channels, pairs, 2); even and odd members have sums of their own.
+    """
+    chains: list[int] = []
+    total = np.full_like(pairs[:, :1].sum(axis=1), PAIR_LIMIT)
+    for k in range(pairs.shape[1]):
+        total = total + pairs[:, k]
+        if int(total.max(initial=0)) <= PAIR_LIMIT and chains:
+            chains[-1] += 1
+        else:
+            chains.append(1)
+            total = pairs[:, k]
+    return tuple(chains)
 
 
 class _Neon(Strategy):
@@ -131,29 +159,6 @@ class Mull(_Neon):
                 self.add(acc[i][j], products, tile.variant.chain)
 
 
-class MullByHand(Mull):
-    """Mull with its K loop scheduled by hand for the in-order cortex-a53: asm_a53.py."""
-
-    granule: ClassVar[int] = 16
-
-    def multiply(self, tile: Tile) -> list[list[Any]]:
-        if len(tile.rows) != asm_a53.ROWS or tile.variant.chain != 2:
-            return super().multiply(tile)
-        length = self.padded(tile.runs.length)
-        acc = [registers(4, "int32") for _ in tile.rows]
-        for i, a in enumerate(acc):
-            assign(a, tile.initial(i, 0), 4)
-        sums = stack(16, "int32", 4)
-        with tile.runs.walk() as (offset, run), T.attr(T.int32(0), "pragma_import_llvm", asm_a53.source()):
-            w = T.address_of(tile.w[tile.w_base + run * (length * tile.nr)])
-            x = [T.address_of(tile.x[row + offset]) for row in tile.rows]
-            arguments = (*x, w, T.int64(length // 16), T.address_of(sums[0]))
-            T.evaluate(T.call_extern("int32", asm_a53.FUNCTION, *arguments))
-            for i, a in enumerate(acc):
-                assign(a, whole(a, 4) + load(sums, 4 * i, 4), 4)
-        return [[whole(a, 4)] for a in acc]
-
-
 class Pairs(_Neon):
     """8-bit multiply pairs without a sum across lanes, for out-of-order cores.
 
@@ -205,6 +210,65 @@ class Pairs(_Neon):
                     x = [T.reinterpret("int8x8", pair) for pair in lanes]
                     products = [self.isa.smull(a, b) for a, b in zip(x, w, strict=True)]
                     self.add(acc[i][v], products, tile.variant.chain)
+
+
+class PairsByHand(_Neon):
+    """Pairs with a K loop scheduled by hand for the in-order cortex-a53: asm_a53.py.
+
+    Short sums are straight code; in long ones every run is a loop and a rest. Products are added in int16
+    for as long as the weights of all channels allow it.
+    weights    [block][run][pair][vector][4 columns][2]
+    """
+
+    granule: ClassVar[int] = 2
+
+    def variant(self, runs: Int) -> Variant:
+        offset = weight_offset(runs)
+        oc, count, length = runs.shape
+        pairs = np.zeros((oc, count, -(-length // 2) * 2), np.int32)
+        pairs[..., :length] = np.abs(runs - offset)
+        pairs = pairs.reshape(oc, count, -1, 2)
+        if asm_a53.is_straight(count, pairs.shape[2]):
+            return Variant(offset, chains=longest_chains(pairs.reshape(oc, -1, 2)))
+        looped = pairs.shape[2] // asm_a53.STEP * asm_a53.STEP
+        steps = longest_chains(pairs[:, :, :looped].reshape(-1, asm_a53.STEP, 2))
+        rest = longest_chains(pairs[:, :, looped:].reshape(oc * count, -1, 2))
+        return Variant(offset, chains=steps + rest)
+
+    def pack(self, blocks: Int) -> Int:
+        nb, nr, runs, length = blocks.shape
+        split = blocks.reshape(nb, nr // 4, 4, runs, length // 2, 2)
+        return split.transpose(0, 3, 4, 1, 2, 5)
+
+    def multiply(self, tile: Tile) -> list[list[Any]]:
+        rows, most = len(tile.rows), asm_a53.ROWS
+        return [r for i in range(0, rows, most) for r in self._rows(tile, range(i, min(i + most, rows)))]
+
+    def _rows(self, tile: Tile, rows: range) -> list[list[Any]]:
+        """At most four rows."""
+        vectors = tile.nr // 4
+        sums = stack(4 * vectors * len(rows), "int32", 4)
+        places = [(i, v) for i in range(len(rows)) for v in range(vectors)]
+        for i, v in places:
+            store(sums, 4 * (i * vectors + v), tile.initial(rows[i], v), 4)
+        pairs, chains = self.padded(tile.runs.length) // 2, tile.variant.chains
+        if asm_a53.is_straight(tile.runs.count, pairs):
+            program = asm_a53.straight(len(rows), tile.runs.offsets, pairs, chains)
+            self._call(tile, rows, program, (0, tile.w_base), 0, sums)
+        else:
+            program = asm_a53.looped(len(rows), pairs, chains)
+            with tile.runs.walk() as (offset, run):
+                at = (offset, tile.w_base + run * (2 * pairs * tile.nr))
+                self._call(tile, rows, program, at, pairs // asm_a53.STEP, sums)
+        return [[load(sums, 4 * (i * vectors + v), 4) for v in range(vectors)] for i in range(len(rows))]
+
+    def _call(
+        self, tile: Tile, rows: range, program: asm_a53.Program, at: tuple[Any, Any], steps: int, sums: Any
+    ) -> None:
+        x = [T.address_of(tile.x[tile.rows[i] + at[0]]) for i in rows]
+        arguments = (*x, T.address_of(tile.w[at[1]]), T.int64(steps), T.address_of(sums[0]))
+        with T.attr(T.int32(0), "pragma_import_llvm", asm_a53.source(program)):
+            T.evaluate(T.call_extern("int32", asm_a53.symbol(program), *arguments))
 
 
 class Dot(_Neon):

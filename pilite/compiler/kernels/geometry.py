@@ -33,6 +33,12 @@ class Runs:
     def count(self) -> int:
         return prod(extent for extent, _ in self.loops)
 
+    @property
+    def offsets(self) -> tuple[int, ...]:
+        """Where every run begins, from the first one."""
+        (n0, step0), (n1, step1) = (*self.loops, (1, 0))[:2]
+        return tuple(i * step0 + j * step1 for i in range(n0) for j in range(n1))
+
     @contextmanager
     def walk(self) -> Iterator[tuple[Any, Any]]:
         """Loop over the runs; yields (offset in A, index of the run)."""
