@@ -15,16 +15,18 @@ from typing import TYPE_CHECKING
 
 from invoke.context import Context
 
-from pilite.boardtasks import bench, deploy, facts, onboard, rollback
+from pilite.boardtasks import deploy, facts, onboard, rollback
 from pilite.commandline import CommandLine, Namespace
 from pilite.console import chosen, show_table, whole_number, whole_numbers, write_json
 from pilite.errors import CheckFailed
+from pilite.measuretasks import bench
 from pilite.verbs import ARTIFACTS, RIVALS, ROOT, SHARED_IMAGES, SHARED_MODELS, built, cpus_of, sources, verb
 
 if TYPE_CHECKING:
     from pilite.lab.oracle import Oracle
 
-BOARD_TASKS = (onboard, facts, deploy, rollback, bench)
+BOARD_TASKS = (onboard, facts, deploy, rollback)
+MEASURE_TASKS = (bench,)
 ESTIMATED_RIVALS = (*RIVALS, "litert-builtin")
 ESTIMATED_CPUS = ("cortex-a53", "cortex-a72", "cortex-a76")
 PARALLEL = ("-n", "auto", "--dist", "loadgroup")  # groups: tests/conftest.py

@@ -8,9 +8,9 @@ from typing import TYPE_CHECKING
 
 from invoke.context import Context
 
-from pilite.console import chosen, show_table, whole_number, whole_numbers, write_json
+from pilite.console import show_table, whole_number, write_json
 from pilite.errors import PiliteError
-from pilite.verbs import ARTIFACTS, DEFAULT_BOARDS, RIVALS, built, sources, verb
+from pilite.verbs import ARTIFACTS, DEFAULT_BOARDS, built, sources, verb
 
 if TYPE_CHECKING:
     from models import Source
@@ -156,33 +156,3 @@ def finish(title: str, outcome: Outcome[list[Deployed]], json: str) -> None:
     if json:
         write_json(Path(json), deployment.document(outcome))
     outcome.raise_failures()
-
-
-@verb("model")
-def bench(
-    c: Context,
-    board: str = "local",
-    model: Sequence[str] = (),
-    threads: str = "1,4",
-    rival: str = "tflite,litert",
-    json: str = "",
-) -> None:
-    """Measure deployed models beside their rivals, and check every output byte in the same run."""
-    counts, rivals = whole_numbers(threads, "--threads"), chosen(rival, RIVALS, "--rival")
-    from pilite.lab import bench as measuring
-    from pilite.lab import boards, report, trial
-
-    where = boards.load(board, ARTIFACTS)
-    subjects = [trial.Subject(source.name, source.path) for source in sources(model)]
-    with boards.connect(where, ARTIFACTS) as connection:
-        done = measuring.bench(
-            where, connection, subjects, ARTIFACTS, threads=counts, rivals=rivals, say=print
-        )
-    show_table("Times", report.timing_rows(done.document))
-    show_table("pilite against its rivals", report.ratio_rows(done.document))
-    show_table("Outputs", report.check_rows(done.document))
-    print("\n".join(report.remarks(done.document)))
-    print(f"{done.folder}/result.json")
-    if json:
-        write_json(Path(json), done.document)
-    done.verify()

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import secrets
 import sys
 import time
 from collections.abc import Mapping, Sequence
@@ -39,6 +40,11 @@ def whole_number(text: str, option: str) -> int:
     if len(numbers) != 1:
         raise PiliteError(f"{option} {text}: one whole number is needed here.")
     return numbers[0]
+
+
+def drawn_seed(text: str) -> int:
+    """The seed that `--seed` gives, or a fresh one. Raises PiliteError: it is no whole number."""
+    return whole_number(text, "--seed") if text else secrets.randbelow(10**6) + 1
 
 
 def chosen(text: str, known: Sequence[str], option: str) -> list[str]:

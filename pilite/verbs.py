@@ -28,6 +28,7 @@ HELP = {
     "against": "RUNTIME or RUNTIME@CPU to compare with, such as litert@cortex-a72; default: the promised one",
     "artifact": "model.so to run; default: the default model's for this machine",
     "board": "name or group of boards/, or all; repeatable; default: local",
+    "effort": "quick (30 s a model), default, or official (600 s and 1,024 runs of every row)",
     "cpu": "name in toolchains/; repeatable; default: this machine's",
     "dry-run": "show which files would change, and change nothing",
     "fast": "under two minutes: leave out tests marked slow, docker or qemu",
@@ -46,7 +47,8 @@ HELP = {
     "numerics": "whose rounding: ref",
     "output": "write the outputs to this .npz",
     "port": "of the board's SSH server",
-    "rival": f"comma-separated, of {', '.join(RIVALS)}",
+    "rival": f"comma-separated, of {', '.join(RIVALS)}, litert-builtin; bench also tvm-stock",
+    "seed": "of the order of turns; default: drawn, and recorded",
     "threads": "thread counts, comma-separated where several are allowed",
     "user": "who logs in there",
 }

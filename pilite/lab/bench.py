@@ -7,6 +7,7 @@ import json
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from importlib import metadata
 from pathlib import Path
 from typing import Any
 
@@ -15,19 +16,20 @@ import numpy as np
 import numpy.typing as npt
 
 from pilite.errors import CheckFailed
-from pilite.lab import facts, oracle, report, stats, trial
+from pilite.lab import facts, honesty, oracle, protocol, report, store, trial
 from pilite.lab.boards import Board
 from pilite.lab.connection import Connection
-from pilite.lab.trial import FUNCTIONAL, SEEDS, TIMED, Settings, Subject, Trial
+from pilite.lab.measure import PROTOCOL
+from pilite.lab.protocol import Settings
+from pilite.lab.rivals import DEFAULT_RIVALS, OURS, PILITE, Rival
+from pilite.lab.rows import ratios_of, rows_of
+from pilite.lab.trial import SEEDS, Subject, Trial
 
 Array = npt.NDArray[Any]
 Json = dict[str, Any]
 
 SCHEMA = "pilite.bench/1"
 SCHEMA_FILE = Path(__file__).with_name("schemas") / "bench-1.json"
-OURS = "pilite"
-RIVALS = ("tflite", "litert")
-BUSY = 0.3  # load per CPU from which times must be doubted
 
 
 @dataclass(frozen=True)
@@ -59,24 +61,25 @@ def bench(
     artifacts: Path,
     *,
     threads: Sequence[int] = (1, 4),
-    rivals: Sequence[str] = RIVALS,
+    rivals: Sequence[Rival] = DEFAULT_RIVALS,
     settings: Settings | None = None,
     say: Callable[[str], None] = lambda text: None,
 ) -> Bench:
     """Measure the current releases of some models on a board and write artifacts/bench/<id>/.
 
-    `settings` None: TIMED on a board whose times count, FUNCTIONAL on a virtual one.
+    `settings` None: the default effort. A virtual board gets FUNCTIONAL always.
     Raises BoardError if a model is not deployed or the board fails. Mismatches are in the result: see
     `Bench.verify`.
     """
-    chosen = settings or (TIMED if board.timing_valid else FUNCTIONAL)
+    chosen = settings or protocol.DEFAULT
+    chosen = chosen if board.timing_valid else protocol.FUNCTIONAL
     before = facts.facts(board, connection)
     trials = {}
     for subject in subjects:
-        say(f"{subject.name} on {board.name}: {', '.join([OURS, *rivals])} with {_list(threads)} threads")
-        trials[subject.name] = trial.run(
-            board, connection, subject, [OURS, *rivals], threads, chosen, artifacts
-        )
+        racers = [PILITE, *rivals]
+        names = ", ".join(racer.name for racer in racers)
+        say(f"{subject.name} on {board.name}: {names} with {_list(threads)} threads, {chosen.effort}")
+        trials[subject.name] = trial.run(board, connection, subject, racers, threads, chosen, artifacts)
     after = facts.facts(board, connection)
     checks = [row for subject in subjects for row in check(subject, trials[subject.name], artifacts)]
     document = assemble(board, before, after, trials, checks, chosen)
@@ -116,73 +119,48 @@ def assemble(
     board: Board, before: Json, after: Json, trials: dict[str, Trial], checks: list[Json], settings: Settings
 ) -> Json:
     """The result as in schemas/bench-1.json."""
-    valid = board.timing_valid and not throttled(before, after)
+    rows = [row for name, result in trials.items() for row in rows_of(name, result)]
+    scene = honesty.Scene(
+        board.name,
+        board.timing_valid,
+        before,
+        after,
+        rows,
+        checks,
+        {name: result.measured["diary"] for name, result in trials.items()},
+        {name: result.measured["complete"] for name, result in trials.items()},
+    )
+    marks = honesty.marks(scene)
     failures = [row for name, result in trials.items() for row in failures_of(name, result)]
-    ratios = [row for name, result in trials.items() for row in ratios_of(name, result)]
+    shown = {name: result for name, result in trials.items() if not honesty.refused(marks, name)}
     about = {"name": board.name, "kind": board.kind, "cpu": board.cpu, "emulated": board.emulated}
     return {
         "schema": SCHEMA,
         "time": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()),
         "board": {**about, **before, "throttled_after": after["throttled"], "load1_after": after["load1"]},
-        "timing_valid": valid,
+        "timing_valid": not any(mark.severity == honesty.REFUSED and mark.model is None for mark in marks),
         "settings": dataclasses.asdict(settings),
+        "seeds": {"order": settings.seed, "inputs": list(SEEDS), "bootstrap": 0},
+        "versions": versions(trials),
         "samples": "samples.json",
-        "rows": [row for name, result in trials.items() for row in rows_of(name, result)],
-        "ratios": ratios if valid else [],
+        "rows": rows,
+        "ratios": [row for name, result in shown.items() for row in ratios_of(name, result)],
         "checks": checks,
         "failures": failures,
+        "marks": [dataclasses.asdict(mark) for mark in marks],
         "notes": [
-            *notes_on(board, before, after),
+            *(mark.what for mark in marks),
             *(note for result in trials.values() for note in result.notes),
             *map(describe, failures),
         ],
     }
 
 
-def rows_of(model: str, result: Trial) -> list[Json]:
-    """One row per (runtime, threads) that ran to the end."""
-    return [
-        {
-            "model": model,
-            "numerics": result.built.numerics,
-            "runtime": row["runtime"],
-            "runtime_version": row["version"] or f"build {result.built.build_id[:12]}",
-            "threads": row["threads"],
-            **stats.summary(row["samples"]),
-            "rss_mb": row["rss_mb"],
-            "load_ms": row["load_ms"],
-            "first_ms": row["first_ms"],
-            "oversubscribed": oversubscribed(result, row["threads"]),
-            "cpus": row["cpus"],
-        }
-        for row in result.measured["rows"]
-    ]
-
-
-def oversubscribed(result: Trial, threads: int) -> bool:
-    return threads > len(result.measured["allowed_cpus"])
-
-
-def ratios_of(model: str, result: Trial) -> list[Json]:
-    """pilite against each rival with the same number of threads."""
-    samples = {(row["runtime"], row["threads"]): row["samples"] for row in result.measured["rows"]}
-    ratios = []
-    for (runtime, threads), theirs in samples.items():
-        ours = samples.get((OURS, threads))
-        if runtime == OURS or ours is None:
-            continue
-        speedup, interval = stats.speedup(ours, theirs)
-        ratios.append(
-            {
-                "model": model,
-                "threads": threads,
-                "rival": runtime,
-                "speedup": speedup,
-                "ci95": list(interval),
-                "oversubscribed": oversubscribed(result, threads),
-            }
-        )
-    return ratios
+def versions(trials: dict[str, Trial]) -> Json:
+    """What measured: the protocol, Python on the board, scipy and numpy here."""
+    pythons = sorted({result.measured["python"] for result in trials.values()})
+    here = {name: metadata.version(name) for name in ("numpy", "scipy")}
+    return {"protocol": PROTOCOL, "python": ", ".join(pythons), **here}
 
 
 def failures_of(model: str, result: Trial) -> list[Json]:
@@ -197,55 +175,29 @@ def describe(failure: Json) -> str:
     return "{runtime} with {threads} thread(s) on {model}: {reason}".format(**failure)
 
 
-def notes_on(board: Board, before: Json, after: Json) -> list[str]:
-    """What the board did that changes how its times are to be read."""
-    notes = []
-    if throttled(before, after):
-        notes.append(
-            f"{board.name} was throttled (get_throttled {after['throttled']}): its times do not count"
-        )
-    if before["load1"] is not None and before["load1"] > BUSY * (before["cores"] or 1):
-        notes.append(
-            f"{board.name} was busy before the measurement: load {before['load1']:.1f} "
-            f"on {before['cores']} CPUs"
-        )
-    return notes
-
-
-def throttled(before: Json, after: Json) -> bool:
-    return facts.throttled_now(before) or facts.throttled_now(after)
-
-
 def validate(document: Json) -> None:
     """Raises jsonschema.ValidationError; a result that is not what its schema says is our own mistake."""
     jsonschema.validate(document, json.loads(SCHEMA_FILE.read_text(encoding="utf-8")))
 
 
 def write(document: Json, trials: dict[str, Trial], artifacts: Path) -> Bench:
-    """result.json, samples.json, report.md and, where times count, a plot."""
+    """A folder with result.json, samples.json and reports; it appears whole or not at all."""
     validate(document)
-    folder = new_folder(artifacts / "bench", document)
     samples = {name: samples_of(result) for name, result in trials.items()}
-    (folder / "samples.json").write_text(json.dumps(samples, indent=1) + "\n")
-    (folder / "result.json").write_text(json.dumps(document, indent=2) + "\n")
-    report.write(document, samples, folder)
-    return Bench(folder, document)
 
+    def fill(folder: Path) -> None:
+        (folder / "samples.json").write_text(json.dumps(samples) + "\n")
+        (folder / "result.json").write_text(json.dumps(document, indent=2) + "\n")
+        report.write(document, samples, folder)
 
-def new_folder(parent: Path, document: Json) -> Path:
-    """A folder of its own for each measurement: <time>-<board>, then -2, -3 ..."""
-    stamp = document["time"].replace("-", "").replace(":", "")
-    for number in range(1, 1000):
-        folder = parent / f"{stamp}-{document['board']['name']}{f'-{number}' if number > 1 else ''}"
-        try:
-            folder.mkdir(parents=True)
-            return folder
-        except FileExistsError:
-            continue
-    raise AssertionError("a thousand measurements in one second")
+    return Bench(store.add(artifacts / "bench", document, fill), document)
 
 
 def samples_of(result: Trial) -> Json:
-    """Every run in ms by "runtime/threads", [round][run], and the order of turns."""
-    runs = {f"{row['runtime']}/{row['threads']}": row["samples"] for row in result.measured["rows"]}
-    return {"ms": runs, "orders": result.measured["orders"]}
+    """Every run in ms by "runtime/threads", [round][run]; rounds of each session; the diary of the rounds."""
+    rows = {f"{row['runtime']}/{row['threads']}": row for row in result.measured["rows"]}
+    return {
+        "ms": {name: row["samples"] for name, row in rows.items()},
+        "sessions": {name: row["sessions"] for name, row in rows.items()},
+        "diary": result.measured["diary"],
+    }

@@ -1,180 +1,33 @@
-"""Measure runtimes on a board. This file is copied there: standard library and numpy, Python 3.9 or newer.
+"""Race runtimes on a board. Copied there with worker.py: standard library only, Python 3.9 or newer.
 
     python3 measure.py JOB.json RESULT.json
 
-The coordinator starts one worker process per (runtime, threads). Each loads its model once; then they take
-turns in rounds of seeded random order, so that a sagging clock or a busy neighbour hits all of them alike.
-A worker answers one JSON line per request; nobody computes while another one is timed.
+The protocol. A race has sessions; in each, every (runtime, threads) gets a fresh process, pinned to CPUs of
+its own choice, loads the model once and warms up until its times have settled. Then all take turns, in rounds
+of seeded random order, so that a sagging clock or a busy neighbour hits all of them alike; nobody computes
+while another one is timed. The race ends when every row has its least number of runs and its least time, or
+when its time is over. protocol.py has the numbers.
 """
 
 from __future__ import annotations
 
 import contextlib
-import gc
-import importlib.util
 import json
+import math
 import os
+import platform
 import random
 import select
 import signal
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
-from importlib import metadata
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-
-PROTOCOL = 1  # a job of another number is refused: the release on the board is older or newer than the lab
+PROTOCOL = 2  # a job of another number is refused; results of different numbers are not compared
 
 Json = dict[str, Any]
-
-
-# The runtimes: load a model, take inputs, compute, show outputs.
-
-
-class Pilite:
-    """A release on this board, through the loader's own pilite.py."""
-
-    def __init__(self, subject: Json, threads: int, cpus: list[int] | None) -> None:
-        release = Path(subject["release"])
-        spec = importlib.util.spec_from_file_location("pilite_loader", release / "pilite.py")
-        assert spec is not None
-        assert spec.loader is not None
-        module = importlib.util.module_from_spec(spec)
-        sys.modules[spec.name] = module
-        spec.loader.exec_module(module)
-        self._open: Any = lambda: module.Model(release / "model.so", threads=threads, cpus=cpus)
-
-    version = ""  # the host knows the build
-
-    def load(self) -> None:
-        self._model = self._open()
-        self.invoke = self._model.invoke
-
-    def set(self, arrays: list[Any]) -> None:
-        for tensor, array in zip(self._model.inputs, arrays):
-            np.copyto(tensor, array)
-
-    def outputs(self) -> list[Any]:
-        return [output.copy() for output in self._model.outputs]
-
-
-class Interpreter:
-    """TFLite's Python interpreter as its users get it: default kernels and delegates."""
-
-    module, package = "", ""
-
-    def __init__(self, subject: Json, threads: int, cpus: list[int] | None) -> None:
-        made = importlib.import_module(self.module).Interpreter
-        self._open: Any = lambda: made(model_path=subject["tflite"], num_threads=threads)
-        self.version = metadata.version(self.package)
-
-    def load(self) -> None:
-        self._model = self._open()
-        self._model.allocate_tensors()
-        self.invoke = self._model.invoke
-
-    def set(self, arrays: list[Any]) -> None:
-        for details, array in zip(self._model.get_input_details(), arrays):
-            self._model.set_tensor(details["index"], array)
-
-    def outputs(self) -> list[Any]:
-        return [self._model.get_tensor(details["index"]) for details in self._model.get_output_details()]
-
-
-class Tflite(Interpreter):
-    module, package = "tflite_runtime.interpreter", "tflite-runtime"
-
-
-class Litert(Interpreter):
-    module, package = "ai_edge_litert.interpreter", "ai-edge-litert"
-
-
-RUNTIMES: dict[str, Any] = {"pilite": Pilite, "tflite": Tflite, "litert": Litert}
-
-
-# The worker.
-
-
-def serve(requests: Iterator[str], reply: Any) -> None:
-    """Serve requests, one JSON object a line, until the pipe closes."""
-    state: Json = {}
-    for line in requests:
-        request = json.loads(line)
-        try:
-            answer = VERBS[request.pop("do")](state, **request)
-        except Exception as problem:  # whatever a rival throws becomes a note in the result
-            answer = {
-                "error": f"{type(problem).__name__}: {problem}",
-                "missing": isinstance(problem, ImportError),
-            }
-        reply.write(json.dumps(answer) + "\n")
-        reply.flush()
-
-
-def load(state: Json, subject: Json, runtime: str, threads: int, cpus: list[int] | None) -> Json:
-    """Open the model and run it once. Importing the runtime's package is not part of load_ms."""
-    if cpus:
-        os.sched_setaffinity(0, cpus)  # threads that the runtime starts inherit it
-    state["sets"] = [[np.load(path) for path in paths] for paths in subject["inputs"]]
-    made = state["runtime"] = RUNTIMES[runtime](subject, threads, cpus)
-    load_ms = timed(made.load)
-    made.set(state["sets"][0])
-    return {"load_ms": load_ms, "first_ms": timed(made.invoke), "version": made.version}
-
-
-def outputs(state: Json, path: str) -> Json:
-    """Write the outputs for every set of inputs; array "<set>.<output>"."""
-    arrays = {}
-    for index, arrays_in in enumerate(state["sets"]):
-        state["runtime"].set(arrays_in)
-        state["runtime"].invoke()
-        arrays.update({f"{index}.{i}": array for i, array in enumerate(state["runtime"].outputs())})
-    np.savez(path, **arrays)
-    state["runtime"].set(state["sets"][0])
-    return {"path": path}
-
-
-def warm(state: Json, least_ms: float, least_runs: int) -> Json:
-    """Run until caches, clocks and lazily made buffers have settled; `ms` is how long a run takes."""
-    spent: list[float] = []
-    while sum(spent) < least_ms or len(spent) < least_runs:
-        spent.append(timed(state["runtime"].invoke))
-    return {"ms": spent[-1], "runs": len(spent)}
-
-
-def run(state: Json, settle: int, runs: int) -> Json:
-    """One turn: `settle` untimed runs, since another process has used the caches, then `runs` timed ones."""
-    invoke = state["runtime"].invoke
-    gc.disable()
-    for _ in range(settle):
-        invoke()
-    samples = [timed(invoke) for _ in range(runs)]
-    gc.enable()
-    return {"ms": samples}
-
-
-def memory(state: Json) -> Json:
-    """The largest resident size of this process so far, Python and numpy included."""
-    status = Path("/proc/self/status").read_text()
-    kilobytes = next(int(line.split()[1]) for line in status.splitlines() if line.startswith("VmHWM"))
-    return {"rss_mb": kilobytes / 1024}
-
-
-def timed(call: Any) -> float:
-    """Milliseconds that one call takes."""
-    start = time.perf_counter_ns()
-    call()
-    return (time.perf_counter_ns() - start) / 1e6
-
-
-VERBS: dict[str, Any] = {"load": load, "outputs": outputs, "warm": warm, "run": run, "memory": memory}
-
-
-# The coordinator.
 
 
 class Failure(Exception):
@@ -182,40 +35,18 @@ class Failure(Exception):
 
 
 class Worker:
-    """One (runtime, threads) in its own process, and what it measured."""
+    """One process of worker.py."""
 
-    def __init__(self, entry: Json, subject: Json, limit_s: float, allowed: list[int]) -> None:
-        self.entry, self._limit_s = entry, limit_s
-        self.cpus = choose_cpus(allowed, entry["threads"])
-        self.samples: list[list[float]] = []
-        self._process = start_worker()
-        self.facts: Json = {}
-        self._subject = subject
+    def __init__(self, limit_s: float) -> None:
+        self._limit_s, self._parent = limit_s, os.getppid()
+        self.started = time.perf_counter()
+        command = [sys.executable, os.path.join(os.path.dirname(os.path.abspath(__file__)), "worker.py")]
+        # In this process group, so that whoever kills the group kills all.
+        self._process = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, bufsize=0)
 
-    def prepare(self, warm_ms: float, warm_runs: int) -> None:
-        """Load, keep the outputs if they are wanted, warm up. Raises Failure."""
-        runtime, threads = self.entry["runtime"], self.entry["threads"]
-        self.facts = self.ask(
-            do="load", subject=self._subject, runtime=runtime, threads=threads, cpus=self.cpus
-        )
-        if self.entry.get("outputs"):
-            self.ask(do="outputs", path=self.entry["outputs"])
-        self._ms = self.ask(do="warm", least_ms=warm_ms, least_runs=warm_runs)["ms"]
-
-    def turn(self, settle: int, slot_ms: float, most: int) -> None:
-        """As many timed runs as fit into slot_ms, at least one. Raises Failure."""
-        runs = max(1, min(most, int(slot_ms / max(self._ms, 1e-6))))
-        self.samples.append(self.ask(do="run", settle=settle, runs=runs)["ms"])
-
-    def finish(self) -> Json:
-        """This worker's row. Raises Failure."""
-        return {
-            **self.entry,
-            **self.facts,
-            **self.ask(do="memory"),
-            "cpus": self.cpus,
-            "samples": self.samples,
-        }
+    @property
+    def pid(self) -> int:
+        return self._process.pid
 
     def ask(self, **request: Any) -> Json:
         """One request and its answer. Raises Failure if the worker ends, hangs or reports an error."""
@@ -232,8 +63,14 @@ class Worker:
         assert self._process.stdout is not None
         line, end = b"", time.monotonic() + self._limit_s
         while not line.endswith(b"\n"):
-            if not select.select([self._process.stdout], [], [], max(0.0, end - time.monotonic()))[0]:
+            if os.getppid() != self._parent:  # whoever asked is gone: leave nothing behind
+                self.stop()
+                raise SystemExit("measure.py: the process that started it has ended")
+            left = end - time.monotonic()
+            if left <= 0:
                 raise Failure(f"no answer to '{what}' in {self._limit_s:.0f} s")
+            if not select.select([self._process.stdout], [], [], min(left, 1.0))[0]:
+                continue
             part = os.read(self._process.stdout.fileno(), 1 << 16)
             if not part:
                 raise Failure(f"its process ended during '{what}': {ending(self._process.wait())}")
@@ -241,18 +78,68 @@ class Worker:
         return line
 
     def stop(self) -> None:
+        """Kill it and close its pipes; more than once does no harm."""
         self._process.kill()
-        self._process.communicate()
-
-
-def start_worker() -> subprocess.Popen[bytes]:
-    """In this process group, so that whoever kills the group kills all."""
-    command = [sys.executable, os.path.abspath(__file__), "--worker"]
-    return subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, bufsize=0)
+        self._process.wait()
+        for pipe in (self._process.stdin, self._process.stdout):
+            if pipe is not None:
+                pipe.close()
 
 
 def ending(code: int) -> str:
     return signal.Signals(-code).name if code < 0 else f"exit code {code}"
+
+
+class Row:
+    """One (runtime, threads) over all sessions, and what it measured."""
+
+    def __init__(self, entry: Json, allowed: list[int]) -> None:
+        self.entry = entry
+        self.name = f"{entry['runtime']}/{entry['threads']}"
+        self.cpus = choose_cpus(allowed, entry["threads"])
+        self.samples: list[list[float]] = []
+        self.sessions: list[Json] = []
+        self.runs = 0  # of one turn; decided in the first session and kept, so that all rounds weigh the same
+        self.worker: Worker | None = None
+
+    def prepare(self, job: Json) -> None:
+        """A fresh process: load, keep the outputs if they are wanted, warm up. Raises Failure."""
+        worker = self.worker = Worker(job["limit_s"])
+        facts = worker.ask(do="load", subject=job["subject"], entry=self.entry, cpus=self.cpus)
+        facts["cold_ms"] = (time.perf_counter() - worker.started) * 1e3
+        if self.entry.get("outputs") and not self.sessions:
+            worker.ask(do="outputs", path=self.entry["outputs"])
+        facts.update(worker.ask(do="warm", least_ms=job["warm_ms"], most_ms=job["warm_most_ms"]))
+        self.sessions.append({**facts, "rounds": 0})
+        ms = max(facts["ms"], 1e-6)
+        self.runs = self.runs or max(1, min(job["most_runs"], int(job["slot_ms"] / ms)))
+        self.settle = job["settle"] if ms <= job["slot_ms"] else 0
+
+    def turn(self) -> None:
+        """Timed runs. Raises Failure."""
+        self.samples.append(self.ask(do="run", settle=self.settle, runs=self.runs)["ms"])
+        self.sessions[-1]["rounds"] += 1
+
+    def retire(self) -> None:
+        """End of a session. Raises Failure."""
+        self.sessions[-1].update(self.ask(do="memory"))
+        self.stop()
+
+    def ask(self, **request: Any) -> Json:
+        assert self.worker is not None
+        return self.worker.ask(**request)
+
+    def stop(self) -> None:
+        if self.worker is not None:
+            self.worker.stop()
+
+    def has(self, rounds: int, runs: float, seconds: float) -> bool:
+        """Whether it has run that often and that long."""
+        enough = len(self.samples) >= rounds and len(self.samples) * self.runs >= runs
+        return enough and sum(map(sum, self.samples)) >= 1e3 * seconds
+
+    def result(self) -> Json:
+        return {**self.entry, "cpus": self.cpus, "samples": self.samples, "sessions": self.sessions}
 
 
 def choose_cpus(allowed: list[int], threads: int) -> list[int] | None:
@@ -260,59 +147,122 @@ def choose_cpus(allowed: list[int], threads: int) -> list[int] | None:
     return allowed[-threads:] if threads <= len(allowed) else None
 
 
+class Watch:
+    """What else happened on the board between two looks: other load, stolen time, clocks."""
+
+    def __init__(self) -> None:
+        self._last = self._look([])
+
+    def lap(self, pids: list[int]) -> Json:
+        """CPUs that other processes used since the last lap, CPUs that a hypervisor took, clocks in MHz."""
+        before, after = self._last, self._look(pids)
+        self._last = after
+        seconds = max(after["time"] - before["time"], 1e-3)
+        ours = sum(used - before["ours"].get(pid, 0.0) for pid, used in after["ours"].items())
+        return {
+            "seconds": round(seconds, 3),
+            "other_cpus": round(max(0.0, after["busy"] - before["busy"] - ours) / seconds, 3),
+            "stolen_cpus": round(max(0.0, after["stolen"] - before["stolen"]) / seconds, 3),
+            "mhz": clocks(),
+        }
+
+    def _look(self, pids: list[int]) -> Json:
+        ticks = os.sysconf("SC_CLK_TCK")
+        with open("/proc/stat") as file:
+            fields = [int(word) / ticks for word in file.readline().split()[1:9]]
+        user, nice, system, _, _, irq, softirq, stolen = fields
+        ours = {pid: used(pid, ticks) for pid in [os.getpid(), *pids]}
+        busy = user + nice + system + irq + softirq
+        return {"time": time.monotonic(), "busy": busy, "stolen": stolen, "ours": ours}
+
+
+def used(pid: int, ticks: int) -> float:
+    """CPU seconds of a process and its threads so far."""
+    with contextlib.suppress(OSError), open(f"/proc/{pid}/stat") as file:
+        fields = file.read().rpartition(")")[2].split()
+        return (int(fields[11]) + int(fields[12])) / ticks
+    return 0.0
+
+
+def clocks() -> list[float]:
+    """The clock of every frequency domain now, in MHz; empty where the kernel does not tell."""
+    found = sorted(Path("/sys/devices/system/cpu/cpufreq").glob("policy*/scaling_cur_freq"))
+    with contextlib.suppress(OSError, ValueError):
+        return [int(path.read_text()) / 1e3 for path in found]
+    return []
+
+
+class Race:
+    """The rows that still run, those that failed, and the diary of the rounds."""
+
+    def __init__(self, job: Json) -> None:
+        self.job, self.allowed = job, sorted(os.sched_getaffinity(0))
+        self.rows = [Row(entry, self.allowed) for entry in job["rows"]]
+        self.failures: list[Json] = []
+        self.diary: list[Json] = []
+        self._order, self._start = random.Random(job["seed"]), time.monotonic()
+        self.complete = True
+
+    def run(self) -> None:
+        """All sessions; a session's share of the least runs, seconds and rounds, and of the most seconds."""
+        sessions = self.job["sessions"]
+        try:
+            for number in range(1, sessions + 1):
+                self._session(number, number / sessions)
+        finally:
+            for row in self.rows:
+                row.stop()
+
+    def _session(self, number: int, share: float) -> None:
+        job, end = self.job, self._start + self.job["most_s"] * share
+        for row in list(self.rows):
+            self._attempt(row, lambda row=row: row.prepare(job))
+        rounds, runs, seconds = (job[name] * share for name in ("least_rounds", "least_runs", "least_s"))
+        watch, done = Watch(), 0
+        while self.rows and not all(row.has(math.ceil(rounds), runs, seconds) for row in self.rows):
+            if done and time.monotonic() > end:
+                self.complete = False
+                break
+            self._round(number, watch)
+            done += 1
+        for row in list(self.rows):
+            self._attempt(row, row.retire)
+
+    def _round(self, session: int, watch: Watch) -> None:
+        turns = self._order.sample(self.rows, len(self.rows))
+        pids = [row.worker.pid for row in turns if row.worker is not None]
+        watch.lap(pids)
+        for row in turns:
+            self._attempt(row, row.turn)
+        self.diary.append({"session": session, "order": [row.name for row in turns], **watch.lap(pids)})
+
+    def _attempt(self, row: Row, action: Any) -> None:
+        """Do `action`; a row that fails leaves the race with its reason, and the others go on."""
+        try:
+            action()
+        except Failure as problem:
+            self.failures.append({**row.entry, "reason": str(problem)})
+            self.rows.remove(row)
+            row.stop()
+
+
 def measure(job: Json) -> Json:
-    """Do a job; see `bench.py` for what it holds. Rows that fail are in `failures` with their reason."""
+    """Do a job; see `trial.py` for what it holds. Rows that fail are in `failures` with their reason."""
     if job["protocol"] != PROTOCOL:
         raise SystemExit(f"measure.py speaks protocol {PROTOCOL}, the job {job['protocol']}: deploy again")
-    allowed = sorted(os.sched_getaffinity(0))
-    workers: list[Worker] = []
-    failures: list[Json] = []
-    try:
-        for entry in job["rows"]:
-            worker = Worker(entry, job["subject"], job["limit_s"], allowed)
-            workers.append(worker)
-            warmth = (job["warm_ms"], job["warm_runs"])
-            attempt(workers, failures, worker, lambda worker=worker, w=warmth: worker.prepare(*w))
-        orders = rounds(job, workers, failures)
-        rows: list[Json] = []
-        for worker in list(workers):
-            attempt(workers, failures, worker, lambda worker=worker: rows.append(worker.finish()))
-        return {"rows": rows, "failures": failures, "allowed_cpus": allowed, "orders": orders}
-    finally:
-        for worker in workers:
-            worker.stop()
-
-
-def rounds(job: Json, workers: list[Worker], failures: list[Json]) -> list[list[str]]:
-    """Let every worker have one turn per round; the orders used. Stops early when budget_s is spent."""
-    order, orders, end = random.Random(job["seed"]), [], time.monotonic() + job["budget_s"]
-    for number in range(job["rounds"]):
-        if number >= job["least_rounds"] and time.monotonic() > end:
-            break
-        turn = order.sample(workers, len(workers))
-        orders.append([f"{worker.entry['runtime']}/{worker.entry['threads']}" for worker in turn])
-        for worker in turn:
-            settings = (job["settle"], job["slot_ms"], job["most_runs"])
-            attempt(workers, failures, worker, lambda worker=worker, s=settings: worker.turn(*s))
-    return orders
-
-
-def attempt(workers: list[Worker], failures: list[Json], worker: Worker, action: Any) -> None:
-    """Do `action`; a worker that fails leaves the race with its reason, and the others go on."""
-    try:
-        action()
-    except Failure as problem:
-        failures.append({**worker.entry, "reason": str(problem)})
-        workers.remove(worker)
-        worker.stop()
+    race = Race(job)
+    race.run()
+    return {
+        "rows": [row.result() for row in race.rows],
+        "failures": race.failures,
+        "allowed_cpus": race.allowed,
+        "diary": race.diary,
+        "complete": race.complete,
+        "python": platform.python_version(),
+    }
 
 
 def main(arguments: list[str]) -> None:
-    if arguments == ["--worker"]:
-        reply = os.fdopen(os.dup(1), "w")
-        os.dup2(2, 1)  # what a runtime prints must not get between the answers
-        serve(iter(sys.stdin), reply)
-        return
     job, result = map(Path, arguments)
     document = measure(json.loads(job.read_text()))
     result.write_text(json.dumps(document))

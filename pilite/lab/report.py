@@ -26,7 +26,8 @@ FACTS = (
     "throttled",
     "load1",
 )
-COLORS = {"pilite": "#1b6e53", "tflite": "#c26a1a", "litert": "#5b5ea6"}
+COLORS = {"pilite": "#1b6e53", "tflite": "#c26a1a", "litert": "#5b5ea6", "litert-builtin": "#9a9ccf"}
+OTHER = "#77787b"
 
 
 def timing_rows(document: Json) -> list[Json]:
@@ -42,8 +43,10 @@ def timing_rows(document: Json) -> list[Json]:
             "median ms": row["median_ms"],
             "p90 ms": row["p90_ms"],
             "p99 ms": row["p99_ms"],
+            "MAD ms": row["mad_ms"],
             "load ms": row["load_ms"],
             "first ms": row["first_ms"],
+            "cold ms": f"{row['cold_ms']:.0f}",
             "peak MB": f"{row['rss_mb']:.1f}",
         }
         for row in document["rows"]
@@ -57,8 +60,10 @@ def ratio_rows(document: Json) -> list[Json]:
             "model": row["model"],
             "threads": f"{row['threads']}{' *' if row['oversubscribed'] else ''}",
             "against": row["rival"],
-            "times faster": f"{row['speedup']:.2f}",
+            "times faster": row["verdict"] if row["speedup"] is None else f"{row['speedup']:.2f}",
             "95 % interval": f"{row['ci95'][0]:.2f} to {row['ci95'][1]:.2f}",
+            "p": f"{row['p_value']:.2g}",
+            "verdict": row["verdict"],
         }
         for row in document["ratios"]
     ]
@@ -80,8 +85,9 @@ def check_rows(document: Json) -> list[Json]:
 def remarks(document: Json) -> list[str]:
     """What a reader must know beside the tables."""
     shared = any(row["oversubscribed"] for row in document["rows"])
+    refused = not document["timing_valid"]
     return [
-        *([] if document["timing_valid"] else [NO_TIMES]),
+        *([NO_TIMES] if refused else []),
         *(["* more threads than CPUs"] if shared else []),
         *document["notes"],
     ]
@@ -147,7 +153,7 @@ def _draw(
     runs = [[ms for turn in samples[f"{row['runtime']}/{row['threads']}"] for ms in turn] for row in rows]
     boxes = axes.boxplot(runs, orientation="horizontal", whis=(1, 99), showfliers=False, patch_artist=True)
     for box, row in zip(boxes["boxes"], rows, strict=True):
-        box.set_facecolor(COLORS[row["runtime"]])
+        box.set_facecolor(COLORS.get(row["runtime"], OTHER))
     axes.set_yticks(range(1, len(rows) + 1), [f"{row['runtime']}, {row['threads']} thr." for row in rows])
     axes.set_xlim(left=0)
     axes.set_xlabel("ms per run; box: quartiles, whiskers: 1 % to 99 %")

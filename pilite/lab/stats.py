@@ -1,23 +1,38 @@
-"""Numbers of a measurement: one row per (runtime, threads), ratios with their uncertainty."""
+"""Numbers of a race: rows, comparisons with their uncertainty, and what disturbed them."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
-from scipy.stats import bootstrap
+from scipy.signal import find_peaks
+from scipy.stats import gaussian_kde, kendalltau, theilslopes, wilcoxon
 
 Rounds = Sequence[Sequence[float]]  # [round][run] in ms; every round has the same number of runs
+Array = npt.NDArray[np.float64]
+Numbers = npt.NDArray[np.intp]
 
 RESAMPLES = 2000
+PIECE = 4_000_000  # runs that are drawn at once
 CONFIDENCE = 0.95
+LEAST_ROUNDS = 6  # the rank test cannot reach 5 % with fewer
+RESOLUTION = 0.05  # an interval that holds 1.0 and is wider than this on a side decides nothing
+DRIFT = 0.03  # of the median, from the first round to the last
+SURE = 0.01  # chance by which a trend may be an accident
+MODE_SHARE = 0.1  # of the runs, in the smaller of two modes
+MODE_VALLEY = 0.6  # depth between two modes, of the lower one
+MODE_GAP = 1.03  # two modes nearer than this are one
 
 
 def summary(rounds: Rounds) -> dict[str, float | int]:
-    """Count, smallest, median and high percentiles (linear interpolation) of all runs, in ms."""
-    samples = np.asarray(rounds, np.float64).ravel()
+    """Count, smallest, median, high percentiles (linear interpolation) of all runs, in ms.
+
+    `mad_ms` is the median absolute deviation from the median, not scaled.
+    """
+    samples = flat(rounds)
     median, p90, p99 = np.percentile(samples, [50, 90, 99])
     return {
         "runs": int(samples.size),
@@ -25,40 +40,143 @@ def summary(rounds: Rounds) -> dict[str, float | int]:
         "median_ms": float(median),
         "p90_ms": float(p90),
         "p99_ms": float(p99),
+        "mad_ms": float(np.median(np.abs(samples - median))),
     }
 
 
-def speedup(ours: Rounds, rival: Rounds, seed: int = 0) -> tuple[float, tuple[float, float]]:
-    """How many times faster `ours` is, as a ratio of medians, and a 95 % interval for it.
+def flat(rounds: Rounds) -> Array:
+    return np.asarray([ms for turn in rounds for ms in turn], np.float64)
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """How many times faster ours is: a ratio of medians, its 95 % interval, a rank test, and a verdict.
+
+    `verdict` is "faster", "slower", "same" (the interval holds 1.0 and is narrower than RESOLUTION on both
+    sides) or "undecided"; only an undecided comparison has no ratio to show.
+    """
+
+    ratio: float
+    low: float
+    high: float
+    p_value: float
+    verdict: str
+
+
+def compare(ours: Rounds, rival: Rounds, sessions: Sequence[int] = (), seed: int = 0) -> Comparison:
+    """Compare two rows of one race. `sessions`: rounds of each session; empty: one session.
 
     The interval is a percentile bootstrap over whole rounds: runs of one round share the board's state and
-    are not independent, and both runtimes had their turn in each round. With one round it is the ratio twice.
+    are not independent, and both runtimes had their turn in each round. With several sessions these are drawn
+    first, then rounds within them: runs of one process share its layout of memory.
+    The test is Wilcoxon's signed-rank test of the rounds' median times.
     """
-    a, b = np.asarray(ours, np.float64), np.asarray(rival, np.float64)
-    rounds = min(len(a), len(b))
-    a, b = a[:rounds], b[:rounds]
-    ratio = float(np.median(b) / np.median(a))
-    if rounds < 2:
-        return ratio, (ratio, ratio)
-
-    def statistic(drawn: npt.NDArray[np.intp], axis: int) -> npt.NDArray[np.float64]:
-        chosen = np.moveaxis(drawn, axis, -1)  # (..., rounds)
-        result: npt.NDArray[np.float64] = _pooled_median(b[chosen]) / _pooled_median(a[chosen])
-        return result
-
-    interval: Any = bootstrap(
-        (np.arange(rounds),),
-        statistic,
-        n_resamples=RESAMPLES,
-        batch=100,
-        confidence_level=CONFIDENCE,
-        method="percentile",
-        rng=np.random.default_rng(seed),
-    ).confidence_interval
-    return ratio, (float(interval.low), float(interval.high))
+    rounds = min(len(ours), len(rival))
+    a, b = np.asarray(ours[:rounds], np.float64), np.asarray(rival[:rounds], np.float64)
+    drawn = _draw(_parts(rounds, sessions), seed)
+    spread = _pooled_medians(b, drawn) / _pooled_medians(a, drawn)
+    tail = 50 * (1 - CONFIDENCE)
+    low, high = np.percentile(spread, [tail, 100 - tail])
+    ratio, p_value = float(np.median(b) / np.median(a)), _rank_test(a, b)
+    return Comparison(ratio, float(low), float(high), p_value, _verdict(rounds, low, high, p_value))
 
 
-def _pooled_median(runs: npt.NDArray[np.float64]) -> npt.NDArray[np.float64]:
-    """(..., rounds, runs) -> (...)"""
-    pooled: npt.NDArray[np.float64] = np.median(runs.reshape(*runs.shape[:-2], -1), axis=-1)
-    return pooled
+def _parts(rounds: int, sessions: Sequence[int]) -> list[Numbers]:
+    """The numbers of the rounds of each session."""
+    parts, start = [], 0
+    for count in sessions or [rounds]:
+        parts.append(np.arange(start, min(start + count, rounds)))
+        start += count
+    return [part for part in parts if len(part)]
+
+
+def _draw(parts: Sequence[Numbers], seed: int) -> Numbers:
+    """(RESAMPLES, rounds): numbers of rounds, by sessions and by rounds within them."""
+    rng, rounds = np.random.default_rng(seed), sum(map(len, parts))
+    each = rounds // len(parts)
+    lines = []
+    for _ in range(RESAMPLES):
+        chosen = rng.integers(len(parts), size=len(parts))
+        lines.append(
+            np.concatenate([parts[i][rng.integers(len(parts[i]), size=max(1, each))] for i in chosen])
+        )
+    return np.asarray(lines, np.intp)
+
+
+def _pooled_medians(runs: Array, drawn: Numbers) -> Array:
+    """The median of all runs of each line of round numbers, in parts that fit into memory."""
+    step = max(1, PIECE // max(1, runs.shape[1] * drawn.shape[1]))
+    starts = range(0, len(drawn), step)
+    return np.concatenate(
+        [np.median(runs[drawn[i : i + step]].reshape(len(drawn[i : i + step]), -1), axis=1) for i in starts]
+    )
+
+
+def _rank_test(a: Array, b: Array) -> float:
+    """Chance of a difference like this between equal runtimes; 1.0 where every round is a tie."""
+    difference = np.log(np.median(b, axis=1)) - np.log(np.median(a, axis=1))
+    if len(difference) < 2 or not difference.any():
+        return 1.0
+    return float(wilcoxon(difference).pvalue)
+
+
+def _verdict(rounds: int, low: float, high: float, p_value: float) -> str:
+    if rounds < LEAST_ROUNDS:
+        return "undecided"
+    sure = p_value < 1 - CONFIDENCE
+    if low > 1 and sure:
+        return "faster"
+    if high < 1 and sure:
+        return "slower"
+    narrow = low > 1 / (1 + RESOLUTION) and high < 1 + RESOLUTION
+    return "same" if narrow else "undecided"
+
+
+def drift(rounds: Rounds) -> float | None:
+    """By which part of its median a row became slower from the first round to the last; None: no trend.
+
+    A trend is one that Kendall's test is sure of and that is larger than DRIFT; its size is Theil and Sen's.
+    """
+    medians = np.asarray([np.median(turn) for turn in rounds], np.float64)
+    if len(medians) < LEAST_ROUNDS or np.ptp(medians) == 0:
+        return None
+    whole = float(theilslopes(medians).slope * (len(medians) - 1) / np.median(medians))
+    test: Any = kendalltau(np.arange(len(medians)), medians)
+    return whole if abs(whole) > DRIFT and test.pvalue < SURE else None
+
+
+def modes(rounds: Rounds) -> list[float]:
+    """The times in ms around which runs gather, if there are several; else nothing.
+
+    Peaks of a Gaussian density estimate of log(ms): MODE_GAP apart, with a valley below MODE_VALLEY of the
+    lower one and MODE_SHARE of the runs on each side. The slowest 2 % are left out: a tail is no mode.
+    """
+    samples = np.sort(flat(rounds))
+    samples = samples[: max(1, int(0.98 * len(samples)))]
+    logs = np.log(samples)
+    if len(logs) < 20 or np.ptp(logs) < np.log(MODE_GAP):
+        return []
+    grid = np.linspace(logs[0], logs[-1], 256)
+    density = gaussian_kde(logs, 0.5 * len(logs) ** -0.2)(grid)
+    peaks, _ = find_peaks(np.concatenate([[0.0], density, [0.0]]))
+    return _separate(grid, density, peaks - 1, logs)
+
+
+def _separate(grid: Array, density: Array, peaks: Numbers, logs: Array) -> list[float]:
+    """Merge neighbouring peaks that are no modes of their own; times of those that are left."""
+    kept: list[int] = []
+    for peak in map(int, peaks):
+        if kept and not _apart(grid, density, kept[-1], peak, logs):
+            kept[-1] = max(kept[-1], peak, key=lambda i: density[i])
+        else:
+            kept.append(peak)
+    return [float(np.exp(grid[peak])) for peak in kept] if len(kept) > 1 else []
+
+
+def _apart(grid: Array, density: Array, left: int, right: int, logs: Array) -> bool:
+    valley = left + int(np.argmin(density[left : right + 1]))
+    deep = density[valley] < MODE_VALLEY * min(density[left], density[right])
+    share = float(np.mean(logs <= grid[valley]))
+    return bool(
+        deep and grid[right] - grid[left] > np.log(MODE_GAP) and MODE_SHARE <= share <= 1 - MODE_SHARE
+    )

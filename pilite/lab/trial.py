@@ -21,7 +21,9 @@ from pilite.lab.boards import Board
 from pilite.lab.connection import Connection
 from pilite.lab.deploy import place_of
 from pilite.lab.measure import PROTOCOL
+from pilite.lab.protocol import Settings
 from pilite.lab.release import Place
+from pilite.lab.rivals import OURS, RIVALS, Rival
 
 Array = npt.NDArray[Any]
 Json = dict[str, Any]
@@ -29,51 +31,10 @@ Json = dict[str, Any]
 SEEDS = (1, 2, 3)  # of the inputs that are compared with the oracle; times are taken with the first
 
 
-@dataclass(frozen=True)
-class Settings:
-    """How long and how often. A turn is `settle` untimed runs of a runtime, then what fits into slot_ms."""
-
-    rounds: int
-    least_rounds: int  # also when budget_s is spent
-    slot_ms: float
-    most_runs: int
-    settle: int
-    warm_ms: float  # at least this long and this often before the rounds
-    warm_runs: int
-    budget_s: float  # for the rounds of one model
-    limit_s: float  # for one answer of one runtime
-    total_s: float  # then everything is killed
-    seed: int = 0  # of the order of turns
-
-
 # A folder of its own; one that a killed measurement left behind goes after a day.
 SCRATCH = 'find "$1" -maxdepth 1 -name "bench.*" -mmin +1440 -exec rm -rf {} + && mktemp -d "$1/bench.XXXXXX"'
+SCRIPTS = ("measure.py", "worker.py")  # what runs on the board
 LOCKED = 75  # exit code of flock(1): another measurement runs on the board
-
-TIMED = Settings(
-    rounds=30,
-    least_rounds=5,
-    slot_ms=100,
-    most_runs=50,
-    settle=1,
-    warm_ms=200,
-    warm_runs=3,
-    budget_s=150,
-    limit_s=300,
-    total_s=1200,
-)
-FUNCTIONAL = Settings(
-    rounds=3,
-    least_rounds=1,
-    slot_ms=0,
-    most_runs=1,
-    settle=0,
-    warm_ms=0,
-    warm_runs=1,
-    budget_s=60,
-    limit_s=600,
-    total_s=2400,
-)
 
 
 @dataclass(frozen=True)
@@ -99,7 +60,7 @@ def run(
     board: Board,
     connection: Connection,
     subject: Subject,
-    runtimes: Sequence[str],
+    racers: Sequence[Rival],
     threads: Sequence[int],
     settings: Settings,
     artifacts: Path,
@@ -110,7 +71,7 @@ def run(
     built = deployed(place, current)
     check_source(board, built, subject)
     sets = [inputs.random_inputs(built.inputs, seed) for seed in SEEDS]
-    site, usable, notes = packages(board, connection, runtimes, artifacts)
+    site, usable, notes = packages(board, connection, [racer.name for racer in racers], artifacts)
     scratch = connection.check(["sh", "-c", SCRATCH, "bench", place.folder]).strip()
     try:
         job = {
@@ -120,10 +81,10 @@ def run(
                 "tflite": send_model(board, connection, subject),
                 "inputs": send_inputs(connection, sets, scratch),
             },
-            "rows": rows(usable, threads, scratch),
+            "rows": rows([racer for racer in racers if racer.name in usable], threads, scratch),
             **vars(settings),
         }
-        measured = execute(board, place, job, current, scratch, site)
+        measured = execute(board, connection, job, scratch, site)
         outputs = fetch_outputs(connection, measured, len(sets), len(built.outputs))
     finally:
         with suppress(BoardError):  # a board that is gone must not hide why
@@ -170,13 +131,13 @@ def packages(
     target, names, usable, notes = wheels.target_of(board, connection), [wheels.NUMPY], [], []
     for runtime in runtimes:
         try:
-            if runtime in wheels.RIVALS:
-                wheels.fetch(wheels.RIVALS[runtime], target, artifacts)
-                names.append(wheels.RIVALS[runtime])
+            for package in RIVALS[runtime].sent if runtime in RIVALS else ():
+                wheels.fetch(package, target, artifacts)
+                names.append(package)
             usable.append(runtime)
         except BoardError as problem:
             notes.append(f"{runtime}: {problem}")
-    return wheels.site(board, connection, names, artifacts), usable, tuple(notes)
+    return wheels.site(board, connection, list(dict.fromkeys(names)), artifacts), usable, tuple(notes)
 
 
 def send_model(board: Board, connection: Connection, subject: Subject) -> str:
@@ -202,28 +163,30 @@ def send_inputs(connection: Connection, sets: Sequence[Sequence[Array]], scratch
     return paths
 
 
-def rows(runtimes: Sequence[str], threads: Sequence[int], scratch: str) -> list[Json]:
+def rows(racers: Sequence[Rival], threads: Sequence[int], scratch: str) -> list[Json]:
     """What is raced: every runtime with every thread count; pilite also shows its outputs."""
     return [
-        {"runtime": runtime, "threads": count}
-        | ({"outputs": f"{scratch}/out.{count}.npz"} if runtime == "pilite" else {})
-        for runtime in runtimes
+        {"runtime": racer.name, "threads": count, **racer.entry}
+        | ({"outputs": f"{scratch}/out.{count}.npz"} if racer.name == OURS else {})
+        for racer in racers
         for count in threads
     ]
 
 
-def execute(board: Board, place: Place, job: Json, current: str, scratch: str, site: str) -> Json:
+def execute(board: Board, connection: Connection, job: Json, scratch: str, site: str) -> Json:
     """Run measure.py on the board; its document."""
-    connection = place.connection
     with tempfile.TemporaryDirectory() as folder:
         local = Path(folder) / "job.json"
         local.write_text(json.dumps(job))
         connection.put(local, f"{scratch}/job.json")
-        script = place.path(current, "measure.py")
-        command = [board.python, script, f"{scratch}/job.json", f"{scratch}/result.json"]
+        for name in SCRIPTS:
+            connection.put(Path(__file__).with_name(name), f"{scratch}/{name}")
+        command = [board.python, f"{scratch}/measure.py", f"{scratch}/job.json", f"{scratch}/result.json"]
         cache = {"PYTHONPYCACHEPREFIX": f"{board.root}/pycache"}  # nothing is written into the release
         env = cache | ({"PYTHONPATH": site} if site else {})
-        lock = ["flock", "--nonblock", "--conflict-exit-code", str(LOCKED), f"{board.root}/.bench.lock"]
+        # --no-fork: measure.py is the child of whoever holds the connection, and sees it go.
+        lock = ["flock", "--nonblock", "--no-fork", "--conflict-exit-code", str(LOCKED)]
+        lock.append(f"{board.root}/.bench.lock")
         done = connection.run([*lock, *command], timeout=job["total_s"], env=env)
         if done.code == LOCKED:
             raise BoardError(f"{board.name}: another measurement runs there; both would be wrong. Try later.")

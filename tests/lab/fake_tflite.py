@@ -1,6 +1,7 @@
 """A stand-in for tflite_runtime.interpreter with a clock of its own, which test_measure.py puts on a path.
 
-The .tflite file is JSON: {"ms": time of one run, "load_ms": ..., "then": what happens in run number "at"}.
+The .tflite file is JSON: {"ms": time of one run, "load_ms": ..., "then": what happens in run number "at",
+"slower_ms": more "until" that run, "grow_ms": more with every run, "real_ms": on the wall's clock}.
 """
 
 from __future__ import annotations
@@ -54,7 +55,10 @@ class Interpreter:
     def invoke(self) -> None:
         self._runs += 1
         first = self._plan.get("first_ms", 0) if self._runs == 1 else 0
-        wait(self._plan["ms"] / self._threads + first)
+        slower = self._plan.get("slower_ms", 0) if self._runs <= self._plan.get("until", 0) else 0
+        grown = self._runs * self._plan.get("grow_ms", 0)
+        wait(self._plan["ms"] / self._threads + first + slower + grown)
+        time.sleep(self._plan.get("real_ms", 0) / 1e3)
         self._tensors[1] = (self._tensors[0] + np.int8(self._threads)).astype(np.int8)
         if self._runs == self._plan.get("at"):
             self._misbehave()

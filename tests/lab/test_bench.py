@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import fcntl
 import hashlib
 import json
@@ -17,13 +18,13 @@ import pytest
 import models
 from pilite.compiler import pipeline
 from pilite.errors import BoardError, CheckFailed, PiliteError
-from pilite.lab import bench, boards, deploy, facts, oracle, trial
+from pilite.lab import bench, deploy, facts, oracle, protocol, trial
 from pilite.lab.trial import Subject
 from tests.lab.conftest import Bed
 from tests.lab.stub import ARTIFACTS, MODEL, Stub
 
 Json = dict[str, Any]
-QUICK = replace(trial.FUNCTIONAL, limit_s=60, total_s=300)
+QUICK = replace(protocol.FUNCTIONAL, limit_s=60, total_s=300)
 EIGHT = 8 * len(trial.SEEDS)  # output elements of the stub over all sets of inputs
 
 
@@ -58,7 +59,7 @@ def test_a_right_release_gives_rows_and_no_mismatch(local_bed: Bed) -> None:
     done.verify()
     rows = {row["threads"]: row for row in done.document["rows"]}
     assert list(rows) == [1, 64]
-    assert rows[1]["runs"] == QUICK.rounds
+    assert rows[1]["runs"] == QUICK.least_rounds
     assert [rows[n]["oversubscribed"] for n in (1, 64)] == [False, True]
     assert rows[64]["cpus"] is None
     assert rows[1]["runtime_version"] == f"build {Stub(1).build_id[:12]}"
@@ -76,7 +77,7 @@ def test_files_hold_what_the_result_says(local_bed: Bed) -> None:
     done = race(local_bed, deployed(local_bed, Stub(1)), threads=(1,))
     assert json.loads((done.folder / "result.json").read_text()) == done.document
     samples = json.loads((done.folder / "samples.json").read_text())
-    assert len(samples[MODEL]["ms"]["pilite/1"]) == QUICK.rounds
+    assert len(samples[MODEL]["ms"]["pilite/1"]) == QUICK.least_rounds
     assert (done.folder / "report.md").read_text().startswith("# Measured on local (local)")
     assert (done.folder / "times.svg").read_text().startswith("<?xml")
     left = local_bed.connection.check(["ls", "-A", f"{local_bed.root}/{MODEL}"]).split()
@@ -137,15 +138,6 @@ def test_two_measurements_at_once_are_refused(local_bed: Bed) -> None:
             race(local_bed, subject, threads=(1,))
 
 
-def test_a_busy_board_is_noted() -> None:
-    board = boards.Board("pi", "ssh", "cortex-a72")
-    quiet: Json = {"throttled": None, "load1": 0.5, "cores": 4}
-    assert bench.notes_on(board, quiet, quiet) == []
-    assert bench.notes_on(board, {**quiet, "load1": 2.0}, quiet) == [
-        "pi was busy before the measurement: load 2.0 on 4 CPUs"
-    ]
-
-
 @pytest.mark.docker
 @pytest.mark.slow
 @pytest.mark.usefixtures("truth")
@@ -198,10 +190,13 @@ def minimal() -> Json:
         "schema": bench.SCHEMA,
         "board": {**board, "name": "b", "kind": "ssh", "cpu": "c", "emulated": False, "model": None},
         "timing_valid": True,
-        "settings": {},
+        "settings": dataclasses.asdict(protocol.QUICK),
+        "seeds": {"order": 1, "inputs": [1, 2, 3], "bootstrap": 0},
+        "versions": {"protocol": 2, "python": "3.11.2", "numpy": "1", "scipy": "1"},
+        "marks": [],
         "samples": "samples.json",
         "rows": [row()],
-        "ratios": [{"model": "m", "threads": 1, "rival": "tflite", "speedup": 2, "ci95": [1, 3]}],
+        "ratios": [ratio()],
         "checks": [],
         "failures": [],
         "notes": [],
@@ -209,16 +204,26 @@ def minimal() -> Json:
 
 
 def row() -> Json:
-    numbers = ("runs", "threads", "min_ms", "median_ms", "p90_ms", "p99_ms", "rss_mb", "load_ms", "first_ms")
+    times = ("min_ms", "median_ms", "p90_ms", "p99_ms", "mad_ms", "load_ms", "first_ms", "cold_ms")
+    numbers = ("runs", "threads", "rounds", "sessions", "rss_mb", "model_mb", "install_mb", *times)
     texts = {"model": "m", "numerics": "ref", "runtime": "pilite", "runtime_version": "1"}
-    return {**dict.fromkeys(numbers, 1), **texts, "oversubscribed": False, "cpus": None}
+    rest: Json = {"oversubscribed": False, "cpus": None, "drift": None, "modes_ms": [], "settled": True}
+    return {**dict.fromkeys(numbers, 1), **texts, **rest}
+
+
+def ratio(**changes: Any) -> Json:
+    about = {"model": "m", "threads": 1, "rival": "tflite", "oversubscribed": False}
+    return {**about, "speedup": 2, "ci95": [1, 3], "p_value": 0.01, "verdict": "faster", **changes}
 
 
 WRONG: list[tuple[str, Json]] = [
     ("another schema", {"schema": "pilite.bench/2"}),
     ("no notes", {"notes": None}),
     ("a row without its median", {"rows": [{k: v for k, v in row().items() if k != "median_ms"}]}),
-    ("an unknown runtime", {"rows": [{**row(), "runtime": "other"}]}),
+    ("a runtime without a name", {"rows": [{**row(), "runtime": ""}]}),
+    ("a verdict that there is not", {"ratios": [ratio(verdict="perhaps")]}),
+    ("no seed of the order", {"seeds": {"inputs": [1, 2, 3], "bootstrap": 0}}),
+    ("a mark without its reason", {"marks": [{"rule": "busy", "severity": "marked"}]}),
     ("no runs", {"rows": [{**row(), "runs": 0}]}),
     ("a ratio on a board whose times do not count", {"timing_valid": False}),
     (
@@ -234,14 +239,13 @@ WRONG: list[tuple[str, Json]] = [
 
 def test_the_smallest_result_is_valid() -> None:
     document = minimal()
-    document["ratios"][0]["oversubscribed"] = False
     bench.validate(document)
+    bench.validate({**document, "ratios": [ratio(speedup=None, verdict="undecided")]})
 
 
 @pytest.mark.parametrize(("what", "change"), WRONG, ids=[what for what, _ in WRONG])
 def test_the_schema_refuses(what: str, change: Json) -> None:
     document = minimal()
-    document["ratios"][0]["oversubscribed"] = False
     with pytest.raises(jsonschema.ValidationError):
         bench.validate({**document, **change})
 

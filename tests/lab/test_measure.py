@@ -7,6 +7,8 @@ import json
 import os
 import subprocess
 import sys
+import time
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +22,10 @@ from pilite.lab.connection import LocalConnection
 Json = dict[str, Any]
 HERE = Path(__file__).parent
 SCRIPT = Path(measure.__file__)
+WORKER = SCRIPT.with_name("worker.py")
+
+
+LISTED = (HERE / "fake_tflite.py").stat().st_size  # what the fake package's RECORD names
 
 
 @pytest.fixture
@@ -31,7 +37,9 @@ def packages(tmp_path: Path) -> Path:
     for package in ("tflite_runtime", "ai_edge_litert"):
         (folder / package / "__init__.py").touch()
     (folder / "tflite_runtime" / "interpreter.py").write_text((HERE / "fake_tflite.py").read_text())
-    (folder / "tflite_runtime-9.9.dist-info" / "METADATA").write_text("Name: tflite-runtime\nVersion: 9.9\n")
+    about = folder / "tflite_runtime-9.9.dist-info"
+    (about / "METADATA").write_text("Name: tflite-runtime\nVersion: 9.9\n")
+    (about / "RECORD").write_text("tflite_runtime/interpreter.py,,\n")
     (folder / "ai_edge_litert" / "interpreter.py").write_text(
         "raise ImportError('no wheel for this board')\n"
     )
@@ -49,18 +57,27 @@ def job(tmp_path: Path) -> Json:
     return {
         "protocol": measure.PROTOCOL,
         "subject": {"release": str(tmp_path), "tflite": str(tmp_path / "model.tflite"), "inputs": paths},
-        "rows": [{"runtime": "tflite", "threads": 1}, {"runtime": "tflite", "threads": 2}],
-        "rounds": 5,
-        "least_rounds": 1,
+        "rows": [row(1), row(2)],
+        "sessions": 1,
+        "least_rounds": 5,
+        "least_runs": 1,
+        "least_s": 0,
+        "most_s": 60,
         "slot_ms": 12,
         "most_runs": 5,
         "settle": 1,
         "warm_ms": 10,
-        "warm_runs": 2,
-        "budget_s": 60,
+        "warm_most_ms": 1000,
         "limit_s": 20,
         "seed": 0,
     }
+
+
+def row(threads: int, runtime: str = "tflite", module: str = "tflite_runtime", **more: Any) -> Json:
+    """An entry of a job, as rivals.py and trial.py make it."""
+    package = module.replace("_", "-")
+    adapter = {"adapter": "interpreter", "module": f"{module}.interpreter", "package": package}
+    return {"runtime": runtime, "threads": threads, "kernels": "AUTO", **adapter, **more}
 
 
 def plan(folder: Path, **values: object) -> None:
@@ -85,28 +102,85 @@ def measured(job: Json, packages: Path) -> Json:
 def test_runs_fill_a_turn_and_times_are_the_clocks(job: Json, packages: Path) -> None:
     plan(packages.parent, ms=4, load_ms=7, first_ms=20)
     one, two = measured(job, packages)["rows"]
-    assert (one["version"], one["load_ms"], one["first_ms"]) == ("9.9", 7.0, 24.0)
+    facts = one["sessions"][0]
+    assert (facts["version"], facts["load_ms"], facts["first_ms"]) == ("9.9", 7.0, 24.0)
     assert one["samples"] == [[4.0, 4.0, 4.0]] * 5  # 12 ms a turn
     assert two["samples"] == [[2.0] * 5] * 5  # six would fit, five is the most
-    assert one["rss_mb"] > 1
+    assert facts["rss_mb"] > 1
+    assert facts["cold_ms"] > 1
+    assert facts["install_mb"] == pytest.approx(LISTED / 1e6)
+    assert facts["model_mb"] == (packages.parent / "model.tflite").stat().st_size / 1e6
+
+
+def test_every_session_has_fresh_processes_and_its_share_of_the_rounds(job: Json, packages: Path) -> None:
+    result = measured({**job, "sessions": 3, "least_rounds": 6}, packages)
+    for one in result["rows"]:
+        assert [session["rounds"] for session in one["sessions"]] == [2, 2, 2]
+        assert len(one["samples"]) == 6
+    assert [lap["session"] for lap in result["diary"]] == [1, 1, 2, 2, 3, 3]
+    assert result["complete"] is True
+
+
+def test_a_race_goes_on_until_every_row_has_its_least_runs_and_time(job: Json, packages: Path) -> None:
+    by_runs = measured({**job, "least_rounds": 1, "least_runs": 31}, packages)["rows"]
+    assert [len(one["samples"]) for one in by_runs] == [11, 11]  # three runs a turn in the slower row
+    by_time = measured({**job, "least_rounds": 1, "least_s": 0.1}, packages)["rows"]
+    assert [len(one["samples"]) for one in by_time] == [10, 10]  # 10 ms a turn in the faster row
+
+
+def test_warm_up_ends_when_two_blocks_agree(job: Json, packages: Path) -> None:
+    plan(packages.parent, ms=50, slower_ms=50, until=5)
+    facts = measured({**job, "rows": [row(1)]}, packages)["rows"][0]["sessions"][0]
+    # Runs 2 to 5 take 100 ms, the blocks after that two runs of 50 ms: [100] [100] agree at once.
+    assert (facts["settled"], facts["warm_runs"], facts["ms"]) == (True, 2, 100.0)
+    plan(packages.parent, ms=50, slower_ms=50, until=2)
+    facts = measured({**job, "rows": [row(1)]}, packages)["rows"][0]["sessions"][0]
+    assert (facts["settled"], facts["warm_runs"], facts["ms"]) == (True, 5, 50.0)
+
+
+def test_warm_up_that_never_settles_ends_and_says_so(job: Json, packages: Path) -> None:
+    plan(packages.parent, ms=100, grow_ms=20)
+    facts = measured({**job, "rows": [row(1)], "warm_most_ms": 600}, packages)["rows"][0]["sessions"][0]
+    assert (facts["settled"], facts["warm_runs"]) == (False, 4)
+
+
+def test_a_run_that_is_longer_than_a_turn_needs_no_run_before_it(job: Json, packages: Path) -> None:
+    plan(packages.parent, ms=20)
+    rows = measured({**job, "rows": [row(1)], "least_rounds": 2}, packages)["rows"]
+    assert rows[0]["samples"] == [[20.0]] * 2
+    plan(packages.parent, ms=20, at=8 + 3, then="raise")  # first, 2 x 5 of warm-up: no run is left to settle
+    assert "RuntimeError" in measured({**job, "rows": [row(1)]}, packages)["failures"][0]["reason"]
+
+
+def test_the_diary_tells_what_else_the_board_did(job: Json, packages: Path) -> None:
+    lap = measured(job, packages)["diary"][0]
+    assert lap["seconds"] > 0
+    assert lap["other_cpus"] >= 0
+    assert lap["stolen_cpus"] >= 0
+    assert all(mhz > 1 for mhz in lap["mhz"])
 
 
 def test_the_order_of_turns_is_mixed_and_the_same_for_a_seed(job: Json, packages: Path) -> None:
-    orders = measured({**job, "rounds": 8}, packages)["orders"]
+    orders = turns(job, packages)
     assert all(sorted(order) == ["tflite/1", "tflite/2"] for order in orders)
     assert len({tuple(order) for order in orders}) == 2
-    assert measured({**job, "rounds": 8}, packages)["orders"] == orders
-    assert measured({**job, "rounds": 8, "seed": 5}, packages)["orders"] != orders
+    assert turns(job, packages) == orders
+    assert turns({**job, "seed": 5}, packages) != orders
 
 
-def test_a_spent_budget_ends_the_race_after_the_least_rounds(job: Json, packages: Path) -> None:
-    rows = measured({**job, "budget_s": 0, "least_rounds": 2}, packages)["rows"]
-    assert [len(row["samples"]) for row in rows] == [2, 2]
+def turns(job: Json, packages: Path) -> list[list[str]]:
+    return [lap["order"] for lap in measured({**job, "least_rounds": 8}, packages)["diary"]]
+
+
+def test_a_race_whose_time_is_over_ends_after_the_round_and_says_so(job: Json, packages: Path) -> None:
+    result = measured({**job, "most_s": 0}, packages)
+    assert [len(one["samples"]) for one in result["rows"]] == [1, 1]
+    assert result["complete"] is False
 
 
 def test_outputs_are_kept_for_every_set_of_inputs(job: Json, packages: Path) -> None:
     path = packages.parent / "out.npz"
-    rows = [{"runtime": "tflite", "threads": 3, "outputs": str(path)}]
+    rows = [row(3, outputs=str(path))]
     measured({**job, "rows": rows}, packages)
     with np.load(path) as outputs:
         assert sorted(outputs.files) == ["0.0", "1.0"]
@@ -128,19 +202,19 @@ def test_a_runtime_that_fails_leaves_with_its_reason(
     plan(packages.parent, ms=4, at=2, then=then)
     result = measured({**job, "limit_s": 2, "rows": job["rows"][:1]}, packages)
     assert result["rows"] == []
-    assert result["failures"] == [{"runtime": "tflite", "threads": 1, "reason": reason}]
+    assert result["failures"] == [{**row(1), "reason": reason}]
 
 
 def test_a_failure_in_the_race_keeps_the_other_rows(job: Json, packages: Path) -> None:
-    # Runs after three rounds: 1 + 3 + 3 * (1 + 3) = 16 with one thread, 1 + 5 + 3 * (1 + 5) = 24 with two.
-    plan(packages.parent, ms=4, at=18, then="crash")
-    result = measured({**job, "rounds": 3}, packages)
+    # Runs after three rounds: 1 + 2 * 25 + 3 * 4 = 63 with one thread, 1 + 2 * 50 + 3 * 6 = 119 with two.
+    plan(packages.parent, ms=4, at=110, then="crash")
+    result = measured({**job, "least_rounds": 3}, packages)
     assert [row["threads"] for row in result["rows"]] == [1]
     assert [row["threads"] for row in result["failures"]] == [2]
 
 
 def test_a_runtime_that_is_not_there_says_so(job: Json, packages: Path) -> None:
-    rows = [{"runtime": "litert", "threads": 1}, *job["rows"][:1]]
+    rows = [row(1, "litert", "ai_edge_litert"), *job["rows"][:1]]
     result = measured({**job, "rows": rows}, packages)
     assert result["failures"][0]["reason"] == "ImportError: no wheel for this board"
     assert [row["runtime"] for row in result["rows"]] == ["tflite"]
@@ -160,18 +234,19 @@ def test_threads_get_a_cpu_each_or_none_at_all() -> None:
 
 def test_workers_are_pinned_where_there_are_cpus(job: Json, packages: Path) -> None:
     allowed = sorted(os.sched_getaffinity(0))
-    rows = [{"runtime": "tflite", "threads": count} for count in (1, len(allowed) + 1)]
-    result = measured({**job, "rows": rows, "rounds": 1}, packages)
+    rows = [row(count) for count in (1, len(allowed) + 1)]
+    result = measured({**job, "rows": rows, "least_rounds": 1}, packages)
     assert result["allowed_cpus"] == allowed
     assert [row["cpus"] for row in result["rows"]] == [allowed[-1:], None]
 
 
-def test_it_needs_only_numpy_beside_the_standard_library() -> None:
-    tree = ast.parse(SCRIPT.read_text(encoding="utf-8"))
+@pytest.mark.parametrize(("script", "beside"), [(SCRIPT, set[str]()), (WORKER, {"numpy"})])
+def test_it_needs_only_numpy_beside_the_standard_library(script: Path, beside: set[str]) -> None:
+    tree = ast.parse(script.read_text(encoding="utf-8"))
     names = {alias.name for node in ast.walk(tree) if isinstance(node, ast.Import) for alias in node.names}
     names |= {str(node.module) for node in ast.walk(tree) if isinstance(node, ast.ImportFrom)}
     others = {name.split(".")[0] for name in names} - set(sys.stdlib_module_names)
-    assert others == {"numpy"}
+    assert others == beside
 
 
 def test_a_race_that_takes_too_long_leaves_no_process_behind(job: Json, packages: Path) -> None:
@@ -181,9 +256,57 @@ def test_a_race_that_takes_too_long_leaves_no_process_behind(job: Json, packages
         [packages.parent / name for name in ("job.json", "r.json")],
     )
     script.write_text(SCRIPT.read_text(encoding="utf-8"))
+    script.with_name("worker.py").write_text(WORKER.read_text(encoding="utf-8"))
     paths[0].write_text(json.dumps(job))
     with pytest.raises(BoardError, match=r"was not done after 4 s and was killed"):
         LocalConnection().run(
             [sys.executable, str(script), *map(str, paths)], timeout=4, env={"PYTHONPATH": str(packages)}
         )
     assert subprocess.run(["pgrep", "-f", str(script)], check=False).returncode == 1
+
+
+def test_a_coordinator_whose_parent_is_gone_leaves_with_its_workers(job: Json, packages: Path) -> None:
+    """As when `bench` is killed: nobody is left who could end them."""
+    folder = packages.parent
+    plan(folder, ms=4, real_ms=5)  # forever, on a real clock
+    (folder / "job.json").write_text(json.dumps({**job, "least_runs": 10**9, "most_s": 10**6}))
+    words = [sys.executable, str(SCRIPT), str(folder / "job.json"), str(folder / "result.json")]
+    code = (
+        "import subprocess, sys, time; print(subprocess.Popen(sys.argv[1:]).pid, flush=True); time.sleep(99)"
+    )
+    parent = subprocess.Popen(
+        [sys.executable, "-c", code, *words],
+        env={**os.environ, "PYTHONPATH": str(packages)},
+        stdout=subprocess.PIPE,
+        text=True,
+    )
+    assert parent.stdout is not None
+    pid = int(parent.stdout.readline())
+    until(lambda: len(children(pid)) == 2)
+    workers = children(pid)
+    parent.kill()
+    parent.wait()
+    parent.stdout.close()
+    until(lambda: not any(alive(one) for one in (pid, *workers)))
+    assert not (folder / "result.json").exists()
+
+
+def children(pid: int) -> list[int]:
+    done = subprocess.run(["pgrep", "-P", str(pid)], capture_output=True, text=True, check=False)
+    return [int(word) for word in done.stdout.split()]
+
+
+def alive(pid: int) -> bool:
+    """Whether a process runs; one that nobody has waited for does not."""
+    try:
+        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] != "Z"
+    except OSError:
+        return False
+
+
+def until(done: Callable[[], bool]) -> None:
+    for _ in range(600):
+        if done():
+            return
+        time.sleep(0.1)
+    raise AssertionError("not within a minute")

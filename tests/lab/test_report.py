@@ -25,6 +25,8 @@ def row(runtime: str, threads: int, ms: float) -> Json:
         "median_ms": ms * 1.1,
         "p90_ms": ms * 1.2,
         "p99_ms": ms * 1.3,
+        "mad_ms": ms * 0.01,
+        "cold_ms": 350.0,
         "rss_mb": 41.26,
         "load_ms": 2.5,
         "first_ms": ms * 2,
@@ -49,6 +51,8 @@ def document() -> Json:
                 "rival": "tflite",
                 "speedup": 1.3333,
                 "ci95": [1.31, 1.349],
+                "p_value": 0.00012,
+                "verdict": "faster",
                 "oversubscribed": False,
             }
         ],
@@ -76,6 +80,13 @@ def test_a_plot_is_the_same_for_the_same_samples(document: Json, tmp_path: Path)
     for name in ("a.svg", "b.svg"):
         report.plot(document, SAMPLES, tmp_path / name)
     assert (tmp_path / "a.svg").read_bytes() == (tmp_path / "b.svg").read_bytes()
+
+
+def test_a_runtime_of_any_name_can_be_plotted(document: Json, tmp_path: Path) -> None:
+    row = {**document["rows"][0], "runtime": "another"}
+    samples = {"mobilenet": {"ms": {"another/1": [[1, 2]]}}}
+    report.plot({**document, "rows": [row]}, samples, tmp_path / "a.svg")
+    assert report.OTHER in (tmp_path / "a.svg").read_text()
 
 
 def test_times_that_do_not_count_are_not_plotted(document: Json, tmp_path: Path) -> None:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 import pytest
 
@@ -17,35 +19,54 @@ def test_a_row_is_made_of_all_runs_of_all_rounds() -> None:
         "median_ms": 50.5,
         "p90_ms": pytest.approx(90.1),
         "p99_ms": pytest.approx(99.01),
+        "mad_ms": 25.0,
     }
 
 
-def test_a_speedup_is_the_rivals_median_over_ours() -> None:
-    ratio, interval = stats.speedup([[2.0], [2.0], [2.0]], [[6.0], [6.0], [6.0]])
-    assert (ratio, interval) == (3.0, (3.0, 3.0))
-
-
-def test_one_round_has_no_interval() -> None:
-    assert stats.speedup([[1.0, 3.0]], [[4.0]]) == (2.0, (2.0, 2.0))
+def test_a_ratio_is_the_rivals_median_over_ours() -> None:
+    found = stats.compare([[2.0]] * 8, [[6.0]] * 8)
+    assert (found.ratio, found.low, found.high, found.verdict) == (3.0, 3.0, 3.0, "faster")
+    assert stats.compare([[6.0]] * 8, [[2.0]] * 8).verdict == "slower"
 
 
 def test_a_runtime_that_left_early_is_compared_over_the_common_rounds() -> None:
-    assert stats.speedup([[1.0], [1.0], [9.0]], [[2.0], [2.0]])[0] == 2.0
+    assert stats.compare([[1.0], [1.0], [9.0]], [[2.0], [2.0]]).ratio == 2.0
+
+
+def test_too_few_rounds_decide_nothing() -> None:
+    few, enough = stats.LEAST_ROUNDS - 1, stats.LEAST_ROUNDS
+    assert stats.compare([[1.0]] * few, [[9.0]] * few).verdict == "undecided"
+    assert stats.compare([[1.0]] * enough, [[9.0]] * enough).verdict == "faster"
+
+
+def noisy(rng: np.random.Generator, ms: float, spread: float, rounds: int = 30, runs: int = 3) -> Any:
+    return rng.normal(ms, spread, (rounds, runs)).tolist()
+
+
+def test_equal_runtimes_are_the_same_or_undecided_by_their_noise() -> None:
+    rng = np.random.default_rng(5)
+    assert stats.compare(noisy(rng, 10, 0.1), noisy(rng, 10, 0.1)).verdict == "same"
+    assert stats.compare(noisy(rng, 10, 3), noisy(rng, 10, 3)).verdict == "undecided"
+
+
+def test_five_percent_are_found_in_two_percent_of_noise() -> None:
+    rng = np.random.default_rng(6)
+    found = stats.compare(noisy(rng, 10.5, 0.2), noisy(rng, 10, 0.2))
+    assert (found.verdict, found.high < 1) == ("slower", True)
 
 
 def test_the_same_samples_give_the_same_interval() -> None:
     rng = np.random.default_rng(1)
-    ours, theirs = rng.normal(10, 1, (20, 3)).tolist(), rng.normal(20, 1, (20, 3)).tolist()
-    assert stats.speedup(ours, theirs) == stats.speedup(ours, theirs)
+    ours, theirs = noisy(rng, 10, 1), noisy(rng, 20, 1)
+    assert stats.compare(ours, theirs) == stats.compare(ours, theirs)
 
 
 def test_intervals_hold_the_true_ratio_about_as_often_as_they_say() -> None:
     rng = np.random.default_rng(2)
     held = 0
     for _ in range(60):
-        ours, theirs = rng.normal(10, 1, (30, 1)), rng.normal(15, 1.5, (30, 1))
-        _, (low, high) = stats.speedup(ours.tolist(), theirs.tolist())
-        held += low <= 1.5 <= high
+        found = stats.compare(noisy(rng, 10, 1, runs=1), noisy(rng, 15, 1.5, runs=1))
+        held += found.low <= 1.5 <= found.high
     assert held >= 51  # 85 %; the percentile method is a little too narrow for few rounds
 
 
@@ -54,6 +75,52 @@ def test_what_disturbs_a_whole_round_widens_the_interval() -> None:
     rng = np.random.default_rng(3)
     drift = rng.normal(0, 3, (5, 1))
     few = (20 + drift + rng.normal(0, 0.1, (5, 10))).tolist()
-    steady = (10 + rng.normal(0, 0.1, (5, 10))).tolist()
-    _, (low, high) = stats.speedup(steady, few)
-    assert high - low > 0.1
+    found = stats.compare(noisy(rng, 10, 0.1, 5, 10), few)
+    assert found.high - found.low > 0.1
+
+
+def test_what_differs_between_processes_widens_the_interval() -> None:
+    """Four processes with four layouts of memory say less than one hundred rounds of one."""
+    rng = np.random.default_rng(4)
+    layout = np.repeat(rng.normal(0, 0.5, (4, 1)), 25, axis=0)
+    theirs = (10 + layout + rng.normal(0, 0.1, (100, 2))).tolist()
+    ours = noisy(rng, 10, 0.1, 100, 2)
+    blind, seeing = stats.compare(ours, theirs), stats.compare(ours, theirs, [25] * 4)
+    assert seeing.high - seeing.low > 2 * (blind.high - blind.low)
+
+
+def test_medians_of_many_runs_are_taken_in_parts(monkeypatch: pytest.MonkeyPatch) -> None:
+    rng = np.random.default_rng(7)
+    ours, theirs = noisy(rng, 10, 1), noisy(rng, 12, 1)
+    whole = stats.compare(ours, theirs)
+    monkeypatch.setattr(stats, "PIECE", 100)
+    assert stats.compare(ours, theirs) == whole
+
+
+def test_a_trend_is_a_drift_and_noise_is_none() -> None:
+    rng = np.random.default_rng(8)
+    trend = np.linspace(0, 1, 30)[:, None] + rng.normal(10, 0.1, (30, 3))
+    assert stats.drift(trend.tolist()) == pytest.approx(0.1, abs=0.02)
+    assert stats.drift(trend[::-1].tolist()) == pytest.approx(-0.1, abs=0.02)
+    assert stats.drift(noisy(rng, 10, 1)) is None
+    assert stats.drift([[10.0]] * 30) is None
+    assert stats.drift([[1.0], [2.0], [3.0]]) is None
+
+
+def test_two_heaps_of_runs_are_two_modes() -> None:
+    rng = np.random.default_rng(9)
+    two = np.concatenate([rng.normal(10, 0.2, 60), rng.normal(13, 0.2, 40)])
+    rng.shuffle(two)
+    assert stats.modes(two.reshape(20, 5).tolist()) == [
+        pytest.approx(10, abs=0.3),
+        pytest.approx(13, abs=0.3),
+    ]
+
+
+@pytest.mark.parametrize("tail", [0.0, 0.05])
+def test_one_heap_with_a_tail_is_one_mode(tail: float) -> None:
+    rng = np.random.default_rng(10)
+    one = rng.normal(10, 0.2, 200)
+    one[: int(200 * tail)] *= 1.6
+    assert stats.modes(one.reshape(20, 10).tolist()) == []
+    assert stats.modes([[10.0] * 10] * 20) == []
