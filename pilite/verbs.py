@@ -44,7 +44,7 @@ HELP = {
     "limit": "only boards that match: comma-separated names, groups or patterns such as pi4-*",
     "model": "name in models/models.toml or path of a .tflite; repeatable; default: the zoo's MobileNet V2",
     "name": "what the board is to be called, or is called",
-    "numerics": "whose rounding: ref",
+    "numerics": "whose rounding: ref (TFLite's reference kernels) or xnnpack (LiteRT's default on aarch64)",
     "output": "write the outputs to this .npz",
     "port": "of the board's SSH server",
     "rival": f"comma-separated, of {', '.join(RIVALS)}, litert-builtin; bench also tvm-stock",

@@ -12,10 +12,11 @@ reached through
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from enum import Enum
-from typing import Any, Protocol
+from fractions import Fraction
+from typing import Any, ClassVar, Protocol, TypeAlias
 
 import numpy as np
 import numpy.typing as npt
@@ -33,13 +34,26 @@ class Rounding(str, Enum):
         "gemmlowp"  # doubling-high-mul, ties up; then shift, ties away from zero. TFLite's reference kernels
     )
     FLOAT64 = "float64"  # round_half_away(double(acc) * scale). FULLY_CONNECTED of newer reference kernels
+    FLOAT32 = "float32"  # round_half_even(float(acc) * factor). XNNPACK's fp32 kernels, int8 models
+    RNDNU = "rndnu"  # doubling-high-mul, truncated; then shift, ties up. XNNPACK's NEON kernels, uint8 models
 
 
-# Per-channel constant arrays that each rounding reads, in the order of a kernel's parameters.
-OPERANDS: dict[Rounding, tuple[str, ...]] = {
-    Rounding.GEMMLOWP: ("mantissa", "right", "left"),
-    Rounding.FLOAT64: ("scale",),
+@dataclass(frozen=True)
+class Constants:
+    """What a rounding reads, in the order of a kernel's parameters; `large` only from `limit` on."""
+
+    names: tuple[str, ...]
+    limit: float = math.inf
+    large: tuple[str, ...] = ()
+
+
+CONSTANTS: dict[Rounding, Constants] = {
+    Rounding.GEMMLOWP: Constants(("mantissa", "right"), 1 - 2.0**-32, ("left",)),
+    Rounding.FLOAT64: Constants(("scale",)),
+    Rounding.FLOAT32: Constants(("factor",), 1.0),
+    Rounding.RNDNU: Constants(("mantissa", "right"), 0.5, ("left",)),
 }
+DTYPES = {"scale": "float64", "factor": "float32"}  # of the constants; the others are int32
 
 
 @dataclass(frozen=True)
@@ -50,12 +64,13 @@ class Requant:
     zero_point: int
     clamp_min: int
     clamp_max: int
-    left: bool = False  # some multiplier is 1.0 or more: shift left before multiplying
+    left: bool = False  # some multiplier reaches the limit of CONSTANTS: shift left, or guard the conversion
 
     @property
     def operands(self) -> tuple[str, ...]:
         """Names of the arrays that the kernel needs."""
-        return tuple(o for o in OPERANDS[self.rounding] if o != "left" or self.left)
+        needed = CONSTANTS[self.rounding]
+        return needed.names + (needed.large if self.left else ())
 
     @property
     def negative_ties_show(self) -> bool:
@@ -73,6 +88,16 @@ class Multiplier:
 
     mantissa: int
     exponent: int  # > 0: shift left; < 0: shift right
+
+    rounding: ClassVar[Rounding] = Rounding.GEMMLOWP
+
+    @property
+    def is_large(self) -> bool:
+        return self.left > 0
+
+    @property
+    def constants(self) -> dict[str, float]:
+        return {"mantissa": self.mantissa, "right": self.right, "left": self.left}
 
     @property
     def left(self) -> int:
@@ -94,20 +119,105 @@ class Multiplier:
         return Multiplier(mantissa, exponent) if exponent >= -31 else Multiplier(0, 0)
 
 
+@dataclass(frozen=True)
+class Factor:
+    """A float32 multiplier of Rounding.FLOAT32."""
+
+    value: float
+
+    rounding: ClassVar[Rounding] = Rounding.FLOAT32
+
+    @property
+    def is_large(self) -> bool:
+        return is_large(self.rounding, [self.value])
+
+    @property
+    def constants(self) -> dict[str, float]:
+        return {"factor": self.value}
+
+
+def is_large(rounding: Rounding, reals: Iterable[float]) -> bool:
+    """`Requant.left` for these real multipliers."""
+    return any(real >= CONSTANTS[rounding].limit for real in reals)
+
+
+def operands(rounding: Rounding, reals: Sequence[float]) -> dict[str, npt.NDArray[np.generic]]:
+    """Every constant of `rounding`, one entry per real multiplier. XNNPACK's are float32 values already."""
+    if rounding in (Rounding.FLOAT64, Rounding.FLOAT32):
+        (name,) = CONSTANTS[rounding].names
+        return {name: np.array(reals, DTYPES[name])}
+    of = Rndnu.of if rounding is Rounding.RNDNU else Multiplier.of
+    parts = [of(real).constants for real in reals]
+    return {
+        name: np.array([part[name] for part in parts], np.int32) for name in ("mantissa", "right", "left")
+    }
+
+
+@dataclass(frozen=True)
+class Rndnu:
+    """A float32 multiplier as XNNPACK's rndnu kernels hold it: mantissa * 2**(left - right - 31)."""
+
+    mantissa: int  # the 24 bits of the float32, moved to 2**30 <= mantissa < 2**31
+    left: int
+    right: int  # at least 1
+
+    rounding: ClassVar[Rounding] = Rounding.RNDNU
+
+    @staticmethod
+    def of(real: float) -> Rndnu:
+        """xnn_init_qu8_conv_minmax_rndnu_neon_params: parts of a float32, 0 < real < 256."""
+        fraction, exponent = math.frexp(real)
+        right = max(-exponent, 1)
+        return Rndnu(int(fraction * (1 << 31)), right + exponent, right)
+
+    @property
+    def is_large(self) -> bool:
+        return self.left > 0
+
+    @property
+    def constants(self) -> dict[str, float]:
+        return {"mantissa": self.mantissa, "right": self.right, "left": self.left}
+
+
+Scale: TypeAlias = Multiplier | Factor | Rndnu  # a real multiplier with its rounding
+
+
 def round_half_away(x: float) -> int:
     """C's round(): the nearest integer, ties away from zero. Exact for every double."""
     whole = math.trunc(x)
     return whole + int(math.copysign(abs(x - whole) >= 0.5, x))
 
 
-def activation_range(activation: str, scale: float, zero_point: int, low: int, high: int) -> tuple[int, int]:
-    """CalculateActivationRangeQuantized: the 8-bit limits [low, high] narrowed by a fused activation.
+Nearest: TypeAlias = Callable[[float, float, int, int], int]
 
-    A real bound f becomes zero_point + round_half_away(float32(f / scale)).
+
+def nearest_tflite(real: float, scale: float, zero_point: int, shift: int) -> int:
+    """zero_point + round_half_away(float32(real / scale)). CalculateActivationRangeQuantized."""
+    return zero_point + round_half_away(float(np.float32(real) / np.float32(scale)))
+
+
+def nearest_xnnpack(real: float, scale: float, zero_point: int, shift: int) -> int:
+    """round_half_even(float32(real / scale) + zero_point): xnn_qs8_quantize.
+
+    `shift` is 128 for a uint8 model (xnn_qu8_quantize): its own zero point is that much larger.
     """
+    sum_ = np.float32(real) / np.float32(scale) + np.float32(zero_point + shift)
+    return round(float(sum_)) - shift
+
+
+def activation_range(
+    activation: str,
+    scale: float,
+    zero_point: int,
+    low: int,
+    high: int,
+    nearest: Nearest = nearest_tflite,
+    shift: int = 0,
+) -> tuple[int, int]:
+    """The 8-bit limits [low, high] narrowed by a fused activation, whose real bounds `nearest` quantizes."""
 
     def quantize(f: float) -> int:
-        return zero_point + round_half_away(float(np.float32(f) / np.float32(scale)))
+        return nearest(f, scale, zero_point, shift)
 
     bounds: dict[str, tuple[float | None, float | None]] = {
         "NONE": (None, None),
@@ -149,6 +259,36 @@ def multiply(x: npt.ArrayLike, m: Multiplier) -> Int64:
     return rounding_shift_right(rounding_doubling_high_mul(shifted, m.mantissa), m.right)
 
 
+def multiply_float32(x: npt.ArrayLike, factor: float) -> Int64:
+    """round_half_even(float32(x) * factor), saturated to int32."""
+    product = np.asarray(x, np.int64).astype(np.float32) * np.float32(factor)
+    return np.clip(np.rint(product.astype(np.float64)), -(1 << 31), INT32_MAX).astype(np.int64)
+
+
+def multiply_rndnu(x: npt.ArrayLike, m: Rndnu) -> Int64:
+    """floor(saturated(x << left) * mantissa / 2**31), then shifted right with ties up."""
+    shifted = np.clip(np.asarray(x, np.int64) << m.left, -(1 << 31), INT32_MAX)
+    return shift_right_ties_up((shifted * m.mantissa) >> 31, m.right)
+
+
+def fma32(a: int, b: float, c: int) -> float:
+    """float32(float32(a) * b + c) with one rounding; b is a float32 value."""
+    exact = Fraction(float(np.float32(a))) * Fraction(b) + c
+    near = np.float32(float(exact))
+    around = (np.nextafter(near, np.float32(-np.inf)), near, np.nextafter(near, np.float32(np.inf)))
+
+    def distance(x: np.float32) -> tuple[Fraction, int]:
+        return abs(Fraction(float(x)) - exact), int(x.view(np.uint32)) & 1
+
+    return float(min(around, key=distance))
+
+
+def shift_right_ties_up(x: npt.ArrayLike, bits: int) -> Int64:
+    """floor(x / 2**bits + 1/2). NEON srshl."""
+    value = np.asarray(x, np.int64)
+    return (value + ((1 << bits) >> 1)) >> bits
+
+
 # --- vectors of the target -----------------------------------------------------------------------------
 
 
@@ -170,6 +310,15 @@ class Primitives(Protocol):
     def scale_float64(self, x: Any, scale: Any) -> Any:
         """round_half_away(float64(x) * scale)."""
 
+    def mul_high(self, x: Any, m: Any) -> Any:
+        """floor(x * m / 2**31)."""
+
+    def shift_left_saturating(self, x: Any, n: Any) -> Any:
+        """x * 2**n, or a value of the same sign beyond 2**30 where that leaves int32."""
+
+    def scale_float32(self, x: Any, factor: Any, guard: bool) -> Any:
+        """round_half_even(float32(x) * factor); `guard`: beyond 32,767 it may be any larger number."""
+
 
 def requantize(v: Primitives, acc: Any, requant: Requant, operand: Callable[[str], Any]) -> Any:
     """The real-multiplier part of `requant` on one int32 vector;
@@ -177,6 +326,12 @@ def requantize(v: Primitives, acc: Any, requant: Requant, operand: Callable[[str
     """
     if requant.rounding is Rounding.FLOAT64:
         return v.scale_float64(acc, operand("scale"))
+    if requant.rounding is Rounding.FLOAT32:
+        return v.scale_float32(acc, operand("factor"), requant.left)
+    if requant.rounding is Rounding.RNDNU:
+        if requant.left:
+            acc = v.shift_left_saturating(acc, operand("left"))
+        return v.shift_right_ties_up(v.mul_high(acc, operand("mantissa")), operand("right"))
     if requant.left:
         acc = v.shift_left(acc, operand("left"))
     x = v.mul_high_round(acc, operand("mantissa"))

@@ -21,6 +21,7 @@ class Quant:
     scales: tuple[float, ...]
     zero_points: tuple[int, ...]
     axis: int = 0
+    stored_axis: int = field(default=0, compare=False)  # as in the file; meaningless for one scale
 
     @property
     def scale(self) -> float:

@@ -5,8 +5,9 @@ the model's ends are copied in and out of the int8 domain.
 from __future__ import annotations
 
 from pilite.compiler.graph import Graph
+from pilite.compiler.numerics import Numerics
 from pilite.compiler.ops import OPS
-from pilite.compiler.program import IO, Builder, Numerics, Program, storage, with_borders
+from pilite.compiler.program import IO, Builder, Program, storage, with_borders
 from pilite.compiler.spec import Move
 
 

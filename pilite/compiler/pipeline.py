@@ -17,12 +17,9 @@ from pilite import seal
 from pilite.compiler import artifact, tflite
 from pilite.compiler import cpu as cpus
 from pilite.compiler.cpu import Choice, Cpu
-from pilite.compiler.fixedpoint import Rounding
 from pilite.compiler.graph import Graph
+from pilite.compiler.numerics import FULLY_CONNECTED, NUMERICS, Numerics
 from pilite.errors import ModelError, PiliteError
-
-NUMERICS = ("ref",)
-FULLY_CONNECTED = {"q31": Rounding.GEMMLOWP, "f64": Rounding.FLOAT64}
 
 Progress = Callable[[str], None]
 
@@ -71,7 +68,7 @@ def build(
     if found is not None:
         return Build(folder / "model.so", wanted, True, found)
     progress("read")
-    data, manifest = compile_graph(tflite.read(model), name, target, options, wanted, progress)
+    data, manifest = compile_graph(tflite.read(model, numerics), name, target, options, wanted, progress)
     artifact.write(folder / "model.so", data)
     return Build(folder / "model.so", wanted, False, manifest)
 
@@ -89,13 +86,13 @@ def compile_graph(
         aot,
         link,
         lower,
-        program,
         schedule,
     )
 
     graph = exposed(graph) if options["layers"] else graph
     progress("lower")
-    lowered = lower.lower(graph, program.Numerics(FULLY_CONNECTED[options["fully_connected"]]))
+    numerics = Numerics(options["numerics"], FULLY_CONNECTED[options["fully_connected"]])
+    lowered = lower.lower(graph, numerics)
     progress("schedule")
     scheduled = schedule.schedule(lowered, cpu)
     progress("compile")

@@ -10,9 +10,10 @@ from dataclasses import dataclass, field, replace
 import numpy as np
 import numpy.typing as npt
 
-from pilite.compiler.fixedpoint import Rounding
-from pilite.compiler.graph import Graph, Tensor
+from pilite.compiler import delegation
+from pilite.compiler.graph import Graph, Node, Tensor
 from pilite.compiler.layout import NO_HALO, Halo
+from pilite.compiler.numerics import Numerics
 from pilite.compiler.spec import Arrays, Fill, Move, Spec
 
 ARENA, WEIGHTS, IO = "arena", "weights", "io"
@@ -55,13 +56,6 @@ class Program:
     outputs: tuple[int, ...]
 
 
-@dataclass(frozen=True)
-class Numerics:
-    """How operators round where TFLite has more than one answer."""
-
-    fully_connected: Rounding = Rounding.GEMMLOWP
-
-
 class Builder:
     """Collects values and stages while the graph is lowered, one operator at a time."""
 
@@ -75,6 +69,10 @@ class Builder:
 
     def tensor(self, index: int) -> Tensor:
         return self.graph.tensors[index]
+
+    def delegated(self, node: Node) -> bool:
+        """Whether XNNPACK's formula is the promised one."""
+        return self.numerics.is_xnnpack and delegation.taken(node, self.graph)
 
     def value(self, tensor: int) -> int:
         """The value of a tensor, made on first use."""

@@ -79,6 +79,16 @@ class QAdd:
 
 
 @dataclass(frozen=True)
+class QWeightedAdd:
+    """y = requant((w0 * (a - z0) + w1 * (b - z1)) / 2**shift, ties up): XNNPACK's addition."""
+
+    zero_points: tuple[int, int]  # of the operands
+    weights: tuple[int, int]  # below 2**21 in size
+    shift: int
+    requant: Requant  # zero point and clamp only
+
+
+@dataclass(frozen=True)
 class Pool:
     """AVERAGE or MAX over the part of the window inside the image, then clamp."""
 
@@ -100,6 +110,17 @@ class QMean:
 
 
 @dataclass(frozen=True)
+class QMeanFloat:
+    """y = clamp(round_half_even((sum(x) + bias) * factor + offset) - shift) over `axes`, float32, fused."""
+
+    axes: tuple[int, ...]
+    bias: int
+    factor: float
+    offset: float
+    shift: int
+
+
+@dataclass(frozen=True)
 class Table:
     """y = table[x + 128]. Array: table int8 (256,)."""
 
@@ -115,10 +136,29 @@ class Softmax:
 
 
 @dataclass(frozen=True)
+class SoftmaxTable:
+    """Softmax of TFLite's aarch64 kernel. Arrays: exp int32 (256,), by the distance from the maximum.
+
+    exp is Q0.16 and at most 65535; see ops/softmax.py.
+    """
+
+    output_scale: float
+    output_zero_point: int
+
+
+@dataclass(frozen=True)
 class QuantizeFloat:
     """y = clamp(round_half_away(x / scale) + zero_point), float32 arithmetic."""
 
     scale: float
+    zero_point: int
+
+
+@dataclass(frozen=True)
+class QuantizeFloatEven:
+    """y = clamp(round_half_even(x * factor) + zero_point), float32 arithmetic."""
+
+    factor: float
     zero_point: int
 
 
@@ -196,11 +236,15 @@ Spec: TypeAlias = (
     | QDepthwiseConv2D
     | Broadcast
     | QAdd
+    | QWeightedAdd
     | Pool
     | QMean
+    | QMeanFloat
     | Table
     | Softmax
+    | SoftmaxTable
     | QuantizeFloat
+    | QuantizeFloatEven
     | DequantizeFloat
     | Move
     | Copy

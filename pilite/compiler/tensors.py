@@ -96,7 +96,7 @@ def _quant(table: Table, shape: tuple[int, ...], dtype: str) -> Quant | None:
     if not (np.isfinite(scales).all() and (scales > 0).all()):
         raise Refused("has a scale that is no positive number; convert the model again")
     zero_points = _zero_points(stored, scales.size, dtype)
-    return Quant(tuple(scales.tolist()), zero_points, axis if scales.size > 1 else 0)
+    return Quant(tuple(scales.tolist()), zero_points, axis if scales.size > 1 else 0, axis)
 
 
 def _zero_points(stored: Table, count: int, dtype: str) -> tuple[int, ...]:

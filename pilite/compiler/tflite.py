@@ -16,7 +16,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from pilite.compiler import checks, container, options, rules, schema
+from pilite.compiler import checks, container, delegation, options, rules, schema
 from pilite.compiler.container import Container, Foreign, Operator
 from pilite.compiler.flatbuffer import Damaged
 from pilite.compiler.graph import ABSENT, Graph, Node, Tensor
@@ -27,20 +27,22 @@ from pilite.errors import ModelError
 MAX_LINES = 20  # of a message
 
 
-def read(path: Path) -> Graph:
-    """The graph of a .tflite file. Raises ModelError."""
+def read(path: Path, numerics: str = "ref") -> Graph:
+    """The graph of a .tflite file whose `numerics` can be promised. Raises ModelError."""
     try:
         data = path.read_bytes()
     except OSError as e:
         raise ModelError(f"{path}: cannot be read ({e.strerror}); give the path of a .tflite file") from None
-    return parse(data, path.name)
+    return parse(data, path.name, numerics)
 
 
-def parse(data: bytes, name: str) -> Graph:
+def parse(data: bytes, name: str, numerics: str = "ref") -> Graph:
     """The graph in the bytes of a .tflite file; `name` stands for the file in messages. Raises ModelError."""
     try:
         file = container.read(data)
         graph, refusals = _graph(file, name)
+        if numerics == "xnnpack" and not refusals:
+            refusals = _unpromised(file, graph)
     except Foreign as e:
         raise ModelError(f"{name} {e}") from None
     except Damaged as e:
@@ -76,6 +78,12 @@ def _graph(file: Container, name: str) -> tuple[Graph, list[Refusal]]:
     graph = Graph(name, tensors, tuple(nodes), file.inputs, file.outputs, digest)
     reasons = ((file.operators[node.index], checks.refusal(node, graph)) for node in nodes)
     return graph, refusals + [Refusal(operator, reason) for operator, reason in reasons if reason]
+
+
+def _unpromised(file: Container, graph: Graph) -> list[Refusal]:
+    """What can be compiled, but not as LiteRT's default computes it."""
+    reasons = ((file.operators[node.index], delegation.refusal(node, graph)) for node in graph.nodes)
+    return [Refusal(operator, reason) for operator, reason in reasons if reason]
 
 
 def _node(operator: Operator, tensors: Sequence[Tensor], faults: dict[int, str]) -> Node:

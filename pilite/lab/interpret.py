@@ -8,6 +8,7 @@ from __future__ import annotations
 import argparse
 import importlib
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -38,17 +39,30 @@ def _run(network: Any, arrays: Sequence[Array]) -> list[Array]:
 
 
 def main() -> None:
-    """Sets of equally many arrays travel as one .npz, in a row."""
+    """Run every NAME.tflite of a folder: NAME.in.npz holds its sets of equally many arrays, in a row.
+
+    Writes NAME.out.npz likewise, or NAME.error with what the wheel said. One start serves all models: under
+    QEMU it costs more than a small model.
+    """
     parser = argparse.ArgumentParser(description=main.__doc__)
-    for name in ("module", "kernels", "model", "inputs", "outputs"):
+    for name in ("module", "kernels", "folder"):
         parser.add_argument(name)
-    parser.add_argument("count", type=int, help="of arrays in a set")
+    parser.add_argument("count", type=int, nargs="+", help="of arrays in a set, for each model in turn")
     options = parser.parse_args()
-    with np.load(options.inputs, allow_pickle=False) as file:
+    models = sorted(Path(options.folder).glob("*.tflite"))
+    for model, count in zip(models, options.count, strict=True):
+        try:
+            _serve(options.module, options.kernels, model, count)
+        except (ValueError, RuntimeError) as problem:
+            model.with_suffix(".error").write_text(str(problem), encoding="utf-8")
+
+
+def _serve(module: str, kernels: str, model: Path, count: int) -> None:
+    with np.load(model.with_suffix(".in.npz"), allow_pickle=False) as file:
         flat = [file[name] for name in file.files]
-    sets = [flat[i : i + options.count] for i in range(0, len(flat), options.count)]
-    found = outputs(options.module, options.kernels, options.model, sets)
-    np.savez(options.outputs, *(array for arrays in found for array in arrays))
+    sets = [flat[i : i + count] for i in range(0, len(flat), count)]
+    found = outputs(module, kernels, str(model), sets)
+    np.savez(model.with_suffix(".out.npz"), *(array for arrays in found for array in arrays))
 
 
 if __name__ == "__main__":

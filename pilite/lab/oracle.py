@@ -191,27 +191,48 @@ def compute(oracle: Oracle, model: Path, sets: Sequence[Arrays], artifacts: Path
         BoardError, PiliteError: the emulator, its Debian or a wheel is missing.
     """
     if oracle.emulated:
-        return _emulated(oracle, model, sets, artifacts)
+        (found,) = emulated(oracle, [(model.read_bytes(), sets)], artifacts)
+        if isinstance(found, str):
+            raise _refusal(oracle, found)
+        return found
     try:
         return interpret.outputs(oracle.runtime.module, oracle.runtime.kernels, str(model), sets)
     except (ValueError, RuntimeError) as problem:
         raise _refusal(oracle, str(problem)) from None
 
 
-def _emulated(oracle: Oracle, model: Path, sets: Sequence[Arrays], artifacts: Path) -> list[list[Array]]:
+def emulated(
+    oracle: Oracle, jobs: Sequence[tuple[bytes, Sequence[Arrays]]], artifacts: Path
+) -> list[list[list[Array]] | str]:
+    """For each (model, sets of inputs) its outputs by set, or why the runtime refused it; one start for all.
+
+    Raises:
+        CheckFailed: the runtime crashed or took too long.
+        BoardError, PiliteError: the emulator, its Debian or a wheel is missing.
+    """
     cpu, runtime = str(oracle.cpu), oracle.runtime
     root = roots.view(cpu, artifacts)
     site = roots.site((wheels.NUMPY, runtime.package), artifacts)
-    with tempfile.TemporaryDirectory() as folder:
-        given, made = f"{folder}/in.npz", f"{folder}/out.npz"
-        np.savez(given, *(array for arrays in sets for array in arrays))
+    with tempfile.TemporaryDirectory() as name:
+        folder = Path(name)
+        stems = [folder / f"{i:05d}" for i in range(len(jobs))]
+        for stem, (model, sets) in zip(stems, jobs, strict=True):
+            stem.with_suffix(".tflite").write_bytes(model)
+            np.savez(stem.with_suffix(".in.npz"), *(array for arrays in sets for array in arrays))
         program = [str(root / roots.PYTHON), str(Path(interpret.__file__).resolve())]
-        words = [runtime.module, runtime.kernels, str(model.resolve()), given, made, str(len(sets[0]))]
+        words = [runtime.module, runtime.kernels, name, *(str(len(sets[0])) for _, sets in jobs)]
         _run(oracle, [*execute.emulator(cpu, root), *program, *words], site)
-        with np.load(made, allow_pickle=False) as file:
-            flat = [file[name] for name in file.files]
-    count = len(flat) // len(sets)
-    return [flat[i * count : (i + 1) * count] for i in range(len(sets))]
+        return [_told(stem, len(sets)) for stem, (_, sets) in zip(stems, jobs, strict=True)]
+
+
+def _told(stem: Path, sets: int) -> list[list[Array]] | str:
+    error = stem.with_suffix(".error")
+    if error.is_file():
+        return error.read_text(encoding="utf-8")
+    with np.load(stem.with_suffix(".out.npz"), allow_pickle=False) as file:
+        flat = [file[name] for name in file.files]
+    count = len(flat) // sets
+    return [flat[i * count : (i + 1) * count] for i in range(sets)]
 
 
 def _run(oracle: Oracle, command: Sequence[str], site: Path) -> None:

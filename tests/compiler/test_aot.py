@@ -15,7 +15,7 @@ from tvm.script.ir_builder import tirx as T
 from pilite.compiler import aot, lower, tflite
 from pilite.compiler import cpu as cpus
 from pilite.compiler.kernels.emit import Param, function, load, loop, stack, store
-from pilite.compiler.program import Numerics
+from pilite.compiler.numerics import Numerics
 from pilite.compiler.schedule import Scheduled, schedule
 from pilite.errors import CompileError
 from tests import native, one_op

@@ -16,8 +16,8 @@ from pilite import zig
 from pilite.compiler import aot, lower, tflite
 from pilite.compiler import cpu as cpus
 from pilite.compiler import graph as graphs
+from pilite.compiler.numerics import Numerics
 from pilite.compiler.plan import SLACK
-from pilite.compiler.program import Numerics
 from pilite.compiler.schedule import Scheduled, schedule
 from tests import one_op
 from tests.batch import merged

@@ -9,8 +9,8 @@ import pytest
 
 from models.zoo.writer import OpSpec, TensorSpec, write
 from pilite.compiler import graph, lower, tflite
+from pilite.compiler.numerics import Numerics
 from pilite.compiler.ops.move import is_contiguous
-from pilite.compiler.program import Numerics
 from pilite.compiler.spec import Copy
 from tests import native
 from tests.batch import compiled

@@ -13,19 +13,18 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from pilite.compiler import lower, schema, tflite
-from pilite.compiler.fixedpoint import INT32_MAX, Rounding
+from pilite.compiler.fixedpoint import INT32_MAX, Multiplier, Rounding, operands
 from pilite.compiler.graph import Quant, Tensor
+from pilite.compiler.numerics import Numerics
 from pilite.compiler.ops import OPS, table
 from pilite.compiler.ops.common import (
     channel_multipliers,
     channel_requant,
     folded_bias,
-    requant_arrays,
     window,
 )
 from pilite.compiler.ops.elementwise import rescaled_for_concatenation
 from pilite.compiler.ops.reduce import exp_on_negative_values, exponentials
-from pilite.compiler.program import Numerics
 from pilite.compiler.spec import QMean
 from tests.batch import check_bits
 from tests.draw import OneOp
@@ -33,6 +32,7 @@ from tests.native import HERE
 from tests.nets import Net
 
 F32 = np.float32
+Q31 = Rounding.GEMMLOWP
 
 
 def tensor(
@@ -105,16 +105,16 @@ def test_the_product_of_scales_is_rounded_to_float32_only_where_tflite_does() ->
     x, w, y = tensor(0.1), tensor(0.3), tensor(0.7)
     sx, sw, sy = (float(F32(s)) for s in (0.1, 0.3, 0.7))
 
-    assert channel_multipliers(x, w, y, 1, float_product=False) == [sx * sw / sy]
-    assert channel_multipliers(x, w, y, 1, float_product=True) == [float(F32(sx) * F32(sw)) / sy]
+    assert channel_multipliers(x, w, y, 1, Q31, float_product=False) == [sx * sw / sy]
+    assert channel_multipliers(x, w, y, 1, Q31, float_product=True) == [float(F32(sx) * F32(sw)) / sy]
     assert float(F32(sx) * F32(sw)) != sx * sw
 
 
 def test_one_scale_serves_all_channels_and_several_stay_apart() -> None:
     x, y = tensor(0.5), tensor(0.25)
 
-    assert channel_multipliers(x, tensor(0.5), y, 3, float_product=False) == [1.0] * 3
-    assert channel_multipliers(x, tensor((0.5, 1.0, 2.0)), y, 3, float_product=False) == [1.0, 2.0, 4.0]
+    assert channel_multipliers(x, tensor(0.5), y, 3, Q31, float_product=False) == [1.0] * 3
+    assert channel_multipliers(x, tensor((0.5, 1.0, 2.0)), y, 3, Q31, float_product=False) == [1.0, 2.0, 4.0]
 
 
 def test_a_left_shift_is_asked_for_only_where_a_multiplier_needs_one() -> None:
@@ -127,11 +127,11 @@ def test_a_left_shift_is_asked_for_only_where_a_multiplier_needs_one() -> None:
 
 
 def test_operands_follow_the_rounding() -> None:
-    arrays = requant_arrays(Rounding.GEMMLOWP, [0.25, 3.0])
+    arrays = operands(Rounding.GEMMLOWP, [0.25, 3.0])
 
     assert arrays["mantissa"].tolist() == [1 << 30, 3 << 29]
     assert (arrays["right"].tolist(), arrays["left"].tolist()) == ([1, 0], [0, 2])
-    assert requant_arrays(Rounding.FLOAT64, [0.25, 3.0])["scale"].tolist() == [0.25, 3.0]
+    assert operands(Rounding.FLOAT64, [0.25, 3.0])["scale"].tolist() == [0.25, 3.0]
 
 
 # Folded constants.
@@ -241,6 +241,7 @@ def test_the_division_of_a_mean_is_folded_into_its_multiplier(side: int) -> None
     (spec,) = (stage.spec for stage in lower.lower(graph, Numerics()).stages if isinstance(stage.spec, QMean))
     ratio = net.tensors[x].scales[0] / float(F32(net.tensors[y].scales[0]))
 
+    assert isinstance(spec.multiplier, Multiplier)
     folded = spec.multiplier.mantissa * 2.0 ** (spec.multiplier.exponent - 31)
     assert math.isclose(folded, ratio / side**2, rel_tol=2.0**-29)
     assert spec.axes == (1, 2)

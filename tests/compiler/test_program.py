@@ -11,11 +11,11 @@ import pytest
 
 from pilite.compiler import lower, tflite
 from pilite.compiler.layout import Halo
+from pilite.compiler.numerics import Numerics
 from pilite.compiler.program import (
     ARENA,
     IO,
     WEIGHTS,
-    Numerics,
     Program,
     Stage,
     Value,

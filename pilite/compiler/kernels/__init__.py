@@ -167,12 +167,32 @@ KERNELS: tuple[Kernel, ...] = (
         "qs8_dwconv_4x16__avx2", s.QDepthwiseConv2D, Depthwise(Madd16()), ("avx2",), instruction="vpmaddwd"
     ),
     Kernel("qs8_add_8", s.QAdd, Plain(lambda n, p, x, y, c: pointwise.add(n, ISAS[c.isa], p, x[0], x[1], y))),
+    Kernel(
+        "qs8_weighted_add_8",
+        s.QWeightedAdd,
+        Plain(lambda n, p, x, y, c: pointwise.weighted_add(n, ISAS[c.isa], p, x[0], x[1], y)),
+    ),
     Kernel("s8_pool_8", s.Pool, Plain(lambda n, p, x, y, c: reduce.pool(n, ISAS[c.isa], p, x[0], y))),
     Kernel("qs8_mean_8", s.QMean, Plain(lambda n, p, x, y, c: reduce.mean(n, ISAS[c.isa], p, x[0], y))),
+    Kernel(
+        "qs8_mean_f32_8",
+        s.QMeanFloat,
+        Plain(lambda n, p, x, y, c: reduce.mean_float(n, ISAS[c.isa], p, x[0], y)),
+    ),
     Kernel("s8_softmax", s.Softmax, Plain(lambda n, p, x, y, c: reduce.softmax(n, p, x[0], y), ("exp",))),
+    Kernel(
+        "s8_softmax_table",
+        s.SoftmaxTable,
+        Plain(lambda n, p, x, y, c: reduce.softmax_table(n, p, x[0], y), ("exp",)),
+    ),
     Kernel("s8_table", s.Table, Plain(lambda n, p, x, y, c: pointwise.table(n, x[0], y), ("table",))),
     Kernel(
         "f32_qs8_8", s.QuantizeFloat, Plain(lambda n, p, x, y, c: pointwise.quantize_float(n, p, x[0], y))
+    ),
+    Kernel(
+        "f32_qs8_even_8",
+        s.QuantizeFloatEven,
+        Plain(lambda n, p, x, y, c: pointwise.quantize_float_even(n, p, x[0], y)),
     ),
     Kernel(
         "qs8_f32_8", s.DequantizeFloat, Plain(lambda n, p, x, y, c: pointwise.dequantize_float(n, p, x[0], y))

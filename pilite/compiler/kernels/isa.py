@@ -52,6 +52,10 @@ class Isa(ABC):
         down = tirx.Select(rest <= zero - half, one, zero)
         return T.Cast(self.i32, whole + up - down)
 
+    @property
+    def f32(self) -> str:
+        return f"float32x{self.lanes}"
+
     @staticmethod
     @abstractmethod
     def encode_right(bits: int) -> int:
@@ -59,6 +63,19 @@ class Isa(ABC):
 
     @abstractmethod
     def mul_high_round(self, x: Any, m: Any) -> Any: ...
+
+    @abstractmethod
+    def mul_high(self, x: Any, m: Any) -> Any: ...
+
+    @abstractmethod
+    def shift_left_saturating(self, x: Any, n: Any) -> Any: ...
+
+    def scale_float32(self, x: Any, factor: Any, guard: bool) -> Any:
+        return self.round_float32(T.Cast(self.f32, x) * factor, guard)
+
+    @abstractmethod
+    def round_float32(self, x: Any, guard: bool) -> Any:
+        """round_half_even(x) as int32; `guard`: x may leave int32, then any number beyond 16 bits will do."""
 
     @abstractmethod
     def shift_right_ties_up(self, x: Any, n: Any) -> Any: ...
@@ -91,6 +108,16 @@ class Neon(Isa):
 
     def mul_high_round(self, x: Any, m: Any) -> Any:
         return self.neon("int32x4", "sqrdmulh.v4i32", x, m)
+
+    def mul_high(self, x: Any, m: Any) -> Any:
+        return self.neon("int32x4", "sqdmulh.v4i32", x, m)
+
+    def shift_left_saturating(self, x: Any, n: Any) -> Any:
+        return self.neon("int32x4", "sqshl.v4i32", x, n)
+
+    def round_float32(self, x: Any, guard: bool) -> Any:
+        """fcvtns saturates."""
+        return self.neon("int32x4", "fcvtns.v4i32.v4f32", x)
 
     def shift_right_ties_up(self, x: Any, n: Any) -> Any:
         return self.neon("int32x4", "srshl.v4i32", x, n)
@@ -145,8 +172,14 @@ class Avx2(Isa):
         return bits
 
     def mul_high_round(self, x: Any, m: Any) -> Any:
-        """Even and odd lanes as 64-bit products (vpmuldq); the wanted 32 bits are 31..62 of each."""
-        even, odd = (self._product(x, m, high) + T.broadcast(T.int64(1 << 30), 4) for high in (False, True))
+        return self._bits_31_to_62(x, m, 1 << 30)
+
+    def mul_high(self, x: Any, m: Any) -> Any:
+        return self._bits_31_to_62(x, m, 0)
+
+    def _bits_31_to_62(self, x: Any, m: Any, nudge: int) -> Any:
+        """Of x * m + nudge: even and odd lanes as 64-bit products (vpmuldq)."""
+        even, odd = (self._product(x, m, high) + T.broadcast(T.int64(nudge), 4) for high in (False, True))
         low = T.reinterpret("int32x8", self._shift_right_logical(even, 31))
         top = T.reinterpret("int32x8", even_left(odd, 1))
         return shuffle([low, top], [i if i % 2 == 0 else 8 + i for i in range(8)])
@@ -165,6 +198,16 @@ class Avx2(Isa):
             return (wide << n) >> n
 
         return half(x) * half(m)
+
+    def shift_left_saturating(self, x: Any, n: Any) -> Any:
+        high, low = self.fill(2**31 - 1) >> n, self.fill(-(2**31)) >> n
+        return tirx.max(tirx.min(x, high), low) << n
+
+    def round_float32(self, x: Any, guard: bool) -> Any:
+        """vcvtps2dq is to even by default, and makes -2**31 of what is too large."""
+        if guard:
+            x = tirx.min(x, T.broadcast(T.float32(32768.0), self.lanes))
+        return call(self.i32, "llvm.x86.avx.cvt.ps2dq.256", x)
 
     def shift_right_ties_up(self, x: Any, n: Any) -> Any:
         """floor((x + 2**(n-1)) / 2**n) without overflow: the last bit shifted out is the carry."""

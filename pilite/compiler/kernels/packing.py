@@ -8,7 +8,7 @@ from typing import Any, TypeAlias
 import numpy as np
 import numpy.typing as npt
 
-from pilite.compiler.fixedpoint import Requant
+from pilite.compiler.fixedpoint import DTYPES, Requant
 from pilite.compiler.kernels.emit import Param
 from pilite.compiler.kernels.isa import Isa
 from pilite.compiler.spec import Arrays
@@ -44,5 +44,4 @@ def channel_constants(
 
 def channel_params(requant: Requant, columns: int) -> list[Param]:
     """Parameters that `channel_constants` fills."""
-    dtype = {"scale": "float64"}
-    return [Param(name, dtype.get(name, "int32"), columns) for name in ("bias", *requant.operands)]
+    return [Param(name, DTYPES.get(name, "int32"), columns) for name in ("bias", *requant.operands)]

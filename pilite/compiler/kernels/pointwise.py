@@ -9,7 +9,7 @@ from typing import Any
 from tvm import tirx
 from tvm.script.ir_builder import tirx as T
 
-from pilite.compiler.fixedpoint import Multiplier, Requant, Rounding, requantize
+from pilite.compiler.fixedpoint import DTYPES, Requant, Scale, requantize
 from pilite.compiler.kernels.emit import (
     PARALLEL_ELEMENTS,
     Param,
@@ -23,7 +23,16 @@ from pilite.compiler.kernels.emit import (
 )
 from pilite.compiler.kernels.isa import Isa, call
 from pilite.compiler.layout import Layout
-from pilite.compiler.spec import Broadcast, DequantizeFloat, Fill, Move, QAdd, QuantizeFloat
+from pilite.compiler.spec import (
+    Broadcast,
+    DequantizeFloat,
+    Fill,
+    Move,
+    QAdd,
+    QuantizeFloat,
+    QuantizeFloatEven,
+    QWeightedAdd,
+)
 
 
 def spans(*layouts: Layout) -> tuple[int, int, list[Callable[[Any], Any]]]:
@@ -57,11 +66,15 @@ def eights(length: int, body: Callable[[Any, int], None]) -> None:
         body(length - 8, 8)
 
 
-def scale(isa: Isa, x: Any, m: Multiplier) -> Any:
-    """One vector times a constant, gemmlowp rounding."""
-    requant = Requant(Rounding.GEMMLOWP, 0, -128, 127, left=m.left > 0)
-    values = {"mantissa": m.mantissa, "right": isa.encode_right(m.right), "left": m.left}
-    return requantize(isa, x, requant, lambda name: isa.fill(values[name]))
+def scale(isa: Isa, x: Any, m: Scale) -> Any:
+    """One vector times a constant, with the rounding that the constant is for."""
+    values = dict(m.constants)
+    if "right" in values:
+        values["right"] = isa.encode_right(int(values["right"]))
+    requant = Requant(m.rounding, 0, -128, 127, left=m.is_large)
+    return requantize(
+        isa, x, requant, lambda name: constant(values[name], DTYPES.get(name, "int32"), isa.lanes)
+    )
 
 
 def narrow(isa: Isa, q: Sequence[Any], requant: Requant) -> Any:
@@ -71,7 +84,7 @@ def narrow(isa: Isa, q: Sequence[Any], requant: Requant) -> Any:
 def add(name: str, isa: Isa, spec: QAdd, a: Layout, b: Layout, y: Layout) -> tirx.PrimFunc:
     """y = requant(scaled(a) + scaled(b)); both operands are first moved up by `left_shift` bits."""
 
-    def term(buffer: Any, offset: Any, zero_point: int, m: Multiplier) -> list[Any]:
+    def term(buffer: Any, offset: Any, zero_point: int, m: Scale) -> list[Any]:
         wide = isa.widen8(load(buffer, offset, 8))
         centred = [(v - isa.fill(zero_point)) << isa.fill(spec.left_shift) for v in wide]
         return [scale(isa, v, m) for v in centred]
@@ -85,6 +98,30 @@ def add(name: str, isa: Isa, spec: QAdd, a: Layout, b: Layout, y: Layout) -> tir
                 right = term(x1, offset[1](r) + at, spec.zero_points[1], spec.multipliers[1])
                 total = [scale(isa, p + q, spec.output) for p, q in zip(left, right, strict=True)]
                 store_first(out, offset[2](r) + at, narrow(isa, total, spec.requant), 8, count)
+
+            eights(length, group)
+
+    params = [Param("a", "int8", a.size), Param("b", "int8", b.size), Param("y", "int8", y.size)]
+    return function(name, params, body)
+
+
+def weighted_add(name: str, isa: Isa, spec: QWeightedAdd, a: Layout, b: Layout, y: Layout) -> tirx.PrimFunc:
+    """y = requant(w0 * a + w1 * b + constant, shifted right with ties up)."""
+    constant_term = -sum(w * z for w, z in zip(spec.weights, spec.zero_points, strict=True))
+
+    def body(x0: Any, x1: Any, out: Any) -> None:
+        rows, length, offset = spans(a, b, y)
+        with loop(rows, parallel=a.elements >= PARALLEL_ELEMENTS) as r:
+
+            def total(left: Any, right: Any) -> Any:
+                first, second = (isa.fill(w) for w in spec.weights)
+                acc = left * first + right * second + isa.fill(constant_term)
+                return isa.shift_right_ties_up(acc, isa.fill(isa.encode_right(spec.shift)))
+
+            def group(at: Any, count: int) -> None:
+                pair = (isa.widen8(load(x, of(r) + at, 8)) for x, of in zip((x0, x1), offset, strict=False))
+                q = [total(left, right) for left, right in zip(*pair, strict=True)]
+                store_first(out, offset[2](r) + at, narrow(isa, q, spec.requant), 8, count)
 
             eights(length, group)
 
@@ -128,6 +165,27 @@ def quantize_float(name: str, spec: QuantizeFloat, x: Layout, y: Layout) -> tirx
             spec.zero_point, "int32", lanes
         )
         return T.Cast("int8" if lanes == 1 else f"int8x{lanes}", wide)
+
+    return _convert(name, x, y, value)
+
+
+def quantize_float_even(name: str, spec: QuantizeFloatEven, x: Layout, y: Layout) -> tirx.PrimFunc:
+    """round_half_even(x * factor) + zero_point in float32, clamped before it becomes an integer."""
+
+    def value(v: Any, lanes: int) -> Any:
+        def dtype(base: str) -> str:
+            return base if lanes == 1 else f"{base}x{lanes}"
+
+        def const(f: float) -> Any:
+            return constant(f, "float32", lanes)
+
+        suffix = "f32" if lanes == 1 else f"v{lanes}f32"
+        rounded = call(dtype("float32"), f"llvm.roundeven.{suffix}", v * const(spec.factor))
+        low, high = (const(float(limit - spec.zero_point)) for limit in (-128, 127))
+        limited = tirx.max(tirx.min(rounded, high), low)
+        return T.Cast(
+            dtype("int8"), T.Cast(dtype("int32"), limited) + constant(spec.zero_point, "int32", lanes)
+        )
 
     return _convert(name, x, y, value)
 

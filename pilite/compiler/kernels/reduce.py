@@ -13,6 +13,7 @@ from pilite.compiler.kernels.emit import (
     PARALLEL_ELEMENTS,
     Param,
     assign,
+    constant,
     function,
     load,
     loop,
@@ -26,7 +27,7 @@ from pilite.compiler.kernels.emit import (
 from pilite.compiler.kernels.isa import Isa, call
 from pilite.compiler.kernels.pointwise import narrow, scale
 from pilite.compiler.layout import Layout
-from pilite.compiler.spec import Pool, QMean, Softmax
+from pilite.compiler.spec import Pool, QMean, QMeanFloat, Softmax, SoftmaxTable
 
 
 def _channel_groups(channels: int, body: Callable[[Any, int], None]) -> None:
@@ -107,12 +108,41 @@ def mean(name: str, isa: Isa, spec: QMean, x: Layout, y: Layout) -> tirx.PrimFun
     """zero_point + scaled(sum(x) - n * zero_point(x)) over any axes;
     y keeps the reduced axes with extent 1.
     """
+    offset = prod(x.shape[i] for i in spec.axes) * spec.input_zero_point
+
+    def narrowed(totals: Sequence[Any]) -> Any:
+        return narrow(isa, [scale(isa, t - isa.fill(offset), spec.multiplier) for t in totals], spec.requant)
+
+    return _mean(name, isa, spec.axes, narrowed, x, y)
+
+
+def mean_float(name: str, isa: Isa, spec: QMeanFloat, x: Layout, y: Layout) -> tirx.PrimFunc:
+    """round_half_even(fma(sum(x) + bias, factor, offset)) - shift, likewise."""
+    factor, offset = (constant(f, "float32", isa.lanes) for f in (spec.factor, spec.offset))
+
+    def scaled(total: Any) -> Any:
+        sum_ = T.Cast(isa.f32, total + isa.fill(spec.bias))
+        return isa.round_float32(call(isa.f32, f"llvm.fma.v{isa.lanes}f32", sum_, factor, offset), True)
+
+    def narrowed(totals: Sequence[Any]) -> Any:
+        return isa.narrow8([scaled(t) for t in totals], -spec.shift, -128, 127)
+
+    return _mean(name, isa, spec.axes, narrowed, x, y)
+
+
+def _mean(
+    name: str,
+    isa: Isa,
+    axes: Sequence[int],
+    narrowed: Callable[[Sequence[Any]], Any],
+    x: Layout,
+    y: Layout,
+) -> tirx.PrimFunc:
     rank = len(x.shape)
     last = rank - 1
-    vector = last not in spec.axes
-    kept = [i for i in range(rank) if i not in spec.axes and not (vector and i == last)]
-    reduced = list(spec.axes)
-    offset = prod(x.shape[i] for i in reduced) * spec.input_zero_point
+    vector = last not in axes
+    kept = [i for i in range(rank) if i not in axes and not (vector and i == last)]
+    reduced = list(axes)
 
     def body(source: Any, out: Any) -> None:
         extents = [x.shape[i] for i in kept]
@@ -122,8 +152,7 @@ def mean(name: str, isa: Isa, spec: QMean, x: Layout, y: Layout) -> tirx.PrimFun
             oy = y.start + sum((i * y.strides[d] for i, d in zip(at, kept, strict=True)), 0)
 
             def finish(totals: Sequence[Any], channel: Any, count: int) -> None:
-                q = [scale(isa, t - isa.fill(offset), spec.multiplier) for t in totals]
-                store_first(out, oy + channel, narrow(isa, q, spec.requant), 8, count)
+                store_first(out, oy + channel, narrowed(totals), 8, count)
 
             if vector:
                 _channel_groups(
@@ -195,6 +224,45 @@ def softmax(name: str, spec: Softmax, x: Layout, y: Layout) -> tirx.PrimFunc:
                 value = _divide_pot32(_high_mul(factor, exponential(k)), shift) + T.int32(spec.output_min)
                 limited = tirx.min(tirx.max(value, T.int32(-128)), T.int32(127))
                 store(out, oy + k, T.Cast("int8", limited), 1)
+
+    params = [Param("x", "int8", x.size), Param("exp", "int32", 256), Param("y", "int8", y.size)]
+    return function(name, params, body)
+
+
+def softmax_table(name: str, spec: SoftmaxTable, x: Layout, y: Layout) -> tirx.PrimFunc:
+    """y = zero_point + exp * m, where m = 1 / (scale * sum of exp) in float32, as mantissa and exponent.
+
+    The mantissa has 24 bits, so TFLite's QuantizeMultiplier is exact; every term is positive, so ties up and
+    ties away from zero are the same.
+    """
+    depth = x.shape[-1]
+    rows = x.elements // depth
+    leading = range(len(x.shape) - 1)
+
+    def body(source: Any, table: Any, out: Any) -> None:
+        with loop(rows, parallel=x.elements >= PARALLEL_ELEMENTS and rows >= 4) as r:
+            ox, oy = (v.start + _walk(v, leading, r) for v in (x, y))
+            best, total = T.alloc_buffer((1,), "int32"), T.alloc_buffer((1,), "int32")
+            T.buffer_store(best, T.int32(-128), [0])
+            T.buffer_store(total, T.int32(0), [0])
+            with loop(depth) as k:
+                T.buffer_store(best, tirx.max(best[0], T.Cast("int32", source[ox + k])), [0])
+
+            def exponential(k: Any) -> Any:
+                return table[best[0] - T.Cast("int32", source[ox + k])]
+
+            with loop(depth) as k:
+                T.buffer_store(total, total[0] + exponential(k), [0])
+            scaled = T.Cast("float32", total[0]) * T.float32(spec.output_scale)
+            bits = T.alloc_buffer((1,), "int32")
+            T.buffer_store(bits, T.reinterpret("int32", T.float32(1.0) / scaled), [0])
+            mantissa = ((bits[0] & T.int32(0x7FFFFF)) | T.int32(0x800000)) << T.int32(7)
+            shift = T.int32(126) - (bits[0] >> T.int32(23))
+            with loop(depth) as k:
+                high = T.Cast("int64", _high_mul(exponential(k), mantissa))
+                value = T.Cast("int32", _divide_pot64(high, T.Cast("int64", shift)))
+                limited = tirx.min(value + T.int32(spec.output_zero_point), T.int32(127))
+                store(out, oy + k, T.Cast("int8", tirx.max(limited, T.int32(-128))), 1)
 
     params = [Param("x", "int8", x.size), Param("exp", "int32", 256), Param("y", "int8", y.size)]
     return function(name, params, body)

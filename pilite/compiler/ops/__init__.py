@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 
+from pilite.compiler import delegation
 from pilite.compiler.graph import Node
 from pilite.compiler.ops import conv, elementwise, move, pick, reduce, shape
 from pilite.compiler.program import Builder
@@ -83,6 +84,12 @@ OPS: dict[str, Op] = dict(sorted(_OPS.items()))
 def table() -> list[dict[str, str]]:
     """The rows of `invoke ops`."""
     return [
-        {"operator": name, "dtypes": op.dtypes, "limits": op.limits, "numerics": op.numerics}
+        {
+            "operator": name,
+            "dtypes": op.dtypes,
+            "limits": op.limits,
+            "numerics": op.numerics,
+            "xnnpack": delegation.POLICIES[name].text if name in delegation.POLICIES else "refused",
+        }
         for name, op in OPS.items()
     ]

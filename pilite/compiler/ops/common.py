@@ -7,7 +7,16 @@ from collections.abc import Sequence
 import numpy as np
 import numpy.typing as npt
 
-from pilite.compiler.fixedpoint import INT8_MAX, INT8_MIN, Multiplier, Requant, Rounding, activation_range
+from pilite.compiler.fixedpoint import (
+    INT8_MAX,
+    INT8_MIN,
+    Nearest,
+    Requant,
+    Rounding,
+    activation_range,
+    is_large,
+    nearest_tflite,
+)
 from pilite.compiler.graph import Quant, Tensor
 from pilite.compiler.program import signed_zero_point
 from pilite.compiler.spec import Window
@@ -24,14 +33,16 @@ def is_unsigned(tensor: Tensor) -> bool:
     return tensor.dtype == "uint8"
 
 
-def clamp(output: Tensor, activation: str) -> tuple[int, int]:
+def clamp(output: Tensor, activation: str, nearest: Nearest = nearest_tflite) -> tuple[int, int]:
     """Output limits in the int8 domain."""
-    return activation_range(activation, quant(output).scale, signed_zero_point(output), INT8_MIN, INT8_MAX)
+    shift = 128 if is_unsigned(output) else 0
+    ends = quant(output).scale, signed_zero_point(output), INT8_MIN, INT8_MAX
+    return activation_range(activation, *ends, nearest, shift)
 
 
-def plain_requant(output: Tensor, activation: str = "NONE") -> Requant:
+def plain_requant(output: Tensor, activation: str = "NONE", nearest: Nearest = nearest_tflite) -> Requant:
     """Zero point and clamp of an operator that scales by itself."""
-    low, high = clamp(output, activation)
+    low, high = clamp(output, activation, nearest)
     return Requant(Rounding.GEMMLOWP, signed_zero_point(output), low, high)
 
 
@@ -57,37 +68,33 @@ def window(
 
 
 def channel_multipliers(
-    x: Tensor, w: Tensor, y: Tensor, channels: int, *, float_product: bool
+    x: Tensor, w: Tensor, y: Tensor, channels: int, rounding: Rounding, *, float_product: bool
 ) -> list[float]:
-    """scale(x) * scale(w) / scale(y) per output channel, with the product in the precision that TFLite uses.
+    """scale(x) * scale(w) / scale(y) per output channel, in the precision that the kernels of `rounding` use.
 
     `float_product`: GetQuantizedConvolutionMultipler multiplies the two input scales in float32 (uint8
-    models, per-tensor FULLY_CONNECTED); PopulateConvolutionQuantizationParams uses double.
+    models, per-tensor FULLY_CONNECTED); PopulateConvolutionQuantizationParams uses double. XNNPACK computes
+    all of it in float32 (operators/convolution-nhwc.c, fully-connected-nc.c).
     """
     scales = quant(w).scales
     scales = scales * channels if len(scales) == 1 else scales
     sx, sy = quant(x).scale, quant(y).scale
+    if rounding in (Rounding.FLOAT32, Rounding.RNDNU):
+        return [float(np.float32(sx) * np.float32(sw) / np.float32(sy)) for sw in scales]
     if float_product:
         return [float(np.float32(sx) * np.float32(sw)) / sy for sw in scales]
     return [sx * sw / sy for sw in scales]
 
 
-def requant_arrays(rounding: Rounding, reals: Sequence[float]) -> dict[str, npt.NDArray[np.generic]]:
-    """The operands of `rounding` for these real multipliers."""
-    if rounding is Rounding.FLOAT64:
-        return {"scale": np.array(reals, np.float64)}
-    multipliers = [Multiplier.of(real) for real in reals]
-    return {
-        "mantissa": np.array([m.mantissa for m in multipliers], np.int32),
-        "right": np.array([m.right for m in multipliers], np.int32),
-        "left": np.array([m.left for m in multipliers], np.int32),
-    }
-
-
-def channel_requant(rounding: Rounding, output: Tensor, activation: str, reals: Sequence[float]) -> Requant:
-    low, high = clamp(output, activation)
-    left = rounding is Rounding.GEMMLOWP and any(Multiplier.of(r).left for r in reals)
-    return Requant(rounding, signed_zero_point(output), low, high, left)
+def channel_requant(
+    rounding: Rounding,
+    output: Tensor,
+    activation: str,
+    reals: Sequence[float],
+    nearest: Nearest = nearest_tflite,
+) -> Requant:
+    low, high = clamp(output, activation, nearest)
+    return Requant(rounding, signed_zero_point(output), low, high, is_large(rounding, reals))
 
 
 def centred_weights(w: Tensor) -> npt.NDArray[np.int16]:

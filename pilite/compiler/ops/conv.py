@@ -8,7 +8,7 @@ import numpy as np
 import numpy.typing as npt
 
 from pilite.compiler import graph
-from pilite.compiler.fixedpoint import Rounding
+from pilite.compiler.fixedpoint import Rounding, operands
 from pilite.compiler.graph import ABSENT, Node, Tensor
 from pilite.compiler.ops.common import (
     centred_weights,
@@ -17,7 +17,6 @@ from pilite.compiler.ops.common import (
     folded_bias,
     is_unsigned,
     quant,
-    requant_arrays,
     window,
 )
 from pilite.compiler.program import Builder, signed_zero_point
@@ -54,12 +53,13 @@ def _emit_conv(
 ) -> None:
     x, y = ends
     weight = centred_weights(w)
-    reals = channel_multipliers(x, w, y, y.shape[-1], float_product=is_unsigned(x))
-    spec = QConv2D(spans, channel_requant(Rounding.GEMMLOWP, y, activation, reals))
+    rounding = b.numerics.sums(x)
+    reals = channel_multipliers(x, w, y, y.shape[-1], rounding, float_product=is_unsigned(x))
+    spec = QConv2D(spans, channel_requant(rounding, y, activation, reals, b.numerics.nearest))
     arrays: dict[str, npt.NDArray[Any]] = {
         "weight": weight,
         "bias": folded_bias(bias, weight, (1, 2, 3), signed_zero_point(x)),
-        **requant_arrays(Rounding.GEMMLOWP, reals),
+        **operands(rounding, reals),
     }
     b.emit(spec, (b.value(node.inputs[0]),), b.value(node.outputs[0]), arrays, spans.halo)
 
@@ -73,11 +73,12 @@ def depthwise_conv_2d(node: Node, b: Builder) -> None:
     x, w, bias, y = _operands(node, b)
     spans = window(options.padding, _kernel(w), options.stride, options.dilation, x.shape[1:3], y.shape[1:3])
     weight = centred_weights(w)[0]
-    reals = channel_multipliers(x, w, y, y.shape[-1], float_product=is_unsigned(x))
-    requant = channel_requant(Rounding.GEMMLOWP, y, options.activation, reals)
+    rounding = b.numerics.sums(x)
+    reals = channel_multipliers(x, w, y, y.shape[-1], rounding, float_product=is_unsigned(x))
+    requant = channel_requant(rounding, y, options.activation, reals, b.numerics.nearest)
     constants: dict[str, npt.NDArray[Any]] = {
         "bias": folded_bias(bias, weight, (0, 1), signed_zero_point(x)),
-        **requant_arrays(Rounding.GEMMLOWP, reals),
+        **operands(rounding, reals),
     }
     source, target = b.value(node.inputs[0]), b.value(node.outputs[0])
     if x.shape[3] == 1:  # one input channel for all: an ordinary convolution
@@ -102,15 +103,15 @@ def fully_connected(node: Node, b: Builder) -> None:
     assert isinstance(options, graph.FullyConnected)
     x, w, bias, y = _operands(node, b)
     oc, ic = w.shape
-    rounding = b.numerics.fully_connected
+    rounding = b.numerics.matrix(x)
     weight = centred_weights(w)
     single = len(quant(w).scales) == 1 and rounding is Rounding.GEMMLOWP
-    reals = channel_multipliers(x, w, y, oc, float_product=single)
-    spec = QConv2D(_POINT, channel_requant(rounding, y, options.activation, reals))
+    reals = channel_multipliers(x, w, y, oc, rounding, float_product=single)
+    spec = QConv2D(_POINT, channel_requant(rounding, y, options.activation, reals, b.numerics.nearest))
     arrays: dict[str, npt.NDArray[Any]] = {
         "weight": weight.reshape(oc, 1, 1, ic),
         "bias": folded_bias(bias, weight, (1,), signed_zero_point(x)),
-        **requant_arrays(rounding, reals),
+        **operands(rounding, reals),
     }
     rows = x.elements // ic
     source, target = b.value(node.inputs[0]), b.value(node.outputs[0])

@@ -2,15 +2,33 @@
 
 from __future__ import annotations
 
+import math
+
 import numpy as np
 import numpy.typing as npt
 
 from pilite.compiler import graph
-from pilite.compiler.fixedpoint import INT8_MAX, INT8_MIN, Multiplier, multiply
+from pilite.compiler.fixedpoint import (
+    INT8_MAX,
+    INT8_MIN,
+    Multiplier,
+    multiply,
+    nearest_xnnpack,
+    shift_right_ties_up,
+)
 from pilite.compiler.graph import Node, Tensor
 from pilite.compiler.ops.common import plain_requant, quant
 from pilite.compiler.program import Builder, signed_zero_point
-from pilite.compiler.spec import Broadcast, DequantizeFloat, QAdd, QuantizeFloat, Table
+from pilite.compiler.spec import (
+    Broadcast,
+    DequantizeFloat,
+    QAdd,
+    QuantizeFloat,
+    QuantizeFloatEven,
+    QWeightedAdd,
+    Spec,
+    Table,
+)
 
 ADD_LEFT_SHIFT = 20
 
@@ -27,6 +45,9 @@ def add(node: Node, b: Builder) -> None:
     assert isinstance(options, graph.Add)
     left, right = (b.tensor(i) for i in node.inputs)
     y = b.tensor(node.outputs[0])
+    if b.delegated(node):
+        weighted_add(node, b, 1, options.activation)
+        return
     s1, s2 = quant(left).scale, quant(right).scale
     twice = 2.0 * max(s1, s2)
     spec = QAdd(
@@ -38,6 +59,22 @@ def add(node: Node, b: Builder) -> None:
     )
     inputs = [_expanded(b, i, y.shape) for i in node.inputs]
     b.emit(spec, inputs, b.value(node.outputs[0]))
+
+
+def weighted_add(node: Node, b: Builder, sign: int, activation: str) -> None:
+    """XNNPACK's addition, or subtraction for `sign` -1 (microparams-init.c, xnn_init_qs8_add_minmax_params).
+
+    r_i = float32(s_i / so); the shift gives the larger weight round_half_even(|r_i| * 2**shift) 21 bits.
+    """
+    y = b.tensor(node.outputs[0])
+    tensors = [b.tensor(i) for i in node.inputs]
+    ratios = [float(np.float32(quant(t).scale) / np.float32(quant(y).scale)) for t in tensors]
+    shift = 21 - math.frexp(max(ratios))[1]
+    first, second = (round(ratio * 2.0**shift) for ratio in ratios)
+    zero_points = signed_zero_point(tensors[0]), signed_zero_point(tensors[1])
+    requant = plain_requant(y, activation, nearest_xnnpack)
+    spec = QWeightedAdd(zero_points, (first, sign * second), shift, requant)
+    b.emit(spec, [_expanded(b, i, y.shape) for i in node.inputs], b.value(node.outputs[0]))
 
 
 def _expanded(b: Builder, tensor: int, shape: tuple[int, ...]) -> int:
@@ -56,11 +93,25 @@ def quantize(node: Node, b: Builder) -> None:
     x, y = b.tensor(node.inputs[0]), b.tensor(node.outputs[0])
     source = b.value(node.inputs[0])
     if x.dtype == "float32":
-        b.emit(QuantizeFloat(quant(y).scale, signed_zero_point(y)), (source,), b.value(node.outputs[0]))
+        spec: Spec = QuantizeFloat(quant(y).scale, signed_zero_point(y))
+        if b.delegated(node):
+            inverse = float(np.float32(1) / np.float32(quant(y).scale))
+            spec = QuantizeFloatEven(inverse, signed_zero_point(y))
+        b.emit(spec, (source,), b.value(node.outputs[0]))
+        return
+    if b.delegated(node):
+        by_table(b, source, node.outputs[0], _converted(x, y))
         return
     m = Multiplier.of(quant(x).scale / quant(y).scale)
     scaled = multiply(EVERY_INT8 - signed_zero_point(x), m) + signed_zero_point(y)
     by_table(b, source, node.outputs[0], np.clip(scaled, INT8_MIN, INT8_MAX))
+
+
+def _converted(x: Tensor, y: Tensor) -> npt.NDArray[np.int64]:
+    """XNNPACK's conversion by a multiplier with 8 fractional bits (xnn_init_qs8_cvt_scalar_params)."""
+    multiplier = round(float(np.float32(256) * (np.float32(quant(x).scale) / np.float32(quant(y).scale))))
+    scaled = shift_right_ties_up((EVERY_INT8 - signed_zero_point(x)) * multiplier, 8)
+    return np.clip(scaled + signed_zero_point(y), INT8_MIN, INT8_MAX)
 
 
 def by_table(b: Builder, source: int, tensor: int, values: npt.NDArray[np.int64]) -> None:

@@ -13,14 +13,17 @@ from pilite.compiler.fixedpoint import (
     INT32_MAX,
     Int64,
     Multiplier,
+    fma32,
+    nearest_tflite,
+    nearest_xnnpack,
     rounding_doubling_high_mul,
     rounding_shift_right,
     wrap_int32,
 )
-from pilite.compiler.graph import Node
+from pilite.compiler.graph import Node, Tensor
 from pilite.compiler.ops.common import clamp, is_unsigned, plain_requant, quant, window
 from pilite.compiler.program import Builder, signed_zero_point
-from pilite.compiler.spec import Pool, QMean, Softmax
+from pilite.compiler.spec import Pool, QMean, QMeanFloat, Softmax, SoftmaxTable, Spec
 
 
 def average_pool_2d(node: Node, b: Builder) -> None:
@@ -37,7 +40,8 @@ def _pool(node: Node, b: Builder, kind: str) -> None:
     assert isinstance(options, graph.Pool2D)
     x, y = b.tensor(node.inputs[0]), b.tensor(node.outputs[0])
     spans = window(options.padding, options.window, options.stride, (1, 1), x.shape[1:3], y.shape[1:3])
-    low, high = clamp(y, options.activation)
+    nearest = nearest_xnnpack if b.delegated(node) else nearest_tflite
+    low, high = clamp(y, options.activation, nearest)
     spec = Pool(kind, spans, low, high, round_half_up=kind == "average" and is_unsigned(x))
     b.emit(spec, (b.value(node.inputs[0]),), b.value(node.outputs[0]))
 
@@ -54,10 +58,22 @@ def mean(node: Node, b: Builder) -> None:
     m = Multiplier.of(quant(x).scale / quant(y).scale)
     k = min(n.bit_length() - 1, 32, 31 + m.exponent)
     scaled = Multiplier((m.mantissa << k) // n, m.exponent - k)
-    spec = QMean(options.axes, signed_zero_point(x), scaled, plain_requant(y))
+    spec: Spec = QMean(options.axes, signed_zero_point(x), scaled, plain_requant(y))
+    if b.delegated(node):
+        spec = _float_mean(x, y, options.axes, n)
     kept = tuple(1 if i in options.axes else size for i, size in enumerate(x.shape))
     target = b.reshaped(b.value(node.outputs[0]), kept)
     b.emit(spec, (b.value(node.inputs[0]),), target)
+
+
+def _float_mean(x: Tensor, y: Tensor, axes: tuple[int, ...], n: int) -> QMeanFloat:
+    """XNNPACK on aarch64 (operators/reduce-nd.c): s = si / so * (1 / n), all in float32;
+    y = round_half_even(fma(sum, s, fma(-n * zi, s, zo))). Zero points and sum are the model's own, not moved.
+    """
+    factor = np.float32(quant(x).scale) / np.float32(quant(y).scale) * (np.float32(1) / np.float32(n))
+    offset = fma32(-n * quant(x).zero_point, float(factor), quant(y).zero_point)
+    shift = 128 if is_unsigned(x) else 0
+    return QMeanFloat(axes, shift * n, float(factor), offset, shift)
 
 
 # --- softmax -------------------------------------------------------------------------------------------
@@ -70,8 +86,27 @@ def softmax(node: Node, b: Builder) -> None:
     options = node.options
     assert isinstance(options, graph.Softmax)
     x = b.tensor(node.inputs[0])
+    if b.numerics.is_xnnpack:
+        softmax_by_table(node, b, options.beta)
+        return
     table = exponentials(quant(x).scale, options.beta)
     b.emit(Softmax(INT8_MIN), (b.value(node.inputs[0]),), b.value(node.outputs[0]), {"exp": table})
+
+
+def softmax_by_table(node: Node, b: Builder, beta: float) -> None:
+    """aarch64's builtin kernel, optimized_ops.h SoftmaxInt8LUT: 16-bit exponentials, a float32 reciprocal."""
+    y = b.tensor(node.outputs[0])
+    table = exponentials16(quant(b.tensor(node.inputs[0])).scale, beta)
+    spec = SoftmaxTable(quant(y).scale, signed_zero_point(y))
+    b.emit(spec, (b.value(node.inputs[0]),), b.value(node.outputs[0]), {"exp": table})
+
+
+def exponentials16(scale: float, beta: float) -> npt.NDArray[np.int32]:
+    """65535 * exp(-beta * scale * d), rounded, for d = 0 .. 255 (PopulateSoftmaxUInt8LookupTable)."""
+    factor = np.float32(scale) * np.float32(beta)
+    powers = np.exp((factor * -np.arange(256, dtype=np.float32)).astype(np.float64)).astype(np.float32)
+    scaled = (powers * np.float32(65535)).astype(np.float64) + 0.5
+    return np.minimum(scaled.astype(np.int32), 65535).astype(np.int32)
 
 
 def exponentials(scale: float, beta: float) -> npt.NDArray[np.int32]:

@@ -1,0 +1,222 @@
+"""Numerics `xnnpack`: which operators LiteRT's default gives to XNNPACK, and which cannot be promised.
+
+    taken(node, graph)    ->  XNNPACK computes the operator; otherwise a builtin kernel of LiteRT does
+    refusal(node, graph)  ->  why `xnnpack` cannot be promised for it, or None
+
+An operator that is not in POLICIES is refused. The rules are those of LiteRT 1.4 and 2.3
+(tflite/delegates/xnnpack/xnnpack_delegate.cc; XNNPACK's subgraph/ and operators/). Where XNNPACK fails after
+it has taken an operator, LiteRT refuses the model. A builtin kernel for sums of products rounds by shape,
+channel and CPU: nobody can promise that.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import TypeAlias
+
+import numpy as np
+
+from pilite.compiler.fixedpoint import activation_range, nearest_xnnpack
+from pilite.compiler.graph import ABSENT, Graph, Node, Tensor
+
+Rule: TypeAlias = Callable[[Node, Graph], str | None]
+
+MAX_RANK = 6  # XNN_MAX_TENSOR_DIMS
+REF = "compile with `--numerics ref`"
+BUILTIN = f"so LiteRT leaves it to a builtin kernel that rounds by shape and CPU; {REF}"
+
+
+@dataclass(frozen=True)
+class Policy:
+    """How `xnnpack` computes one operator."""
+
+    text: str  # for `invoke ops`
+    takes: Callable[[Node, Graph], bool] = lambda node, graph: True
+    rules: tuple[Rule, ...] = ()
+
+
+def taken(node: Node, graph: Graph) -> bool:
+    return POLICIES[node.op].takes(node, graph)
+
+
+def refusal(node: Node, graph: Graph) -> str | None:
+    if node.op not in POLICIES:
+        return f"numerics `xnnpack` promises nothing about it; {REF}"
+    reasons = (rule(node, graph) for rule in POLICIES[node.op].rules)
+    return next((reason for reason in reasons if reason), None)
+
+
+# Facts about an operator.
+
+
+def _tensors(node: Node, graph: Graph) -> list[Tensor]:
+    return [graph.tensors[i] for i in (*node.inputs, *node.outputs) if i != ABSENT]
+
+
+def _quantized(node: Node, graph: Graph) -> list[Tensor]:
+    return [t for t in _tensors(node, graph) if t.quant is not None]
+
+
+def _scale(tensor: Tensor) -> np.float32:
+    assert tensor.quant is not None
+    return np.float32(tensor.quant.scale)
+
+
+def ratios(node: Node, graph: Graph) -> list[float]:
+    """float32(input scale / output scale) of every operand."""
+    y = graph.tensors[node.outputs[0]]
+    return [float(_scale(graph.tensors[i]) / _scale(y)) for i in node.inputs]
+
+
+# What XNNPACK takes.
+
+
+def _eight_bit(node: Node, graph: Graph) -> bool:
+    return graph.tensors[node.outputs[0]].dtype in ("int8", "uint8")
+
+
+def _added(node: Node, graph: Graph) -> bool:
+    """xnnpack_delegate.cc VisitBinaryNode: ratios of scales in [2**-10, 2**8)."""
+    small = all(len(t.shape) <= MAX_RANK for t in _tensors(node, graph))
+    return small and all(2.0**-10 <= ratio < 2.0**8 for ratio in ratios(node, graph))
+
+
+def _converted(node: Node, graph: Graph) -> bool:
+    """VisitUnaryNode: from float32, or within one dtype and ratio of scales."""
+    x, y = graph.tensors[node.inputs[0]], graph.tensors[node.outputs[0]]
+    if len(x.shape) > MAX_RANK:
+        return False
+    return x.dtype == "float32" or (x.dtype == y.dtype and 2.0**-8 <= ratios(node, graph)[0] <= 2.0**7)
+
+
+def _max_pooled(node: Node, graph: Graph) -> bool:
+    """CheckPoolingParams: no stride beyond the window, and none of a single pixel."""
+    window, stride = node.options.window, node.options.stride  # type: ignore[union-attr]
+    return all(s <= k for s, k in zip(stride, window, strict=True))
+
+
+def _never(node: Node, graph: Graph) -> bool:
+    return False
+
+
+# What cannot be promised.
+
+
+def _normal_scales(node: Node, graph: Graph) -> str | None:
+    """XNNPACK refuses scales that are not normal float32 numbers."""
+    tiny = float(np.finfo(np.float32).tiny)
+    for tensor in _quantized(node, graph):
+        assert tensor.quant is not None
+        if min(tensor.quant.scales) < tiny:
+            return f"its tensor {tensor.name!r} has a scale below {tiny:g}, which XNNPACK refuses; {REF}"
+    return None
+
+
+def _biased(node: Node, graph: Graph) -> str | None:
+    if node.inputs[2] == ABSENT:
+        return f"has no bias, without which LiteRT fails or leaves it to a builtin kernel; {REF}"
+    return None
+
+
+def _bias_scale(node: Node, graph: Graph) -> str | None:
+    bias = None if node.inputs[2] == ABSENT else graph.tensors[node.inputs[2]]
+    if bias is not None and bias.quant is None:
+        return f"its bias {bias.name!r} has no scale, {BUILTIN}"
+    return None
+
+
+def _weights(node: Node, graph: Graph) -> str | None:
+    w = graph.tensors[node.inputs[1]]
+    assert w.quant is not None
+    if not w.quant.per_axis and w.quant.stored_axis != 0:
+        return f"its weights have one scale along dimension {w.quant.stored_axis} instead of 0, {BUILTIN}"
+    if w.dtype == "int8" and any(w.quant.zero_points):
+        return f"its int8 weights have a zero point, which XNNPACK refuses; {REF}"
+    return None
+
+
+def multipliers(node: Node, graph: Graph) -> Sequence[float]:
+    x, w, y = (graph.tensors[i] for i in (*node.inputs[:2], node.outputs[0]))
+    assert w.quant is not None
+    return [float(_scale(x) * np.float32(scale) / _scale(y)) for scale in w.quant.scales]
+
+
+def _multiplier(node: Node, graph: Graph) -> str | None:
+    """XNNPACK's kernels hold requantization scales in [2**-32, 256)."""
+    scales = multipliers(node, graph)
+    if max(scales) >= 256 or min(scales) < 2.0**-32:
+        return f"its multipliers ({min(scales):g} to {max(scales):g}) leave XNNPACK's 2**-32 to 256; {REF}"
+    return None
+
+
+def _range(node: Node, graph: Graph) -> str | None:
+    """An activation must leave XNNPACK two values at least."""
+    y = graph.tensors[node.outputs[0]]
+    assert y.quant is not None
+    limits = np.iinfo(y.dtype)
+    ends = y.quant.scale, y.quant.zero_point, int(limits.min), int(limits.max)
+    activation: str = node.options.activation  # type: ignore[union-attr]
+    low, high = activation_range(activation, *ends, nearest_xnnpack)
+    if low >= high:
+        return f"its activation {activation} leaves one output value, which XNNPACK refuses; {REF}"
+    return None
+
+
+def _range_if_taken(node: Node, graph: Graph) -> str | None:
+    return _range(node, graph) if taken(node, graph) else None
+
+
+def _same_quantization(node: Node, graph: Graph) -> str | None:
+    found = {t.quant for t in _tensors(node, graph) if t.dtype in ("int8", "uint8")}
+    if len(found) > 1:
+        return f"its operand and output differ in scale or zero point, which XNNPACK refuses; {REF}"
+    return None
+
+
+def _softmax(node: Node, graph: Graph) -> str | None:
+    x, y = graph.tensors[node.inputs[0]], graph.tensors[node.outputs[0]]
+    if x.shape[-1] > 2**15 or _scale(y) < 2.0**-14:
+        return f"has more than 32,768 classes or an output scale below 2**-14; {REF}"
+    return None
+
+
+_SUMS = (_normal_scales, _bias_scale, _weights, _multiplier, _range)
+_XNNPACK = "XNNPACK"
+_ROUNDED = "XNNPACK: int8 fp32, uint8 rndnu"
+_BUILTIN = "builtin, equal to ref"
+_MOVED = Policy("moves bytes")
+
+POLICIES: dict[str, Policy] = {
+    "ADD": Policy("XNNPACK; builtin beyond its scales", _added, (_normal_scales, _range_if_taken)),
+    "AVERAGE_POOL_2D": Policy(_BUILTIN, _never),
+    "BATCH_TO_SPACE_ND": _MOVED,
+    "CONCATENATION": _MOVED,
+    "CONV_2D": Policy(_ROUNDED, rules=(_biased, *_SUMS)),
+    "DEPTHWISE_CONV_2D": Policy(_ROUNDED, rules=(_biased, *_SUMS)),
+    "DEPTH_TO_SPACE": _MOVED,
+    "DEQUANTIZE": Policy(_XNNPACK, rules=(_normal_scales,)),
+    "EXPAND_DIMS": _MOVED,
+    "FULLY_CONNECTED": Policy(_ROUNDED, rules=_SUMS),
+    "GATHER": _MOVED,
+    "GATHER_ND": _MOVED,
+    "MAX_POOL_2D": Policy(_XNNPACK, _max_pooled, (_same_quantization, _range_if_taken)),
+    "MEAN": Policy("XNNPACK: fp32", rules=(_normal_scales,)),
+    "MIRROR_PAD": _MOVED,
+    "PACK": _MOVED,
+    "PAD": _MOVED,
+    "PADV2": _MOVED,
+    "QUANTIZE": Policy("XNNPACK; builtin between int8 and uint8", _converted, (_normal_scales,)),
+    "RESHAPE": _MOVED,
+    "SLICE": _MOVED,
+    "SOFTMAX": Policy("builtin of aarch64", _never, (_softmax,)),
+    "SPACE_TO_BATCH_ND": _MOVED,
+    "SPACE_TO_DEPTH": _MOVED,
+    "SPLIT": _MOVED,
+    "SPLIT_V": _MOVED,
+    "SQUEEZE": _MOVED,
+    "STRIDED_SLICE": _MOVED,
+    "TILE": _MOVED,
+    "TRANSPOSE": _MOVED,
+    "UNPACK": _MOVED,
+}

@@ -1,0 +1,45 @@
+"""Whose rounding an artifact promises, and what that says about one operator.
+
+    ref       BUILTIN_REF of tflite-runtime 2.14, whatever the machine
+    xnnpack   ai-edge-litert's default on aarch64: XNNPACK where it takes an operator, else builtin kernels
+
+An operator asks `sums(x)` for the rounding of its accumulators, or `Builder.delegated(node)` where XNNPACK
+has another formula. Roundings are in fixedpoint.py, what XNNPACK takes is in delegation.py.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from pilite.compiler.fixedpoint import Nearest, Rounding, nearest_tflite, nearest_xnnpack
+from pilite.compiler.graph import Tensor
+
+NUMERICS = ("ref", "xnnpack")
+FULLY_CONNECTED = {"q31": Rounding.GEMMLOWP, "f64": Rounding.FLOAT64}
+
+
+@dataclass(frozen=True)
+class Numerics:
+    """How operators round where TFLite has more than one answer."""
+
+    name: str = "ref"
+    fully_connected: Rounding = Rounding.GEMMLOWP  # of `ref`
+
+    @property
+    def is_xnnpack(self) -> bool:
+        return self.name == "xnnpack"
+
+    @property
+    def nearest(self) -> Nearest:
+        """How the bounds of an activation fused with sums of products are quantized."""
+        return nearest_xnnpack if self.is_xnnpack else nearest_tflite
+
+    def sums(self, x: Tensor) -> Rounding:
+        """Of CONV_2D and DEPTHWISE_CONV_2D, by the dtype of their input."""
+        if not self.is_xnnpack:
+            return Rounding.GEMMLOWP
+        return Rounding.RNDNU if x.dtype == "uint8" else Rounding.FLOAT32
+
+    def matrix(self, x: Tensor) -> Rounding:
+        """Of FULLY_CONNECTED."""
+        return self.sums(x) if self.is_xnnpack else self.fully_connected

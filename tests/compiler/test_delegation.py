@@ -1,0 +1,130 @@
+"""Numerics xnnpack: what XNNPACK takes, and what is refused because LiteRT's default cannot be promised."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import pytest
+
+from models.zoo.writer import OpSpec, TensorSpec, write
+from pilite.compiler import delegation, tflite
+from pilite.compiler.graph import Add, Graph, Pool2D
+from pilite.compiler.ops import OPS
+from pilite.errors import ModelError
+from tests.small import CONV, DENSE, DEPTHWISE, POOL, bias, one, per_axis, value, weights
+
+X, Y = value(1, 5, 5, 3), value(1, 5, 5, 4, name="y", scale=0.5)
+W, B = weights(4, 3, 3, 3), bias(4)
+X3 = value(1, 5, 5, 3, name="y", scale=0.5)
+TINY = 1e-39
+REF = "compile with `--numerics ref`"
+
+
+def conv(
+    x: TensorSpec = X,
+    w: TensorSpec = W,
+    b: TensorSpec = B,
+    y: TensorSpec = Y,
+    **more: str,
+) -> bytes:
+    return one("CONV_2D", [x, w, b], y, replace(CONV, **more))  # type: ignore[arg-type]
+
+
+def without_bias() -> bytes:
+    tensors = [X, per_axis(weights(1, 3, 3, 3), 3), X3]
+    return write(tensors, [OpSpec("DEPTHWISE_CONV_2D", (0, 1, -1), (2,), DEPTHWISE)], [0], [2])
+
+
+def plain(count: int) -> TensorSpec:
+    return replace(bias(count), scales=(), zero_points=())
+
+
+REFUSED = {
+    "scale below float32's normal numbers": (
+        conv(x=replace(X, scales=(TINY,))),
+        "its tensor 'x' has a scale below 1.17549e-38",
+    ),
+    "no bias": (without_bias(), "has no bias, without which LiteRT fails"),
+    "bias without scale": (conv(b=plain(4)), "its bias 'b' has no scale, so LiteRT leaves it"),
+    "one scale along another dimension": (
+        one("DEPTHWISE_CONV_2D", [X, replace(weights(1, 3, 3, 3), axis=3), bias(3)], X3, DEPTHWISE),
+        "its weights have one scale along dimension 3 instead of 0, so LiteRT leaves it",
+    ),
+    "zero point of int8 weights": (
+        one("FULLY_CONNECTED", [value(1, 4), weights(2, 4, zero_point=1), bias(2)], value(1, 2), DENSE),
+        "its int8 weights have a zero point, which XNNPACK refuses",
+    ),
+    "multiplier of 256": (
+        conv(replace(X, scales=(64.0,)), weights(4, 3, 3, 3, scale=2.0), bias(4, scale=128.0)),
+        "its multipliers (256 to 256) leave XNNPACK's 2**-32 to 256",
+    ),
+    "empty range": (
+        conv(y=replace(Y, zero_points=(127,)), activation="RELU"),
+        "its activation RELU leaves one output value, which XNNPACK refuses",
+    ),
+    "pool with another scale": (
+        one("MAX_POOL_2D", [value(1, 4, 4, 2)], value(1, 2, 2, 2, name="y", zero_point=4), POOL),
+        "its operand and output differ in scale or zero point, which XNNPACK refuses",
+    ),
+}
+
+
+@pytest.mark.parametrize("name", REFUSED)
+def test_what_cannot_be_promised_is_refused_with_file_operator_and_reason(name: str) -> None:
+    data, reason = REFUSED[name]
+    tflite.parse(data, "m.tflite")  # `ref` has no objection
+
+    with pytest.raises(ModelError) as refused:
+        tflite.parse(data, "m.tflite", "xnnpack")
+    op = tflite.parse(data, "m").nodes[0].op
+    assert str(refused.value).startswith(f"m.tflite: operator #0 {op}: {reason}")
+    assert str(refused.value).endswith(REF)
+
+
+def graph(data: bytes) -> Graph:
+    return tflite.parse(data, "m", "xnnpack")
+
+
+EDGES = {
+    "multiplier below 256": conv(
+        replace(X, scales=(63.9,)), weights(4, 3, 3, 3, scale=2.0), bias(4, scale=127.8)
+    ),
+    "two values": conv(y=replace(Y, zero_points=(126,)), activation="RELU"),
+    "scale per channel": conv(w=per_axis(W, 0)),
+}
+
+
+@pytest.mark.parametrize("name", EDGES)
+def test_models_at_the_edge_are_accepted(name: str) -> None:
+    assert graph(EDGES[name]).nodes[0].op == "CONV_2D"
+
+
+@pytest.mark.parametrize(
+    ("scale", "taken"), [(0.5 / 1024, True), (0.4999 / 1024, False), (127.9, True), (128.0, False)]
+)
+def test_an_addition_is_taken_within_the_scales_of_xnnpack(scale: float, taken: bool) -> None:
+    operands = [value(4, scale=scale), value(4, name="b", scale=0.5)]
+    data = one("ADD", operands, value(4, name="y", scale=0.5), Add("NONE"))
+    found = tflite.parse(data, "m")
+    assert delegation.taken(found.nodes[0], found) is taken
+
+
+@pytest.mark.parametrize(
+    ("window", "stride", "taken"), [((2, 2), (2, 2), True), ((2, 1), (2, 2), False), ((1, 1), (2, 2), False)]
+)
+def test_a_pool_is_taken_where_its_stride_is_within_the_window(
+    window: tuple[int, int], stride: tuple[int, int], taken: bool
+) -> None:
+    options = Pool2D("VALID", stride, window, "NONE")
+    found = tflite.parse(one("MAX_POOL_2D", [value(1, 4, 4, 2)], value(1, 2, 2, 2, name="y"), options), "m")
+    assert delegation.taken(found.nodes[0], found) is taken
+
+
+def test_every_policy_is_one_of_an_operator() -> None:
+    assert set(delegation.POLICIES) <= set(OPS)
+
+
+def test_an_operator_without_a_policy_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delitem(delegation.POLICIES, "CONV_2D")
+    with pytest.raises(ModelError, match=r"#0 CONV_2D: numerics `xnnpack` promises nothing about it"):
+        graph(conv())
