@@ -6,7 +6,6 @@ Exit codes: 0 done, 1 the check failed, 2 wrong use. Heavy imports are inside th
 
 from __future__ import annotations
 
-import os
 import subprocess
 import sys
 from collections.abc import Sequence
@@ -17,18 +16,18 @@ from invoke.context import Context
 
 from pilite.boardtasks import deploy, facts, onboard, rollback
 from pilite.commandline import CommandLine, Namespace
-from pilite.console import chosen, show_table, whole_number, whole_numbers, write_json
+from pilite.console import show_table, whole_number, whole_numbers, write_json
 from pilite.errors import CheckFailed
+from pilite.estimatetasks import estimate
 from pilite.measuretasks import bench
-from pilite.verbs import ARTIFACTS, RIVALS, ROOT, SHARED_IMAGES, SHARED_MODELS, built, cpus_of, sources, verb
+from pilite.verbs import ARTIFACTS, ROOT, SHARED_IMAGES, SHARED_MODELS, built, cpus_of, sources, verb
 
 if TYPE_CHECKING:
     from pilite.lab.oracle import Oracle
 
 BOARD_TASKS = (onboard, facts, deploy, rollback)
 MEASURE_TASKS = (bench,)
-ESTIMATED_RIVALS = (*RIVALS, "litert-builtin")
-ESTIMATED_CPUS = ("cortex-a53", "cortex-a72", "cortex-a76")
+ESTIMATE_TASKS = (estimate,)
 PARALLEL = ("-n", "auto", "--dist", "loadgroup")  # groups: tests/conftest.py
 CHECKS = (  # what `lint` runs, in this order
     ("ruff", "check", "."),
@@ -106,40 +105,6 @@ def compare(
     if json:
         write_json(Path(json), comparison.document(done))
     comparison.verify(done)
-
-
-@verb("model", "cpu")
-def estimate(
-    c: Context,
-    model: Sequence[str] = (),
-    cpu: Sequence[str] = (),
-    rival: str = ",".join(ESTIMATED_RIVALS),
-    numerics: str = "ref",
-    threads: str = "1",
-    layers: bool = False,
-    gate: str = "",
-    json: str = "",
-) -> None:
-    """Count instructions and model cycles on Pi cores, beside the rivals; needs no board, and is no time."""
-    rivals, count = chosen(rival, ESTIMATED_RIVALS, "--rival"), whole_number(threads, "--threads")
-    from pilite.lab.estimate import budgets, report
-    from pilite.lab.estimate import estimate as estimating
-
-    subjects = [
-        estimating.Subject(s.name, s.path, core, built(s, core, numerics=numerics, markers=True))
-        for s in sources(model)
-        for core in cpu or ESTIMATED_CPUS
-    ]
-    rows = estimating.estimate(subjects, rivals, ARTIFACTS, threads=count, say=print)
-    for row in rows if layers else ():
-        show_table(f"{row.model} on {row.cpu}", report.layer_table(row))
-    show_table("Estimates", report.table(rows))
-    show_table("pilite against the fastest rival", report.speedups(rows))
-    report.plot(rows, ARTIFACTS / "estimate" / "cycles.svg")
-    if json:
-        write_json(Path(json), estimating.document(rows))
-    if gate:
-        budgets.gate(rows, Path(gate), lower=os.environ.get("CI") != "true")
 
 
 @verb()

@@ -2,6 +2,6 @@
 
 from __future__ import annotations
 
-from models.registry import DEFAULT_MODEL, Source, resolve, table
+from models.registry import DEFAULT_MODEL, Source, is_here, resolve, table
 
-__all__ = ["DEFAULT_MODEL", "Source", "resolve", "table"]
+__all__ = ["DEFAULT_MODEL", "Source", "is_here", "resolve", "table"]

@@ -76,6 +76,15 @@ def resolve(name_or_path: str, artifacts: Path, folder: Path | None = None, say:
     return _given(name_or_path)
 
 
+def is_here(name: str, artifacts: Path, folder: Path | None = None) -> bool:
+    """Whether `resolve` would find or make the model without a download."""
+    entry = entries().get(name)
+    if entry is None or entry.kind != "file":
+        return zoo.parse(name) is not None or Path(name).is_file()
+    places = [folder, artifacts / "models"] if folder else [artifacts / "models"]
+    return any((place / f"{name}.tflite").is_file() for place in places)
+
+
 def table() -> list[dict[str, str]]:
     """One row per known model, and one for all other zoo names."""
     rows = [

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import re
 import shutil
 import subprocess
@@ -24,6 +25,12 @@ def tool(name: str) -> str:
     if path is None:
         raise PiliteError(f"estimate needs {name} of LLVM {LLVM}, which is not installed: {_HINT}.")
     return path
+
+
+@functools.cache
+def version() -> str:
+    """What LLVM's tools say about themselves. Raises PiliteError if they are not installed."""
+    return run_tool("llvm-mca", ["--version"], "")
 
 
 def run_tool(name: str, arguments: Sequence[str], text: str) -> str:

@@ -8,11 +8,14 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import jsonschema
+
 from pilite.console import write_json
 from pilite.errors import CheckFailed, PiliteError
 from pilite.lab.estimate.estimate import OURS, Row
 
 SCHEMA = "pilite.budgets/1"
+SCHEMA_FILE = Path(__file__).parents[1] / "schemas" / "budgets-1.json"
 TOLERANCE = 0.02  # of a budget; what an unrelated change may cost
 
 Key = tuple[str, str, str, int]  # model, cpu, numerics, threads
@@ -36,9 +39,13 @@ class Verdict:
     def lower(self) -> bool:
         return self.before is None or self.now < self.before
 
+    @property
+    def change(self) -> str:
+        """In percent of the budget, signed; "new" without one."""
+        return f"{100 * (self.now / self.before - 1):+.1f}" if self.before else "new"
+
     def __str__(self) -> str:
-        change = 100 * (self.now / self.before - 1) if self.before else 0.0
-        return f"{' '.join(map(str, self.key))}: {self.what} {self.before} -> {self.now} ({change:+.1f} %)"
+        return f"{' '.join(map(str, self.key))}: {self.what} {self.before} -> {self.now} ({self.change} %)"
 
 
 def read(path: Path) -> dict[Key, Values]:
@@ -47,11 +54,10 @@ def read(path: Path) -> dict[Key, Values]:
         return {}
     try:
         document = json.loads(path.read_text(encoding="utf-8"))
-        if document["schema"] != SCHEMA:
-            raise ValueError(document["schema"])
-        return {_key(row): {name: int(n) for name, n in row["budget"].items()} for row in document["rows"]}
-    except (KeyError, TypeError, ValueError):
+        jsonschema.validate(document, json.loads(SCHEMA_FILE.read_text(encoding="utf-8")))
+    except (ValueError, jsonschema.ValidationError):
         raise PiliteError(f"{path}: no file of budgets ({SCHEMA}); remove it to start anew.") from None
+    return {_key(row): row["budget"] for row in document["rows"]}
 
 
 def _key(row: dict[str, Any]) -> Key:
@@ -100,5 +106,8 @@ def gate(rows: Sequence[Row], path: Path, *, lower: bool) -> list[Verdict]:
 def write(path: Path, budgets: dict[Key, Values]) -> None:
     """Sorted, so that a change shows as the lines that changed."""
     fields = ("model", "cpu", "numerics", "threads")
-    rows = [{**dict(zip(fields, key, strict=True)), "budget": budgets[key]} for key in sorted(budgets)]
+    rows = [
+        {**dict(zip(fields, key, strict=True)), "budget": dict(sorted(budgets[key].items()))}
+        for key in sorted(budgets)
+    ]
     write_json(path, {"schema": SCHEMA, "rows": rows})

@@ -33,12 +33,21 @@ class Counted:
 
 
 @dataclass(frozen=True)
+class Thread:
+    """What one thread of the guest did, all sections; `cycles` by core model."""
+
+    instructions: int
+    cycles: dict[str, float]
+
+
+@dataclass(frozen=True)
 class Result:
     """The whole, its sections by label, and how evenly threads share the work: mean over longest thread."""
 
     whole: Counted
     sections: dict[int, Counted]
     balance: float
+    threads: tuple[Thread, ...] = ()  # in the order of their creation
 
 
 def count(profile: Profile, models: Sequence[Model]) -> Result:
@@ -53,7 +62,19 @@ def count(profile: Profile, models: Sequence[Model]) -> Result:
         whole += counted
         mean, longest = _shares(cost, costs[models[0].name], section)
         shares = shares[0] + mean, shares[1] + longest
-    return Result(whole, sections, shares[0] / shares[1] if shares[1] else 1.0)
+    balance = shares[0] / shares[1] if shares[1] else 1.0
+    return Result(whole, sections, balance, _threads(profile, cost, costs))
+
+
+def _threads(profile: Profile, cost: Cost, costs: dict[str, Costs]) -> tuple[Thread, ...]:
+    whole = profile.whole()
+    return tuple(
+        Thread(
+            profile.instructions(whole, thread),
+            {name: cost.section(one, whole, [thread]) for name, one in costs.items()},
+        )
+        for thread in whole.threads
+    )
 
 
 def _section(profile: Profile, cost: Cost, costs: dict[str, Costs], section: Section) -> Counted:

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import dataclasses
 import json
-from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -15,8 +15,8 @@ import tflite
 from pilite import seal
 from pilite.errors import PiliteError
 from pilite.lab import artifact as artifacts_module
-from pilite.lab.estimate import caches, guests, plugin
-from pilite.lab.estimate.count import Counted, Result, count
+from pilite.lab.estimate import guests, kept, plugin
+from pilite.lab.estimate.count import Counted, Result, Thread
 from pilite.lab.estimate.guests import RIVALS
 from pilite.lab.estimate.models import MODELS
 
@@ -61,6 +61,7 @@ class Row:
     counted: Counted
     balance: float
     layers: tuple[Layer, ...] = ()
+    by_thread: tuple[Thread, ...] = ()
 
     @property
     def claim(self) -> float:
@@ -82,43 +83,51 @@ def estimate(
         PiliteError: a tool is missing, a CPU has no core model.
         CheckFailed: a program failed under QEMU.
     """
-    rows = []
     for subject in subjects:
         if subject.cpu not in MODELS:
             raise PiliteError(f"no core model for {subject.cpu}: estimate knows {', '.join(sorted(MODELS))}.")
-        say(f"{subject.model} on {subject.cpu}: {OURS}")
-        rows += [] if subject.artifact is None else [ours(subject, subject.artifact, artifacts, threads)]
-        for name in rivals:
-            say(f"{subject.model} on {subject.cpu}: {name}")
-            rows.append(theirs(subject, name, artifacts, threads))
-    return rows
+    pairs = [(subject, runtime) for subject in subjects for runtime in (OURS, *rivals)]
+    wanted = [(subject, runtime) for subject, runtime in pairs if subject.artifact or runtime != OURS]
+    return list(_rows(wanted, artifacts, threads, say))
 
 
-def ours(subject: Subject, path: Path, artifacts: Path, threads: int) -> Row:
-    """The row of our artifact; by operator if it was built with marks."""
-    about = artifacts_module.read(path)
-    result = _run(guests.pilite(path, subject.cpu, artifacts, threads), subject.cpu, artifacts)
-    return Row(
-        subject.model,
-        dtype_of(subject.tflite),
-        subject.cpu,
-        about.numerics,
-        OURS,
-        about.build_id[:12],
-        threads,
-        result.whole,
-        result.balance,
-        layers(_stages(path), result.sections),
+def _rows(
+    wanted: Sequence[tuple[Subject, str]], artifacts: Path, threads: int, say: Callable[[str], None]
+) -> Iterator[Row]:
+    """The row of each subject and runtime; what has to run first is announced."""
+    for number, (subject, runtime) in enumerate(wanted, 1):
+        guest = _guest(subject, runtime, artifacts, threads)
+        if not kept.place(guest, subject.cpu, artifacts).is_file():
+            say(f"[{number} of {len(wanted)}] {subject.model} on {subject.cpu}: {runtime} ...")
+        yield _row_of(subject, runtime, threads, kept.result(guest, subject.cpu, artifacts))
+
+
+def _guest(subject: Subject, runtime: str, artifacts: Path, threads: int) -> plugin.Guest:
+    if runtime != OURS:
+        return guests.rival(runtime, subject.tflite, subject.cpu, artifacts, threads)
+    assert subject.artifact is not None
+    return guests.pilite(subject.artifact, subject.cpu, artifacts, threads)
+
+
+def _row_of(subject: Subject, runtime: str, threads: int, result: Result) -> Row:
+    """Ours by operator, if the artifact was built with marks."""
+    row = Row(
+        model=subject.model,
+        dtype=dtype_of(subject.tflite),
+        cpu=subject.cpu,
+        numerics=None,
+        runtime=runtime,
+        runtime_version=RIVALS[runtime].version if runtime in RIVALS else "",
+        threads=threads,
+        counted=result.whole,
+        balance=result.balance,
+        by_thread=result.threads,
     )
-
-
-def theirs(subject: Subject, name: str, artifacts: Path, threads: int) -> Row:
-    """The row of a rival."""
-    guest = guests.rival(name, subject.tflite, subject.cpu, artifacts, threads)
-    result = _run(guest, subject.cpu, artifacts)
-    version = RIVALS[name].version
-    dtype = dtype_of(subject.tflite)
-    return Row(subject.model, dtype, subject.cpu, None, name, version, threads, result.whole, result.balance)
+    if runtime != OURS or subject.artifact is None:
+        return row
+    about = artifacts_module.read(subject.artifact)
+    found = layers(_stages(subject.artifact), result.sections)
+    return replace(row, numerics=about.numerics, runtime_version=about.build_id[:12], layers=found)
 
 
 def dtype_of(model: Path) -> str:
@@ -127,11 +136,6 @@ def dtype_of(model: Path) -> str:
     types = [graph.Tensors(i).Type() for i in range(graph.TensorsLength())]
     unsigned = types.count(tflite.TensorType.UINT8)
     return "uint8" if unsigned > types.count(tflite.TensorType.INT8) else "int8"
-
-
-def _run(guest: plugin.Guest, cpu: str, artifacts: Path) -> Result:
-    levels = [level.option for level in caches.LEVELS[cpu]]
-    return count(plugin.run(guest, levels, artifacts), MODELS[cpu])
 
 
 def _stages(path: Path) -> list[Json]:
@@ -172,6 +176,9 @@ def _row(row: Row) -> Json:
         **{name: getattr(row, name) for name in fields},
         **_counted(row.counted),
         "balance": round(row.balance, 4),
+        "by_thread": [
+            {"instructions": thread.instructions, "cycles": _whole(thread.cycles)} for thread in row.by_thread
+        ],
         "layers": [
             {"index": layer.index, "op": layer.op, "kernels": list(layer.kernels), **_counted(layer.counted)}
             for layer in row.layers
@@ -181,5 +188,8 @@ def _row(row: Row) -> Json:
 
 def _counted(counted: Counted) -> Json:
     """Cycles in whole numbers: the models are no better than that."""
-    values = dataclasses.asdict(counted)
-    return {**values, "cycles": {name: round(cycles) for name, cycles in counted.cycles.items()}}
+    return {**dataclasses.asdict(counted), "cycles": _whole(counted.cycles)}
+
+
+def _whole(cycles: dict[str, float]) -> dict[str, int]:
+    return {name: round(n) for name, n in cycles.items()}

@@ -92,8 +92,7 @@ def run(guest: Guest, levels: Sequence[str], artifacts: Path) -> Profile:
         CheckFailed: the guest failed, or never reached the marks.
     """
     plugin = build(artifacts)
-    key = _key(guest, (plugin.name, emulator_version(), *levels))
-    kept = artifacts.resolve() / "estimate" / "profiles" / key
+    kept = artifacts.resolve() / "estimate" / "profiles" / key(guest, levels, artifacts)
     if not kept.is_file():
         kept.parent.mkdir(parents=True, exist_ok=True)
         with tempfile.TemporaryDirectory(dir=kept.parent) as scratch:
@@ -112,8 +111,10 @@ def run_anew(guest: Guest, levels: Sequence[str], artifacts: Path) -> Profile:
         return profile.read(made)
 
 
-def _key(guest: Guest, tools: Sequence[str]) -> str:
-    digest = hashlib.sha256(repr((guest.cpu, guest.root.name, guest.settings, tuple(tools))).encode())
+def key(guest: Guest, levels: Sequence[str], artifacts: Path) -> str:
+    """Equal for guests that do the same under the same profiler: by content, not by path or time."""
+    tools = (build(artifacts).name, emulator_version(), *levels)
+    digest = hashlib.sha256(repr((guest.cpu, guest.root.name, guest.settings, tools)).encode())
     for path in guest.files:
         digest.update(hashlib.sha256(path.read_bytes()).digest())
     return digest.hexdigest()[:24]

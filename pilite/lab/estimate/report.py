@@ -7,6 +7,7 @@ from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
+from pilite.lab.estimate.budgets import Verdict
 from pilite.lab.estimate.estimate import OURS, Row
 from pilite.lab.estimate.models import MODELS
 
@@ -55,6 +56,21 @@ def layer_table(row: Row) -> list[Cells]:
             "MB": layer.counted.dram_bytes / 1e6,
         }
         for layer in row.layers
+    ]
+
+
+def verdict_table(verdicts: Iterable[Verdict]) -> list[Cells]:
+    """One line per value and its budget."""
+    return [
+        {
+            "model": verdict.key[0],
+            "cpu": verdict.key[1],
+            "value": verdict.what,
+            "budget": verdict.before,
+            "now": verdict.now,
+            "%": verdict.change,
+        }
+        for verdict in verdicts
     ]
 
 

@@ -9,6 +9,8 @@ import pytest
 from pilite.errors import CheckFailed, PiliteError
 from pilite.lab.estimate import budgets
 from pilite.lab.estimate.estimate import Row
+from pilite.lab.estimate.models import MODELS
+from tests.conftest import ROOT
 from tests.lab.estimate.rows import row
 
 KEY = ("net", "cortex-a53", "ref", 1)
@@ -64,6 +66,23 @@ def test_without_lower_nothing_is_written(file: Path) -> None:
     verdicts = budgets.gate([row(cycles=80.0)], file, lower=False)
     assert file.read_bytes() == before
     assert any(verdict.lower for verdict in verdicts)
+
+
+def test_the_file_is_canonical(file: Path, tmp_path: Path) -> None:
+    """The order in which rows came, and what was lowered when, leave no trace."""
+    other = tmp_path / "other.json"
+    budgets.gate([row(model="b")], other, lower=True)
+    budgets.gate([row(cycles=120.0), row(model="b")], other, lower=True)
+    budgets.gate([row(), row(model="b")], other, lower=True)
+    budgets.gate([row(model="b")], file, lower=True)
+    assert other.read_bytes() == file.read_bytes()
+
+
+def test_the_budgets_of_the_tree_are_canonical(tmp_path: Path) -> None:
+    kept = ROOT / "tests" / "budgets.json"
+    budgets.write(tmp_path / "b.json", budgets.read(kept))
+    assert (tmp_path / "b.json").read_bytes() == kept.read_bytes()
+    assert {cpu for _, cpu, *_ in budgets.read(kept)} == set(MODELS)
 
 
 def test_rivals_have_no_budget(file: Path) -> None:

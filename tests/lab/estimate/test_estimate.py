@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import json
+import subprocess
+import sys
 from collections import Counter
 from pathlib import Path
 
@@ -14,6 +17,7 @@ from pilite.lab.estimate.count import Counted, count
 from pilite.lab.estimate.estimate import Subject
 from pilite.lab.estimate.models import Model
 from pilite.lab.estimate.profile import Block, CacheLevel, Profile, Section
+from tests.conftest import ROOT
 from tests.lab.estimate.rows import counted, row
 
 STAGES = [
@@ -121,6 +125,8 @@ def test_a_model_on_a_core_beside_a_rival(keyword_spotting: Subject) -> None:
     assert ours["instructions"] > 100_000
     assert theirs["cycles"]["a53-in-order"] > 100_000
     assert ours["balance"] == theirs["balance"] == 1.0
+    assert [len(ours["by_thread"]), len(theirs["by_thread"])] == [1, 1]
+    assert ours["by_thread"][0]["instructions"] == ours["instructions"]
 
 
 @pytest.mark.qemu
@@ -142,12 +148,36 @@ def test_two_runs_differ_by_less_than_a_thousandth(keyword_spotting: Subject, ru
 
 @pytest.mark.qemu
 @pytest.mark.slow
+def test_three_percent_above_its_budget_a_model_fails(tmp_path: Path) -> None:
+    """The task that CI runs, with a zoo model and budgets that say it was cheaper once."""
+    try:
+        assembly.tool("llvm-mca")
+    except PiliteError as problem:
+        pytest.skip(str(problem))
+    file = tmp_path / "budgets.json"
+    command = [sys.executable, "tasks.py", "estimate", "--gate", str(file), "--cpu", "cortex-a72"]
+    name = ["--model", "mobilenet_v1_0.1_32_int8"]
+    subprocess.run([*command, *name], cwd=ROOT, check=True)
+    document = json.loads(file.read_text())
+    document["rows"][0]["budget"]["instructions"] = int(document["rows"][0]["budget"]["instructions"] / 1.03)
+    file.write_text(json.dumps(document))
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
+    assert done.returncode == 1
+    assert "1 of 2 values are more than 2% above" in done.stderr
+    assert "mobilenet_v1_0.1_32_int8 cortex-a72 ref 1: instructions" in done.stderr
+    assert json.loads(file.read_text()) == document
+
+
+@pytest.mark.qemu
+@pytest.mark.slow
 def test_four_threads_share_the_work(keyword_spotting: Subject) -> None:
     from tests.native import ARTIFACTS
 
     one, four = (
         estimate.estimate([keyword_spotting], [], ARTIFACTS, threads=threads)[0] for threads in (1, 4)
     )
-    assert four.threads == 4
+    assert four.threads == len(four.by_thread) == 4
+    assert sum(thread.instructions for thread in four.by_thread) == four.counted.instructions
+    assert max(thread.cycles["a53-in-order"] for thread in four.by_thread) <= four.claim * 1.000001
     assert four.claim < one.claim
     assert 0 < four.balance <= 1

@@ -1,0 +1,92 @@
+"""The verbs that count instructions and model cycles; tasks.py offers them. Heavy imports are inside."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from invoke.context import Context
+
+from pilite.console import chosen, show_table, whole_number, write_json
+from pilite.verbs import ARTIFACTS, RIVALS, ROOT, SHARED_MODELS, built, sources, verb
+
+if TYPE_CHECKING:
+    from pilite.lab.estimate.estimate import Row, Subject
+
+ESTIMATED_RIVALS = (*RIVALS, "litert-builtin")
+ESTIMATED_CPUS = ("cortex-a53", "cortex-a72", "cortex-a76")
+
+
+@verb("model", "cpu")
+def estimate(
+    c: Context,
+    model: Sequence[str] = (),
+    cpu: Sequence[str] = (),
+    rival: str = "all",
+    numerics: str = "ref",
+    threads: str = "1",
+    layers: bool = False,
+    gate: str = "",
+    page: str = "",
+    json: str = "",
+) -> None:
+    """Count instructions and model cycles on Pi cores, beside the rivals; needs no board, and is no time."""
+    every = "" if gate and not page else ",".join(ESTIMATED_RIVALS)
+    rivals = chosen(every if rival == "all" else rival, ESTIMATED_RIVALS, "--rival")
+    count = whole_number(threads, "--threads")
+    from pilite.lab.estimate import budgets, report
+    from pilite.lab.estimate import estimate as estimating
+    from pilite.lab.estimate import page as pages
+
+    names = list(model) or estimated_models(gate, page)
+    rows = estimating.estimate(
+        subjects_of(names, cpu or ESTIMATED_CPUS, numerics), rivals, ARTIFACTS, threads=count, say=print
+    )
+    show(rows, layers)
+    if json:
+        write_json(Path(json), estimating.document(rows))
+    if page:
+        pages.write(rows, Path(page), ROOT / "README.md" if Path(page).resolve().parent == ROOT else None)
+    if gate:
+        verdicts = budgets.gate(rows, Path(gate), lower=os.environ.get("CI") != "true")
+        show_table("Budgets", report.verdict_table(verdicts))
+
+
+def estimated_models(gate: str, page: str) -> list[str]:
+    """What is estimated if no model is named: those of the page, or those that have a budget and are here."""
+    import models as catalogue
+    from pilite.lab.estimate import budgets
+    from pilite.lab.estimate import page as pages
+
+    if page:
+        facts = pages.data()
+        return [*facts["goals"], *facts["also"]]
+    named = list(dict.fromkeys(model for model, *_ in budgets.read(Path(gate)))) if gate else []
+    here = [name for name in named if catalogue.is_here(name, ARTIFACTS, SHARED_MODELS)]
+    for name in (name for name in named if name not in here):
+        print(f"{name}: has a budget and is not on this machine; left out")
+    return here
+
+
+def subjects_of(names: Sequence[str], cpus: Sequence[str], numerics: str) -> list[Subject]:
+    """Every model with every CPU, built with marks between its operators."""
+    from pilite.lab.estimate import estimate as estimating
+
+    return [
+        estimating.Subject(s.name, s.path, core, built(s, core, numerics=numerics, markers=True))
+        for s in sources(names)
+        for core in cpus
+    ]
+
+
+def show(rows: Sequence[Row], layers: bool) -> None:
+    """Tables on the terminal, and the plot."""
+    from pilite.lab.estimate import report
+
+    for row in rows if layers else ():
+        show_table(f"{row.model} on {row.cpu}", report.layer_table(row))
+    show_table("Estimates", report.table(rows))
+    show_table("pilite against the fastest rival", report.speedups(rows))
+    report.plot(rows, ARTIFACTS / "estimate" / "cycles.svg")
