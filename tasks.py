@@ -19,14 +19,14 @@ from pilite.commandline import CommandLine, Namespace
 from pilite.console import show_table, whole_number, whole_numbers, write_json
 from pilite.errors import CheckFailed
 from pilite.estimatetasks import estimate
-from pilite.measuretasks import bench
+from pilite.measuretasks import bench, history, regressions
 from pilite.verbs import ARTIFACTS, ROOT, SHARED_IMAGES, SHARED_MODELS, built, cpus_of, sources, verb
 
 if TYPE_CHECKING:
     from pilite.lab.oracle import Oracle
 
 BOARD_TASKS = (onboard, facts, deploy, rollback)
-MEASURE_TASKS = (bench,)
+MEASURE_TASKS = (bench, history, regressions)
 ESTIMATE_TASKS = (estimate,)
 PARALLEL = ("-n", "auto", "--dist", "loadgroup")  # groups: tests/conftest.py
 CHECKS = (  # what `lint` runs, in this order

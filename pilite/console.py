@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import secrets
 import sys
 import time
@@ -40,6 +41,13 @@ def whole_number(text: str, option: str) -> int:
     if len(numbers) != 1:
         raise PiliteError(f"{option} {text}: one whole number is needed here.")
     return numbers[0]
+
+
+def percent(text: str, option: str) -> float:
+    """Parse `2.5` into 0.025. Raises PiliteError: it is no number from 0 to 100."""
+    if not re.fullmatch(r"\d{1,3}(\.\d{1,6})?", text, re.ASCII) or float(text) > 100:
+        raise PiliteError(f"{option} {text}: a number of percent from 0 to 100 is needed, such as 2.5.")
+    return float(text) / 100
 
 
 def drawn_seed(text: str) -> int:

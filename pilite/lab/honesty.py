@@ -209,6 +209,24 @@ def differences(a: Json, b: Json) -> list[Json]:
     return [{"what": what, "first": one, "second": two} for what, one, two in pairs if one != two]
 
 
+def side_by_side(a: Json, b: Json) -> list[Json]:
+    """Rows that two results share, with their medians in ms."""
+    second = {(row["model"], row["runtime"], row["threads"]): row for row in b["rows"]}
+    shared = [(row, second.get((row["model"], row["runtime"], row["threads"]))) for row in a["rows"]]
+    return [
+        {
+            "model": one["model"],
+            "runtime": one["runtime"],
+            "threads": one["threads"],
+            "first": one["median_ms"],
+            "second": two["median_ms"],
+            "change": f"{two['median_ms'] / one['median_ms'] - 1:+.1%}",
+        }
+        for one, two in shared
+        if two is not None
+    ]
+
+
 def _versions(document: Json) -> dict[str, str]:
     rows = [row for row in document["rows"] if not row["runtime"].startswith(SUBJECT)]
     return {row["runtime"]: row["runtime_version"] for row in rows}

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 import fcntl
 import hashlib
 import json
@@ -21,6 +20,7 @@ from pilite.errors import BoardError, CheckFailed, PiliteError
 from pilite.lab import bench, deploy, facts, oracle, protocol, trial
 from pilite.lab.trial import Subject
 from tests.lab.conftest import Bed
+from tests.lab.results import minimal, ratio, row
 from tests.lab.stub import ARTIFACTS, MODEL, Stub
 
 Json = dict[str, Any]
@@ -181,39 +181,6 @@ def test_code_with_dotprod_is_refused_by_a_board_without(container_bed: Bed) -> 
     hopeful = replace(bed.board, cpu="cortex-a76")  # its file says more than it is
     with pytest.raises(BoardError, match=r"exit code 2.*this CPU lacks asimddp"):
         deploy.deploy(hopeful, bed.connection, subject.name, bed.artifacts)
-
-
-def minimal() -> Json:
-    """The smallest document that the schema accepts."""
-    board = dict.fromkeys(["cores", "os", "kernel", "governor", "throttled"])
-    return {
-        "schema": bench.SCHEMA,
-        "board": {**board, "name": "b", "kind": "ssh", "cpu": "c", "emulated": False, "model": None},
-        "timing_valid": True,
-        "settings": dataclasses.asdict(protocol.QUICK),
-        "seeds": {"order": 1, "inputs": [1, 2, 3], "bootstrap": 0},
-        "versions": {"protocol": 2, "python": "3.11.2", "numpy": "1", "scipy": "1"},
-        "marks": [],
-        "samples": "samples.json",
-        "rows": [row()],
-        "ratios": [ratio()],
-        "checks": [],
-        "failures": [],
-        "notes": [],
-    }
-
-
-def row() -> Json:
-    times = ("min_ms", "median_ms", "p90_ms", "p99_ms", "mad_ms", "load_ms", "first_ms", "cold_ms")
-    numbers = ("runs", "threads", "rounds", "sessions", "rss_mb", "model_mb", "install_mb", *times)
-    texts = {"model": "m", "numerics": "ref", "runtime": "pilite", "runtime_version": "1"}
-    rest: Json = {"oversubscribed": False, "cpus": None, "drift": None, "modes_ms": [], "settled": True}
-    return {**dict.fromkeys(numbers, 1), **texts, **rest}
-
-
-def ratio(**changes: Any) -> Json:
-    about = {"model": "m", "threads": 1, "rival": "tflite", "oversubscribed": False}
-    return {**about, "speedup": 2, "ci95": [1, 3], "p_value": 0.01, "verdict": "faster", **changes}
 
 
 WRONG: list[tuple[str, Json]] = [
