@@ -89,6 +89,8 @@ def _limits(x: Array) -> tuple[Any, Any]:
     """Of an integer type; for floats, of the values that occur."""
     if x.dtype.kind == "f":
         return x.min(), x.max()
+    if x.dtype.kind == "b":
+        return False, True
     return np.iinfo(x.dtype).min, np.iinfo(x.dtype).max
 
 

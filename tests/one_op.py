@@ -30,7 +30,7 @@ from pilite.compiler.graph import (
     Softmax,
 )
 from pilite.compiler.shapes import extent
-from tests import move_ops
+from tests import element_ops, move_ops
 from tests.draw import CHANNELS, SIDES, Array, Draw, OneOp, Shape
 
 DTYPES = ("uint8", "int8")
@@ -164,6 +164,8 @@ def _sums(x: TensorSpec, w: TensorSpec, taps: int) -> tuple[float, float]:
 
 
 def _add(d: Draw, op: str) -> OneOp:
+    if d.dtype not in DTYPES:
+        return element_ops.pair(d, op)
     a_shape, b_shape = d.broadcast(d.shape())
     a_scale = d.scale()
     b_scale = a_scale if d.chance(0.2) else d.near(a_scale, 30)
@@ -313,6 +315,7 @@ def _pad(d: Draw, op: str) -> OneOp:
 
 
 OPS: dict[str, Callable[[Draw, str], OneOp]] = {
+    **element_ops.OPS,
     **move_ops.OPS,
     "ADD": _add,
     "AVERAGE_POOL_2D": _pool_2d,
@@ -332,5 +335,9 @@ OPS: dict[str, Callable[[Draw, str], OneOp]] = {
     "SQUEEZE": _squeeze,
 }
 # The dtypes that an operator computes in; the others do both 8-bit types.
-SPECIAL: dict[str, tuple[str, ...]] = {**move_ops.DTYPES}
+SPECIAL: dict[str, tuple[str, ...]] = {
+    **element_ops.DTYPES,
+    **move_ops.DTYPES,
+    "ADD": (*DTYPES, "int32", "float32"),
+}
 ROWS = [(op, dtype) for op in OPS for dtype in SPECIAL.get(op, DTYPES)]

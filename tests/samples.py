@@ -64,6 +64,44 @@ def depthwise(side: int, kernel: int, low: int) -> Sample:
     return Sample(name, spec, (x,), Layout((1, side, side, 24)), sums(24, weight, REQUANT))
 
 
+def element_samples(image: Layout) -> list[Sample]:
+    """Operands that broadcast; every dtype and kind of number."""
+    channel = replace(image, shape=(1, 1, 1, 24))
+    both, around = (image, channel), replace(image, halo=Halo(1, 1, 1, 1))
+    whole, real, long = (replace(image, dtype=dtype) for dtype in ("int32", "float32", "int64"))
+    kinds = ("add", "sub", "mul", "div", "floor_div", "maximum", "minimum")
+    return [
+        Sample("sub", s.QAdd(20, (1, 2), (HALF, HALF), TINY, REQUANT, subtract=True), (image, image), image),
+        Sample("mul", s.QMul((1, 2), HALF, REQUANT), both, around),
+        Sample("prelu", s.QPrelu((1, 2), HALF, HALF, REQUANT), both, image),
+        Sample("compare", s.QCompare("less", (1, 2), (HALF, HALF)), both, image),
+        *(Sample(f"{kind}, int32", s.Elementwise(kind), (whole, whole), whole) for kind in kinds),
+        *(Sample(f"{kind}, float32", s.Elementwise(kind, -1.0, 6.0), (real, real), real) for kind in kinds),
+        Sample("equal, int64", s.Elementwise("equal"), (long, long), image),
+        Sample("select", s.Elementwise("select"), (channel, image, image), image),
+        Sample("logical not", s.Elementwise("logical_not"), (image,), image),
+        Sample("negative", s.Elementwise("neg"), (whole,), whole),
+        Sample("square root", s.Elementwise("sqrt"), (real,), real),
+        Sample("cast to float", s.Cast("uint8", "float32"), (image,), real),
+        Sample("cast to integer", s.Cast("int64", "uint8"), (long,), image),
+    ]
+
+
+def line_samples(image: Layout) -> list[Sample]:
+    """Two lines between lines 0 and 1; the last position of an extreme."""
+    _, height, width, _ = image.shape
+    names = (("rows", height), ("columns", width))
+    lines: dict[str, Any] = {name: np.tile(np.array([0, 1], np.int32), (size, 1)) for name, size in names}
+    weights = {f"{name[:-1]}_weights": np.full((size, 2), 512, np.int32) for name, size in names}
+    halves = {name: (values / 1024).astype(np.float32) for name, values in weights.items()}
+    return [
+        Sample("bilinear", s.Bilinear(False, 0), (image,), image, lines | weights),
+        Sample("bilinear, float32", s.Bilinear(True, 128), (image,), image, lines | halves),
+        Sample("arg max", s.ArgExtreme(3, True), (image,), Layout(image.shape[:3], "int64")),
+        Sample("arg min", s.ArgExtreme(1, False), (image,), Layout((1, width, 24), "int32")),
+    ]
+
+
 def samples(side: int) -> list[Sample]:
     """At least one for every spec and every path through its kernels."""
     image = Layout((1, side, side, 24))
@@ -77,6 +115,8 @@ def samples(side: int) -> list[Sample]:
     )
     flat, places = Layout((side * side * 24,)), Layout((5 * 2,), "int32")
     return [
+        *element_samples(image),
+        *line_samples(image),
         conv(side, -127, REQUANT),
         conv(side, -128, replace(REQUANT, left=False), to=5),
         conv(side, -255 + 127, REQUANT, to=8),

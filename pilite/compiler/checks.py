@@ -10,9 +10,7 @@ from __future__ import annotations
 
 import math
 
-import numpy as np
-
-from pilite.compiler import moves, shapes
+from pilite.compiler import elements, images, moves, shapes
 from pilite.compiler.graph import Concatenation, Graph, Mean, Node, Softmax
 from pilite.compiler.operands import Mismatch
 from pilite.compiler.rules import (
@@ -113,12 +111,6 @@ def _sum(node: Node, graph: Graph) -> str | None:
     return TOO_SMALL if overflows(reach(x) * count, ratio) else None
 
 
-def _add_scales(node: Node, graph: Graph) -> str | None:
-    largest = max(quant(tensor).scale for tensor in activations(node, graph))
-    scale = float(np.float32(2**20) * np.float32(quant(output(node, graph)).scale))
-    return TOO_SMALL if 2 * largest / scale >= 1 - 2**-32 else None
-
-
 def _per_channel_rank(node: Node, graph: Graph) -> str | None:
     """TFLite 2.14 takes the output's first two dimensions for rows and channels, the rest stays unwritten."""
     w, rank = graph.tensors[node.inputs[1]], len(output(node, graph).shape)
@@ -129,8 +121,9 @@ def _per_channel_rank(node: Node, graph: Graph) -> str | None:
 
 WEIGHTED: tuple[Rule, ...] = (eight_bit, weights, bias, fused_activation, accumulator)
 CHECKS: dict[str, tuple[Rule, ...]] = {
+    **elements.CHECKS,
+    **images.CHECKS,
     **moves.CHECKS,
-    "ADD": (eight_bit, fused_activation, _add_scales),
     "AVERAGE_POOL_2D": (eight_bit, fused_activation),
     "CONCATENATION": (_quantized_if_bytes, _concatenation),
     "CONV_2D": WEIGHTED,

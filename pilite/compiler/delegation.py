@@ -78,6 +78,8 @@ def _eight_bit(node: Node, graph: Graph) -> bool:
 
 def _added(node: Node, graph: Graph) -> bool:
     """xnnpack_delegate.cc VisitBinaryNode: ratios of scales in [2**-10, 2**8)."""
+    if not _eight_bit(node, graph):
+        return False
     small = all(len(t.shape) <= MAX_RANK for t in _tensors(node, graph))
     return small and all(2.0**-10 <= ratio < 2.0**8 for ratio in ratios(node, graph))
 
@@ -163,6 +165,16 @@ def _range(node: Node, graph: Graph) -> str | None:
     return None
 
 
+def _no_float(node: Node, graph: Graph) -> str | None:
+    """XNNPACK does not limit a sum to finite values, as a builtin kernel does."""
+    real = graph.tensors[node.outputs[0]].dtype == "float32"
+    return (
+        f"computes in float32, where XNNPACK and builtin kernels overflow differently; {REF}"
+        if real
+        else None
+    )
+
+
 def _range_if_taken(node: Node, graph: Graph) -> str | None:
     return _range(node, graph) if taken(node, graph) else None
 
@@ -188,7 +200,7 @@ _BUILTIN = "builtin, equal to ref"
 _MOVED = Policy("moves bytes")
 
 POLICIES: dict[str, Policy] = {
-    "ADD": Policy("XNNPACK; builtin beyond its scales", _added, (_normal_scales, _range_if_taken)),
+    "ADD": Policy("XNNPACK; builtin beyond its scales", _added, (_no_float, _normal_scales, _range_if_taken)),
     "AVERAGE_POOL_2D": Policy(_BUILTIN, _never),
     "BATCH_TO_SPACE_ND": _MOVED,
     "CONCATENATION": _MOVED,

@@ -213,6 +213,35 @@ class MirrorPad:
 
 
 @dataclass(frozen=True)
+class Binary:
+    """SUB, MUL, DIV."""
+
+    activation: str
+
+
+@dataclass(frozen=True)
+class LeakyRelu:
+    alpha: float  # a float32 value
+
+
+@dataclass(frozen=True)
+class ArgMax:
+    """ARG_MAX and ARG_MIN."""
+
+    output_type: str
+    axis: int = 0  # non-negative
+
+
+@dataclass(frozen=True)
+class Resize:
+    """RESIZE_BILINEAR and RESIZE_NEAREST_NEIGHBOR: to this height and width."""
+
+    align_corners: bool
+    half_pixel_centers: bool
+    size: tuple[int, int] = (0, 0)
+
+
+@dataclass(frozen=True)
 class NoOptions:
     """The operands and the output's shape say all: RESHAPE, QUANTIZE, GATHER_ND and others."""
 
@@ -237,6 +266,10 @@ Options: TypeAlias = (
     | Batches
     | Depth
     | MirrorPad
+    | Binary
+    | LeakyRelu
+    | ArgMax
+    | Resize
     | NoOptions
 )
 

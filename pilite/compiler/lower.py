@@ -4,7 +4,7 @@ the model's ends are copied in and out of the int8 domain.
 
 from __future__ import annotations
 
-from pilite.compiler.graph import Graph
+from pilite.compiler.graph import Graph, Tensor
 from pilite.compiler.numerics import Numerics
 from pilite.compiler.ops import OPS
 from pilite.compiler.program import IO, Builder, Program, storage, with_borders
@@ -28,15 +28,19 @@ def _input(b: Builder, tensor: int) -> int:
     never past the caller's.
     """
     t = b.tensor(tensor)
-    io = b.new(t.shape, t.dtype, place=IO)
-    flip = t.dtype != storage(t.dtype)
+    io, flip = _end(b, t)
     b.emit(Move((0,) * len(t.shape), flip), (io,), b.value(tensor))
     return io
 
 
 def _output(b: Builder, tensor: int) -> int:
     t = b.tensor(tensor)
-    io = b.new(t.shape, t.dtype, place=IO)
-    flip = t.dtype != storage(t.dtype)
+    io, flip = _end(b, t)
     b.emit(Move((0,) * len(t.shape), flip), (b.value(tensor),), io)
     return io
+
+
+def _end(b: Builder, t: Tensor) -> tuple[int, bool]:
+    """The caller's buffer, and whether its bytes are uint8, which the program moves to int8."""
+    flip = t.dtype == "uint8"
+    return b.new(t.shape, t.dtype if flip else storage(t.dtype), place=IO), flip

@@ -10,7 +10,7 @@ import math
 from collections.abc import Callable, Sequence
 from typing import Any
 
-from pilite.compiler import moves, schema
+from pilite.compiler import images, moves, schema
 from pilite.compiler.flatbuffer import Table
 from pilite.compiler.graph import Options, Tensor
 from pilite.compiler.operands import (
@@ -55,6 +55,7 @@ LOAD: dict[str, Callable[[Table | None, schema.OptionField], object]] = {
     "activation": lambda stored, f: _choice(stored, f, schema.ACTIVATIONS),
     "number": lambda stored, f: number(stored, f.slots[0], "int32", f.default),
     "pair": _pair,
+    "dtype": lambda stored, f: _choice(stored, f, schema.DTYPES),
     "mode": lambda stored, f: number(stored, f.slots[0], "int8"),
     "flag": lambda stored, f: bool(number(stored, f.slots[0], "bool")),
     "real": lambda stored, f: 0.0 if stored is None else stored.real(f.slots[0]),
@@ -133,6 +134,7 @@ def _expand_dims(stored: Table | None, operands: Operands, y: Tensor) -> dict[st
 
 
 COMPLETE: dict[str, Completion] = {
+    **images.COMPLETE,
     **moves.COMPLETE,
     "CONCATENATION": _concatenation,
     "DEPTHWISE_CONV_2D": _depthwise,
@@ -147,6 +149,7 @@ COMPLETE: dict[str, Completion] = {
 FIRST = slice(1)
 # Where the data is; the other operands are shapes and axes. Operators that are not named have nothing else.
 DATA_OPERANDS = {
+    **images.DATA_OPERANDS,
     **moves.DATA_OPERANDS,
     "EXPAND_DIMS": FIRST,
     "MEAN": FIRST,

@@ -129,12 +129,14 @@ class Builder:
 
 
 def storage(dtype: str) -> str:
-    """How a tensor's elements are kept between operators."""
-    return "int8" if dtype == "uint8" else dtype
+    """How a tensor's elements are kept between operators; a bool is 0 or 1."""
+    return "int8" if dtype in ("uint8", "bool") else dtype
 
 
 def signed(data: npt.NDArray[np.generic]) -> npt.NDArray[np.generic]:
-    """uint8 moved by -128 to int8; other types unchanged."""
+    """uint8 moved by -128 to int8, bool as 0 or 1; other types unchanged."""
+    if data.dtype == np.bool_:
+        return data.astype(np.int8)
     if data.dtype != np.uint8:
         return data
     return (data.astype(np.int16) - 128).astype(np.int8)

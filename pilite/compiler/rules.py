@@ -99,6 +99,8 @@ def fused_activation(node: Node, graph: Graph) -> str | None:
     activation: str = node.options.activation  # type: ignore[union-attr]  # only in CHECKS of those that have it
     if activation not in ACTIVATION_LIMITS:
         return f"has the fused activation {activation}; TFLite ignores it in quantized models; {AGAIN}"
+    if output(node, graph).dtype not in EIGHT_BIT:
+        return None
     scale = quant(output(node, graph)).scale
     if ACTIVATION_LIMITS[activation] / scale >= 2**31 - 256:
         return f"its output scale {scale:g} is too small for {activation}; {AGAIN}"

@@ -59,7 +59,7 @@ class OptionField:
     """How one attribute of an option record is stored: `slots` has two entries (h, w) for a pair."""
 
     attribute: str
-    kind: str  # "padding", "activation", "number", "pair", "flag", "mode" or "real"
+    kind: str  # "padding", "activation", "number", "pair", "flag", "mode", "dtype" or "real"
     slots: tuple[int, ...]
     default: int = 0
 
@@ -129,8 +129,68 @@ MOVES = {
     "TRANSPOSE": OperatorSchema(39, 26, 6, graph.Transpose, TWO),
     "UNPACK": OperatorSchema(88, 64, 4, graph.Stack, ONE, (_number("count", 0), _number("axis", 1)), ANY),
 }
+BINARY = (_activation(0),)
+
+
+def _plain(code: int, options_type: int, newest: int, operands: range) -> OperatorSchema:
+    """An operator without options."""
+    return OperatorSchema(code, options_type, newest, graph.NoOptions, operands)
+
+
+# Operators that compute element by element; elements.py has their rules.
+ELEMENTS = {
+    "ABS": _plain(101, 78, 3, ONE),
+    "CAST": _plain(53, 37, 9, ONE),
+    "DIV": OperatorSchema(42, 29, 2, graph.Binary, TWO, BINARY),
+    "EQUAL": _plain(71, 53, 5, TWO),
+    "FLOOR_DIV": _plain(90, 65, 3, TWO),
+    "GREATER": _plain(61, 44, 2, TWO),
+    "GREATER_EQUAL": _plain(62, 45, 3, TWO),
+    "HARD_SWISH": _plain(117, 91, 1, ONE),
+    "LEAKY_RELU": OperatorSchema(98, 75, 2, graph.LeakyRelu, ONE, (OptionField("alpha", "real", (0,)),)),
+    "LESS": _plain(58, 41, 3, TWO),
+    "LESS_EQUAL": _plain(63, 46, 2, TWO),
+    "LOGICAL_AND": _plain(86, 62, 1, TWO),
+    "LOGICAL_NOT": _plain(87, 63, 1, ONE),
+    "LOGICAL_OR": _plain(84, 60, 1, TWO),
+    "LOGISTIC": _plain(14, 0, 3, ONE),
+    "MAXIMUM": _plain(55, 39, 4, TWO),
+    "MINIMUM": _plain(57, 39, 4, TWO),
+    "MUL": OperatorSchema(18, 21, 7, graph.Binary, TWO, BINARY),
+    "NEG": _plain(59, 42, 1, ONE),
+    "NOT_EQUAL": _plain(72, 54, 4, TWO),
+    "PRELU": _plain(54, 0, 1, TWO),
+    "RELU": _plain(19, 0, 3, ONE),
+    "RELU6": _plain(21, 0, 3, ONE),
+    "RELU_N1_TO_1": _plain(20, 0, 1, ONE),
+    "SELECT": _plain(64, 47, 4, THREE),
+    "SELECT_V2": _plain(123, 98, 2, THREE),
+    "SQRT": _plain(75, 0, 2, ONE),
+    "SUB": OperatorSchema(41, 28, 5, graph.Binary, TWO, BINARY),
+    "TANH": _plain(28, 0, 3, ONE),
+}
+
+
+def _flag(attribute: str, slot: int) -> OptionField:
+    return OptionField(attribute, "flag", (slot,))
+
+
+ARG = (OptionField("output_type", "dtype", (0,)),)
+# Operators on images and along axes; images.py has their rules.
+IMAGES = {
+    "ARG_MAX": OperatorSchema(56, 40, 2, graph.ArgMax, TWO, ARG),
+    "ARG_MIN": OperatorSchema(79, 57, 2, graph.ArgMax, TWO, ARG),
+    "RESIZE_BILINEAR": OperatorSchema(
+        23, 15, 4, graph.Resize, TWO, (_flag("align_corners", 2), _flag("half_pixel_centers", 3))
+    ),
+    "RESIZE_NEAREST_NEIGHBOR": OperatorSchema(
+        97, 74, 4, graph.Resize, TWO, (_flag("align_corners", 0), _flag("half_pixel_centers", 1))
+    ),
+}
 OPERATORS = {
     **MOVES,
+    **ELEMENTS,
+    **IMAGES,
     "ADD": OperatorSchema(0, 11, 5, graph.Add, TWO, (_activation(0),)),
     "AVERAGE_POOL_2D": OperatorSchema(1, 5, 3, graph.Pool2D, ONE, POOL_2D),
     "CONCATENATION": OperatorSchema(2, 10, 7, graph.Concatenation, ANY, CONCATENATION),

@@ -6,9 +6,8 @@ SHAPES[op](node, graph)  ->  shape; raises Mismatch when the operands do not fit
 from __future__ import annotations
 
 from collections.abc import Callable
-from itertools import zip_longest
 
-from pilite.compiler import moves
+from pilite.compiler import elements, images, moves
 from pilite.compiler.graph import (
     Concatenation,
     Conv2D,
@@ -106,16 +105,6 @@ def _fully_connected(node: Node, graph: Graph) -> Shape:
     return x.elements // depth, units
 
 
-def _add(node: Node, graph: Graph) -> Shape:
-    a, b = (_operand(node, graph, i).shape for i in (0, 1))
-    sizes = []
-    for m, n in zip_longest(reversed(a), reversed(b), fillvalue=1):
-        if m != n and 1 not in (m, n):
-            raise Mismatch(f"its operands have shapes {list(a)} and {list(b)}")
-        sizes.append(max(m, n))
-    return tuple(reversed(sizes))
-
-
 def _mean(node: Node, graph: Graph) -> Shape:
     assert isinstance(node.options, Mean)
     o, x = node.options, _operand(node, graph, 0)
@@ -157,8 +146,9 @@ def _same(node: Node, graph: Graph) -> Shape:
 
 SEVERAL = moves.SEVERAL  # outputs
 SHAPES: dict[str, Callable[[Node, Graph], Shape]] = {
+    **elements.SHAPES,
+    **images.SHAPES,
     **moves.SHAPES,
-    "ADD": _add,
     "AVERAGE_POOL_2D": _pool_2d,
     "CONCATENATION": _concatenation,
     "CONV_2D": _conv_2d,

@@ -76,6 +76,74 @@ class QAdd:
     multipliers: tuple[Multiplier, Multiplier]
     output: Multiplier
     requant: Requant  # zero point and clamp only
+    subtract: bool = False  # SUB
+
+
+@dataclass(frozen=True)
+class QMul:
+    """y = zero_point + (a - za) * (b - zb) * multiplier; operands broadcast."""
+
+    zero_points: tuple[int, int]  # of the operands
+    multiplier: Multiplier
+    requant: Requant  # zero point and clamp only
+
+
+@dataclass(frozen=True)
+class QPrelu:
+    """y = zero_point + (x - zx) * positive where x >= zx, (x - zx) * (alpha - za) * negative elsewhere."""
+
+    zero_points: tuple[int, int]  # of x and alpha
+    positive: Multiplier
+    negative: Multiplier
+    requant: Requant  # zero point and clamp only
+
+
+@dataclass(frozen=True)
+class QCompare:
+    """y = 1 where `kind` holds between the operands, each as ((x - zero_point) << 8) * multiplier."""
+
+    kind: str  # as of Elementwise
+    zero_points: tuple[int, int]
+    multipliers: tuple[Multiplier, Multiplier]
+
+
+@dataclass(frozen=True)
+class Elementwise:
+    """y = kind(x, ...) on numbers as they are stored; operands broadcast. `low`, `high`: limits of y."""
+
+    kind: str  # a key of kernels/elements.py KINDS
+    low: float | None = None
+    high: float | None = None
+
+
+@dataclass(frozen=True)
+class Cast:
+    """C's conversion between the values of two dtypes; "uint8" is stored 128 lower, "bool" as 0 or 1."""
+
+    source: str
+    target: str
+
+
+@dataclass(frozen=True)
+class Bilinear:
+    """y = the sum over two rows and two columns of x * row weight * column weight, rounded.
+
+    Arrays: rows, columns int32 (count, 2), the input's lines for every output line; row_weights and
+    column_weights of the same shape. int32 weights have 10 fractional bits; the sum is rounded to nearest,
+    ties away from zero. float32 ones compute in float32, in the order of CORNERS (kernels/image.py); the
+    sum + 1/2 is truncated.
+    """
+
+    real: bool  # float32 weights
+    offset: int  # what is added to a stored value before: 128 for uint8
+
+
+@dataclass(frozen=True)
+class ArgExtreme:
+    """y = the first position along `axis` of the largest (or smallest) value."""
+
+    axis: int
+    largest: bool
 
 
 @dataclass(frozen=True)
@@ -237,6 +305,13 @@ Spec: TypeAlias = (
     | Broadcast
     | QAdd
     | QWeightedAdd
+    | QMul
+    | QPrelu
+    | QCompare
+    | Elementwise
+    | Cast
+    | Bilinear
+    | ArgExtreme
     | Pool
     | QMean
     | QMeanFloat

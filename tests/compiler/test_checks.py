@@ -59,7 +59,9 @@ REFUSED = {
         "works on int8 and uint8; operands and output must all be int8 or all uint8",
     ),
     "int32 values": (
-        add(NUMBERS, NUMBERS, replace(NUMBERS, name="y")),
+        one(
+            "MAX_POOL_2D", [replace(X, dtype="int32", scales=())], replace(Y, dtype="int32", scales=()), POOL
+        ),
         "works on int32; operands and output must all be int8 or all uint8",
     ),
     "input without scale": (conv(x=replace(X, scales=())), f"its int8 tensor 'x' has no scale; {FULL}"),

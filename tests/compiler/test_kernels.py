@@ -28,12 +28,13 @@ from tests.samples import LARGE, REQUANT, SMALL, Sample, conv, samples
 # LLVM's own. The one service of the loader is a pointer, which the object itself defines (weakly).
 ALLOWED_SYMBOLS = {"memcpy", "memset", "_GLOBAL_OFFSET_TABLE_"}
 STACK_BYTES = 8192
-FLOAT_SPECS = (s.QuantizeFloat, s.DequantizeFloat)
 
 
 def is_float(sample: Sample) -> bool:
     requant = getattr(sample.spec, "requant", REQUANT)
-    return isinstance(sample.spec, FLOAT_SPECS) or requant.rounding is Rounding.FLOAT64
+    dtypes = {layout.dtype for layout in (*sample.xs, sample.y)}
+    weights = isinstance(sample.spec, s.Bilinear) and sample.spec.real
+    return "float32" in dtypes or weights or requant.rounding is Rounding.FLOAT64
 
 
 @dataclass(frozen=True, eq=False)

@@ -39,6 +39,9 @@ def test_field_numbers_are_those_of_the_generated_code(ours: type) -> None:
     assert fields.items() <= numbers.items()
 
 
+WITHOUT_OPTIONS = ("LOGISTIC", "PRELU", "RELU", "RELU6", "RELU_N1_TO_1", "SQRT", "TANH")
+
+
 @pytest.mark.parametrize("op", schema.OPERATORS)
 def test_operator_codes_and_option_types_are_those_of_the_generated_code(op: str) -> None:
     known = schema.OPERATORS[op]
@@ -53,6 +56,10 @@ def test_operator_codes_and_option_types_are_those_of_the_generated_code(op: str
         "BATCH_TO_SPACE_ND": "BatchToSpaceND",
         "SPACE_TO_BATCH_ND": "SpaceToBatchND",
         "PADV2": "PadV2",
+        "SELECT_V2": "SelectV2",
+        "MAXIMUM": "MaximumMinimum",
+        "MINIMUM": "MaximumMinimum",
+        **dict.fromkeys(WITHOUT_OPTIONS, "NONE"),
     }.get(op, op.title().replace("_", ""))
 
 

@@ -95,6 +95,7 @@ def test_scales_of_float_and_bool_tensors_mean_nothing() -> None:
 
 
 SUPPORTED = {  # model -> operators
+    "deeplabv3_mnv2_dm05_pascal_quant": 72,
     "mlperf_tiny_ad01_int8": 10,
     "mlperf_tiny_kws_int8": 13,
     "mlperf_tiny_resnet8_int8": 16,
@@ -103,22 +104,11 @@ SUPPORTED = {  # model -> operators
     "mobilenet_v1_0.75_192_quant": 31,
     "mobilenet_v1_1.0_224_quant_embedding_extractor": 28,
     "mobilenet_v2_1.0_224_quant": 66,
+    "movenet_single_pose_lightning_ptq": 157,
     "tf2_mobilenet_v2_1.0_224_ptq": 68,
     "tflm_micro_speech_quantized": 4,
 }
 UNSUPPORTED = {
-    "deeplabv3_mnv2_dm05_pascal_quant": {"RESIZE_BILINEAR", "ARG_MAX"},
-    "movenet_single_pose_lightning_ptq": {
-        "ARG_MAX",
-        "CAST",
-        "DIV",
-        "FLOOR_DIV",
-        "LOGISTIC",
-        "MUL",
-        "RESIZE_BILINEAR",
-        "SQRT",
-        "SUB",
-    },
     "tflm_trained_lstm_int8": {"UNIDIRECTIONAL_SEQUENCE_LSTM"},
 }
 

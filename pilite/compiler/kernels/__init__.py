@@ -12,7 +12,7 @@ from tvm import tirx
 
 from pilite.compiler import spec as s
 from pilite.compiler.cpu import Cpu
-from pilite.compiler.kernels import copy, depthwise, gemm, pointwise, reduce
+from pilite.compiler.kernels import copy, depthwise, elements, gemm, image, pointwise, reduce
 from pilite.compiler.kernels.depthwise import Madd16, Mull8
 from pilite.compiler.kernels.gemm_avx2 import Madd
 from pilite.compiler.kernels.gemm_neon import Dot, Mull, Pairs, PairsByHand
@@ -172,6 +172,22 @@ KERNELS: tuple[Kernel, ...] = (
         s.QWeightedAdd,
         Plain(lambda n, p, x, y, c: pointwise.weighted_add(n, ISAS[c.isa], p, x[0], x[1], y)),
     ),
+    Kernel("qs8_mul_8", s.QMul, Plain(lambda n, p, x, y, c: elements.q_mul(n, ISAS[c.isa], p, x, y))),
+    Kernel("qs8_prelu_8", s.QPrelu, Plain(lambda n, p, x, y, c: elements.q_prelu(n, ISAS[c.isa], p, x, y))),
+    Kernel(
+        "qs8_compare_8", s.QCompare, Plain(lambda n, p, x, y, c: elements.q_compare(n, ISAS[c.isa], p, x, y))
+    ),
+    Kernel("x_elementwise_8", s.Elementwise, Plain(lambda n, p, x, y, c: elements.elementwise(n, p, x, y))),
+    Kernel("x_cast_8", s.Cast, Plain(lambda n, p, x, y, c: elements.cast(n, p, x[0], y))),
+    Kernel(
+        "qs8_bilinear_8",
+        s.Bilinear,
+        Plain(
+            lambda n, p, x, y, c: image.bilinear(n, p, x[0], y),
+            ("rows", "row_weights", "columns", "column_weights"),
+        ),
+    ),
+    Kernel("x_arg_extreme", s.ArgExtreme, Plain(lambda n, p, x, y, c: image.arg_extreme(n, p, x[0], y))),
     Kernel("s8_pool_8", s.Pool, Plain(lambda n, p, x, y, c: reduce.pool(n, ISAS[c.isa], p, x[0], y))),
     Kernel("qs8_mean_8", s.QMean, Plain(lambda n, p, x, y, c: reduce.mean(n, ISAS[c.isa], p, x[0], y))),
     Kernel(

@@ -82,7 +82,7 @@ def narrow(isa: Isa, q: Sequence[Any], requant: Requant) -> Any:
 
 
 def add(name: str, isa: Isa, spec: QAdd, a: Layout, b: Layout, y: Layout) -> tirx.PrimFunc:
-    """y = requant(scaled(a) + scaled(b)); both operands are first moved up by `left_shift` bits."""
+    """y = requant(scaled(a) + or - scaled(b)); both operands are first moved up by `left_shift` bits."""
 
     def term(buffer: Any, offset: Any, zero_point: int, m: Scale) -> list[Any]:
         wide = isa.widen8(load(buffer, offset, 8))
@@ -96,7 +96,8 @@ def add(name: str, isa: Isa, spec: QAdd, a: Layout, b: Layout, y: Layout) -> tir
             def group(at: Any, count: int) -> None:
                 left = term(x0, offset[0](r) + at, spec.zero_points[0], spec.multipliers[0])
                 right = term(x1, offset[1](r) + at, spec.zero_points[1], spec.multipliers[1])
-                total = [scale(isa, p + q, spec.output) for p, q in zip(left, right, strict=True)]
+                pairs = zip(left, right, strict=True)
+                total = [scale(isa, p - q if spec.subtract else p + q, spec.output) for p, q in pairs]
                 store_first(out, offset[2](r) + at, narrow(isa, total, spec.requant), 8, count)
 
             eights(length, group)

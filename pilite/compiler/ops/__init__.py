@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 from pilite.compiler import delegation
 from pilite.compiler.graph import Node
-from pilite.compiler.ops import conv, elementwise, move, pick, reduce, shape
+from pilite.compiler.ops import broadcasting, conv, elementwise, image, move, pick, reduce, shape, tables
 from pilite.compiler.program import Builder
 
 
@@ -54,9 +54,67 @@ _MOVES: dict[str, Op] = {
     "UNPACK": Op(move.unpack, _NO_INT64, f"equal scales; {_PLAIN}"),
 }
 
+_NUMBERS = "uint8, int8, int32, float32"
+_COMPARED = "uint8, int8, int32, int64, float32 -> bool"
+_BROADCAST = "broadcasting, up to 4 dimensions"
+_NO_ZERO = "a computed integer divisor of 0 counts as 1 (TFLite fails)"
+_LIBM = "exact where the host's libm rounds correctly"
+
+# Operators that compute element by element.
+_ELEMENTS: dict[str, Op] = {
+    "ABS": Op(tables.by_values(tables.absolute), "int8"),
+    "ADD": Op(elementwise.add, _NUMBERS, f"broadcasting; {_ACTIVATIONS}"),
+    "CAST": Op(broadcasting.cast, f"{_WHOLE}, bool", "values that the target can hold"),
+    "DIV": Op(broadcasting.plain("div"), "int32, float32", f"{_BROADCAST}; {_NO_ZERO}"),
+    "EQUAL": Op(broadcasting.compare("equal"), f"{_COMPARED}; bool", f"{_BROADCAST}; scales below 1"),
+    "FLOOR_DIV": Op(broadcasting.plain("floor_div"), "int32, float32", f"{_BROADCAST}; {_NO_ZERO}"),
+    "GREATER": Op(broadcasting.compare("greater"), _COMPARED, f"{_BROADCAST}; scales below 1"),
+    "GREATER_EQUAL": Op(broadcasting.compare("greater_equal"), _COMPARED, f"{_BROADCAST}; scales below 1"),
+    "HARD_SWISH": Op(tables.by_values(tables.hard_swish), _BYTES),
+    "LEAKY_RELU": Op(tables.by_values(tables.leaky_relu), _BYTES, "slope of at least 0"),
+    "LESS": Op(broadcasting.compare("less"), _COMPARED, f"{_BROADCAST}; scales below 1"),
+    "LESS_EQUAL": Op(broadcasting.compare("less_equal"), _COMPARED, f"{_BROADCAST}; scales below 1"),
+    "LOGICAL_AND": Op(broadcasting.plain("logical_and"), "bool", _BROADCAST),
+    "LOGICAL_NOT": Op(broadcasting.plain("logical_not"), "bool"),
+    "LOGICAL_OR": Op(broadcasting.plain("logical_or"), "bool", _BROADCAST),
+    "LOGISTIC": Op(tables.by_values(tables.logistic), _BYTES, f"output scale 1/256; {_LIBM}"),
+    "MAXIMUM": Op(broadcasting.plain("maximum"), _WHOLE, f"{_BROADCAST}; stored values"),
+    "MINIMUM": Op(broadcasting.plain("minimum"), _WHOLE, f"{_BROADCAST}; stored values"),
+    "MUL": Op(broadcasting.mul, _NUMBERS, f"{_BROADCAST}; {_ACTIVATIONS}"),
+    "NEG": Op(broadcasting.plain("neg"), "int32, float32"),
+    "NOT_EQUAL": Op(broadcasting.compare("not_equal"), f"{_COMPARED}; bool", f"{_BROADCAST}; scales below 1"),
+    "PRELU": Op(broadcasting.prelu, _BYTES, _BROADCAST),
+    "RELU": Op(tables.by_values(tables.relu), _BYTES),
+    "RELU6": Op(tables.by_values(tables.relu), _BYTES),
+    "RELU_N1_TO_1": Op(tables.by_values(tables.relu), _BYTES),
+    "SELECT": Op(broadcasting.select, f"{_WHOLE}, bool", "stored values"),
+    "SELECT_V2": Op(broadcasting.select, f"{_WHOLE}, bool", f"{_BROADCAST}; stored values"),
+    "SQRT": Op(broadcasting.plain("sqrt"), "float32"),
+    "SUB": Op(elementwise.add, _NUMBERS, f"{_BROADCAST}; {_ACTIVATIONS}"),
+    "TANH": Op(tables.by_values(tables.tanh), _BYTES, f"output scale 1/128; {_LIBM}"),
+}
+
+# Operators on images and along axes.
+_IMAGES: dict[str, Op] = {
+    "ARG_MAX": Op(image.arg_extreme, "uint8, int8, int32, float32 -> int32, int64", "constant axis"),
+    "ARG_MIN": Op(image.arg_extreme, "uint8, int8, int32, float32 -> int32, int64", "constant axis"),
+    "RESIZE_BILINEAR": Op(
+        image.resize_bilinear,
+        _BYTES,
+        "align_corners or half_pixel_centers; constant size",
+        "exact: BUILTIN_REF of tflite-runtime 2.14, uint8 as on x86-64",
+    ),
+    "RESIZE_NEAREST_NEIGHBOR": Op(
+        image.resize_nearest_neighbor,
+        "uint8, int8, float32",
+        "align_corners or half_pixel_centers; constant size",
+    ),
+}
+
 _OPS: dict[str, Op] = {
     **_MOVES,
-    "ADD": Op(elementwise.add, _BYTES, f"broadcasting; {_ACTIVATIONS}"),
+    **_ELEMENTS,
+    **_IMAGES,
     "AVERAGE_POOL_2D": Op(reduce.average_pool_2d, _BYTES, f"equal scales; {_ACTIVATIONS}"),
     "CONCATENATION": Op(shape.concatenation, _WHOLE, "int8: equal scales; no fused activation"),
     "CONV_2D": Op(conv.conv_2d, _QUANTIZED, f"any stride, dilation; not grouped; {_ACTIVATIONS}"),

@@ -1,4 +1,4 @@
-"""ADD, QUANTIZE, DEQUANTIZE and rescaling by table."""
+"""ADD, SUB, QUANTIZE, DEQUANTIZE and rescaling by table."""
 
 from __future__ import annotations
 
@@ -17,6 +17,7 @@ from pilite.compiler.fixedpoint import (
     shift_right_ties_up,
 )
 from pilite.compiler.graph import Node, Tensor
+from pilite.compiler.ops.broadcasting import plain
 from pilite.compiler.ops.common import plain_requant, quant
 from pilite.compiler.program import Builder, signed_zero_point
 from pilite.compiler.spec import (
@@ -36,13 +37,17 @@ EVERY_INT8 = np.arange(INT8_MIN, INT8_MAX + 1, dtype=np.int64)
 
 
 def add(node: Node, b: Builder) -> None:
-    """TFLite add.cc: both operands to a scale of twice the larger one, 20 bits up, then to the output's.
+    """ADD and SUB. Both operands to a scale of twice the larger one, 20 bits up, then to the output's.
 
-    t = 2 * max(s1, s2); y = zo + mo * (m1 * ((a - z1) << 20) + m2 * ((b - z2) << 20))
+    TFLite add.cc, sub.cc.
+    t = 2 * max(s1, s2); y = zo + mo * (m1 * ((a - z1) << 20) +- m2 * ((b - z2) << 20))
     with m1 = s1 / t, m2 = s2 / t, mo = t / (2**20 * so).
     """
     options = node.options
-    assert isinstance(options, graph.Add)
+    assert isinstance(options, graph.Add | graph.Binary)
+    if b.tensor(node.outputs[0]).dtype not in ("int8", "uint8"):
+        plain(node.op.lower())(node, b)
+        return
     left, right = (b.tensor(i) for i in node.inputs)
     y = b.tensor(node.outputs[0])
     if b.delegated(node):
@@ -56,6 +61,7 @@ def add(node: Node, b: Builder) -> None:
         (Multiplier.of(s1 / twice), Multiplier.of(s2 / twice)),
         Multiplier.of(twice / ((1 << ADD_LEFT_SHIFT) * quant(y).scale)),
         plain_requant(y, options.activation),
+        subtract=node.op == "SUB",
     )
     inputs = [_expanded(b, i, y.shape) for i in node.inputs]
     b.emit(spec, inputs, b.value(node.outputs[0]))

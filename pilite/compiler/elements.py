@@ -1,0 +1,238 @@
+"""The door of the operators that compute element by element: their output shapes and rules.
+
+Operands broadcast as in numpy. A dtype is allowed where TFLite's reference kernel gives the same bits on
+every machine; float32 only where each result is one IEEE operation.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from itertools import zip_longest
+
+import numpy as np
+
+from pilite.compiler.graph import Graph, LeakyRelu, Node, Tensor
+from pilite.compiler.operands import Mismatch
+from pilite.compiler.rules import (
+    AGAIN,
+    EIGHT_BIT,
+    FLOAT,
+    TOO_SMALL,
+    Rule,
+    activations,
+    eight_bit,
+    fused_activation,
+    output,
+    overflows,
+    per_tensor,
+    quant,
+    reach,
+    rescale,
+)
+
+Shape = tuple[int, ...]
+MOST_BROADCAST = 4  # dimensions that all of TFLite's broadcasting kernels take
+COMPARISONS = ("EQUAL", "GREATER", "GREATER_EQUAL", "LESS", "LESS_EQUAL", "NOT_EQUAL")
+SELECTIONS = ("SELECT", "SELECT_V2")
+# What an operator computes in besides quantized int8 and uint8.
+NUMBERS: dict[str, tuple[str, ...]] = {
+    **dict.fromkeys(("ADD", "DIV", "FLOOR_DIV", "MUL", "SUB", "NEG"), ("int32", "float32")),
+    **dict.fromkeys(("MAXIMUM", "MINIMUM"), ("int32", "int64", "float32")),
+    **dict.fromkeys(SELECTIONS, ("bool", "int32", "int64", "float32")),
+    **dict.fromkeys(COMPARISONS, ("int32", "int64", "float32")),
+    **dict.fromkeys(("EQUAL", "NOT_EQUAL"), ("bool", "int32", "int64", "float32")),
+    **dict.fromkeys(("LOGICAL_AND", "LOGICAL_OR", "LOGICAL_NOT"), ("bool",)),
+    "SQRT": ("float32",),
+}
+NOT_QUANTIZED = ("DIV", "FLOOR_DIV", "LOGICAL_AND", "LOGICAL_NOT", "LOGICAL_OR", "NEG", "SQRT")
+CASTABLE = ("int8", "uint8", "int32", "int64", "float32", "bool")
+
+
+# Shapes.
+
+
+def broadcast(node: Node, graph: Graph) -> Shape:
+    shapes = [graph.tensors[i].shape for i in node.inputs]
+    sizes = []
+    for column in zip_longest(*map(reversed, shapes), fillvalue=1):
+        size = max(column)
+        if any(n not in (1, size) for n in column):
+            raise Mismatch(f"its operands have shapes {' and '.join(str(list(s)) for s in shapes)}")
+        sizes.append(size)
+    return tuple(reversed(sizes))
+
+
+def _same(node: Node, graph: Graph) -> Shape:
+    return graph.tensors[node.inputs[0]].shape
+
+
+def _selected(node: Node, graph: Graph) -> Shape:
+    """SELECT: a condition per element, one for all, or one per row."""
+    condition, x, y = (graph.tensors[i].shape for i in node.inputs)
+    if x != y or condition not in (x, (), x[:1]):
+        raise Mismatch(f"its operands have shapes {list(condition)}, {list(x)} and {list(y)}")
+    return x
+
+
+UNARY = (
+    "ABS",
+    "CAST",
+    "HARD_SWISH",
+    "LEAKY_RELU",
+    "LOGICAL_NOT",
+    "LOGISTIC",
+    "NEG",
+    "RELU",
+    "RELU6",
+    "RELU_N1_TO_1",
+    "SQRT",
+    "TANH",
+)
+BROADCASTING = (
+    "ADD",
+    "DIV",
+    "FLOOR_DIV",
+    "LOGICAL_AND",
+    "LOGICAL_OR",
+    "MAXIMUM",
+    "MINIMUM",
+    "MUL",
+    "PRELU",
+    "SELECT_V2",
+    "SUB",
+    *COMPARISONS,
+)
+SHAPES: dict[str, Callable[[Node, Graph], Shape]] = {
+    **dict.fromkeys(UNARY, _same),
+    **dict.fromkeys(BROADCASTING, broadcast),
+    "SELECT": _selected,
+}
+
+
+# Rules.
+
+
+def numbers(node: Node, graph: Graph) -> str | None:
+    """Operands and output have one dtype of NUMBERS, or are quantized."""
+    return _one_kind(node, [*activations(node, graph), output(node, graph)]) or _quantized(node, graph)
+
+
+def _one_kind(node: Node, tensors: list[Tensor]) -> str | None:
+    plain = NUMBERS.get(node.op, ())
+    allowed = plain if node.op in NOT_QUANTIZED else (*EIGHT_BIT, *plain)
+    dtypes = sorted({tensor.dtype for tensor in tensors})
+    if dtypes == ["float32"] and "float32" not in allowed:
+        return FLOAT
+    if len(dtypes) > 1 or dtypes[0] not in allowed:
+        found, wanted = " and ".join(dtypes), ", ".join(allowed)
+        return f"works on {found}; operands and output must have one dtype of {wanted}"
+    return None
+
+
+def _quantized(node: Node, graph: Graph) -> str | None:
+    return eight_bit(node, graph) if output(node, graph).dtype in EIGHT_BIT else None
+
+
+def _few_dimensions(node: Node, graph: Graph) -> str | None:
+    shapes = {graph.tensors[i].shape for i in node.inputs}
+    rank = max(map(len, shapes))
+    if len(shapes) > 1 and rank > MOST_BROADCAST:
+        return f"broadcasts {rank} dimensions, more than TFLite's {MOST_BROADCAST}; reshape its operands"
+    return None
+
+
+def _sum_scales(node: Node, graph: Graph) -> str | None:
+    """TFLite's kernel takes output multipliers below one only."""
+    if output(node, graph).dtype not in EIGHT_BIT:
+        return None
+    largest = max(quant(tensor).scale for tensor in activations(node, graph))
+    scale = float(np.float32(2**20) * np.float32(quant(output(node, graph)).scale))
+    return TOO_SMALL if 2 * largest / scale >= 1 - 2**-32 else None
+
+
+def _product(node: Node, graph: Graph) -> str | None:
+    if output(node, graph).dtype not in EIGHT_BIT:
+        return None
+    a, b = activations(node, graph)
+    ratio = quant(a).scale * quant(b).scale / quant(output(node, graph)).scale
+    return TOO_SMALL if overflows(reach(a) * reach(b), ratio) else None
+
+
+def _leaky(node: Node, graph: Graph) -> str | None:
+    assert isinstance(node.options, LeakyRelu)
+    x, alpha = activations(node, graph)[0], node.options.alpha
+    if not (math.isfinite(alpha) and alpha >= 0):
+        return f"has the slope {alpha:g}, which TFLite's fixed point cannot hold; use one of at least 0"
+    ratio = quant(x).scale * alpha / quant(output(node, graph)).scale
+    return TOO_SMALL if overflows(reach(x), ratio) else None
+
+
+def _fixed_output(scale: float, offset: int) -> Rule:
+    """The output's scale and its zero point, counted from the smallest value, are demanded by TFLite."""
+
+    def rule(node: Node, graph: Graph) -> str | None:
+        y = output(node, graph)
+        zero_point = offset + int(np.iinfo(y.dtype).min)
+        if (quant(y).scale, quant(y).zero_point) != (scale, zero_point):
+            wanted = f"scale 1/{round(1 / scale)} and zero point {zero_point}"
+            return f"its output must have {wanted}, as TFLite's kernel demands; {AGAIN}"
+        return None
+
+    return rule
+
+
+def _signed(node: Node, graph: Graph) -> str | None:
+    dtype = output(node, graph).dtype
+    return f"works on {dtype}, which TFLite's kernel refuses; {AGAIN} with int8" if dtype == "uint8" else None
+
+
+def _compared(node: Node, graph: Graph) -> str | None:
+    """Two operands of one dtype; quantized ones have scales below one, as TFLite's kernel demands."""
+    operands, y = activations(node, graph), output(node, graph)
+    if y.dtype != "bool":
+        return f"gives {y.dtype} instead of bool; {AGAIN}"
+    reason = _one_kind(node, operands)
+    if reason or operands[0].dtype not in EIGHT_BIT:
+        return reason
+    reason = next((reason for reason in map(per_tensor, operands) if reason), None)
+    if reason:
+        return reason
+    large = max(quant(tensor).scale for tensor in operands)
+    return f"compares values of scale {large:g}; TFLite takes scales below 1" if large >= 1 - 2**-32 else None
+
+
+def _chosen(node: Node, graph: Graph) -> str | None:
+    """A condition, and two operands of the output's dtype."""
+    condition, *operands = activations(node, graph)
+    if condition.dtype != "bool":
+        return f"chooses by {condition.dtype} instead of bool; {AGAIN}"
+    return _one_kind(node, [*operands, output(node, graph)])
+
+
+def _castable(node: Node, graph: Graph) -> str | None:
+    dtypes = (activations(node, graph)[0].dtype, output(node, graph).dtype)
+    wrong = next((dtype for dtype in dtypes if dtype not in CASTABLE), None)
+    return wrong and f"turns {dtypes[0]} into {dtypes[1]}; it takes {', '.join(CASTABLE)}"
+
+
+PAIR: tuple[Rule, ...] = (numbers, _few_dimensions)
+CHECKS: dict[str, tuple[Rule, ...]] = {
+    **dict.fromkeys(COMPARISONS, (_compared, _few_dimensions)),
+    "SELECT": (_chosen,),
+    "SELECT_V2": (_chosen, _few_dimensions),
+    **dict.fromkeys(("LOGICAL_AND", "LOGICAL_OR", "FLOOR_DIV", "MAXIMUM", "MINIMUM"), PAIR),
+    **dict.fromkeys(("LOGICAL_NOT", "NEG", "SQRT"), (numbers,)),
+    **dict.fromkeys(("RELU", "RELU6", "RELU_N1_TO_1"), (eight_bit, rescale)),
+    "ABS": (eight_bit, _signed, rescale),
+    "ADD": (numbers, fused_activation, _sum_scales),
+    "CAST": (_castable,),
+    "DIV": (*PAIR, fused_activation),
+    "HARD_SWISH": (eight_bit, rescale),
+    "LEAKY_RELU": (eight_bit, rescale, _leaky),
+    "LOGISTIC": (eight_bit, _fixed_output(1 / 256, 0)),
+    "MUL": (*PAIR, fused_activation, _product),
+    "PRELU": (eight_bit, _few_dimensions, rescale, _product),
+    "SUB": (*PAIR, fused_activation, _sum_scales),
+    "TANH": (eight_bit, _fixed_output(1 / 128, 128)),
+}

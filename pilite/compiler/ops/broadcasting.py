@@ -1,0 +1,116 @@
+"""MUL, MAXIMUM, comparisons, selections, CAST and others: element by element over operands that broadcast."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import numpy as np
+
+from pilite.compiler import graph
+from pilite.compiler.fixedpoint import Multiplier
+from pilite.compiler.graph import Node
+from pilite.compiler.ops.common import plain_requant, quant
+from pilite.compiler.program import Builder, signed_zero_point
+from pilite.compiler.spec import Cast, Elementwise, QCompare, QMul, QPrelu
+
+F32 = np.float32
+WIDEST = {"int32": (None, None), "float32": (float(np.finfo(F32).min), float(np.finfo(F32).max))}
+LIMITS: dict[str, tuple[float | None, float | None]] = {
+    "NONE": (None, None),
+    "RELU": (0.0, None),
+    "RELU6": (0.0, 6.0),
+    "RELU_N1_TO_1": (-1.0, 1.0),
+}
+
+
+def _operands(node: Node, b: Builder) -> list[int]:
+    """With as many dimensions as the output."""
+    rank = len(b.tensor(node.outputs[0]).shape)
+    shapes = [b.tensor(i).shape for i in node.inputs]
+    widened = [(*(1,) * (rank - len(shape)), *shape) for shape in shapes]
+    return [b.reshaped(b.value(i), shape) for i, shape in zip(node.inputs, widened, strict=True)]
+
+
+def plain(kind: str) -> Callable[[Node, Builder], None]:
+    """Numbers as they are stored, within the limits of the operator."""
+
+    def lower(node: Node, b: Builder) -> None:
+        low, high = _limits(node, b.tensor(node.outputs[0]).dtype)
+        b.emit(Elementwise(kind, low, high), _operands(node, b), b.value(node.outputs[0]))
+
+    return lower
+
+
+def _limits(node: Node, dtype: str) -> tuple[float | None, float | None]:
+    """Operators that can have a fused activation limit a float32 to finite values even without one."""
+    if not isinstance(node.options, graph.Add | graph.Binary):
+        return None, None
+    pairs = zip(LIMITS[node.options.activation], WIDEST[dtype], strict=True)
+    low, high = (widest if limit is None else limit for limit, widest in pairs)
+    return low, high
+
+
+def mul(node: Node, b: Builder) -> None:
+    """mul.cc: the multiplier s1 * s2 / so is computed in float32."""
+    y = b.tensor(node.outputs[0])
+    if y.quant is None or y.dtype not in ("int8", "uint8"):
+        plain("mul")(node, b)
+        return
+    assert isinstance(node.options, graph.Binary)
+    left, right = (b.tensor(i) for i in node.inputs)
+    real = F32(quant(left).scale) * F32(quant(right).scale) / F32(quant(y).scale)
+    spec = QMul(
+        (signed_zero_point(left), signed_zero_point(right)),
+        Multiplier.of(float(real)),
+        plain_requant(y, node.options.activation),
+    )
+    b.emit(spec, _operands(node, b), b.value(node.outputs[0]))
+
+
+def prelu(node: Node, b: Builder) -> None:
+    """activations.cc PreluPrepare: both multipliers in float32."""
+    x, alpha = (b.tensor(i) for i in node.inputs)
+    y = b.tensor(node.outputs[0])
+    sx, sa, sy = (F32(quant(t).scale) for t in (x, alpha, y))
+    spec = QPrelu(
+        (signed_zero_point(x), signed_zero_point(alpha)),
+        Multiplier.of(float(sx / sy)),
+        Multiplier.of(float(sx * sa / sy)),
+        plain_requant(y),
+    )
+    b.emit(spec, _operands(node, b), b.value(node.outputs[0]))
+
+
+def compare(kind: str) -> Callable[[Node, Builder], None]:
+    """comparisons.cc: quantized values are compared as real ones, in 32-bit fixed point."""
+
+    def lower(node: Node, b: Builder) -> None:
+        left, right = (b.tensor(i) for i in node.inputs)
+        if left.dtype not in ("int8", "uint8"):
+            plain(kind)(node, b)
+            return
+        spec = QCompare(
+            kind,
+            (signed_zero_point(left), signed_zero_point(right)),
+            (Multiplier.of(quant(left).scale), Multiplier.of(quant(right).scale)),
+        )
+        b.emit(spec, _operands(node, b), b.value(node.outputs[0]))
+
+    return lower
+
+
+def select(node: Node, b: Builder) -> None:
+    """SELECT: a condition with one dimension goes with the rows of the operands."""
+    condition, *operands = _operands(node, b)
+    tensor, rank = b.tensor(node.inputs[0]), len(b.tensor(node.outputs[0]).shape)
+    if node.op == "SELECT" and len(tensor.shape) == 1 < rank:
+        condition = b.reshaped(b.value(node.inputs[0]), (*tensor.shape, *(1,) * (rank - 1)))
+    b.emit(Elementwise("select"), (condition, *operands), b.value(node.outputs[0]))
+
+
+def cast(node: Node, b: Builder) -> None:
+    x, y = b.tensor(node.inputs[0]), b.tensor(node.outputs[0])
+    if x.dtype == y.dtype:
+        b.view(node.outputs[0], b.value(node.inputs[0]))
+        return
+    b.emit(Cast(x.dtype, y.dtype), (b.value(node.inputs[0]),), b.value(node.outputs[0]))

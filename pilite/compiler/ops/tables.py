@@ -1,0 +1,141 @@
+"""LOGISTIC, TANH, HARD_SWISH, RELU and others: one 8-bit value in, one out, so 256 results say all."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+
+import numpy as np
+import numpy.typing as npt
+
+from pilite.compiler import graph
+from pilite.compiler.fixedpoint import (
+    INT8_MAX,
+    INT8_MIN,
+    Int64,
+    Multiplier,
+    multiply,
+    rounding_shift_right,
+)
+from pilite.compiler.graph import Node, Tensor
+from pilite.compiler.ops.common import clamp, quant
+from pilite.compiler.ops.elementwise import EVERY_INT8, by_table
+from pilite.compiler.program import Builder, signed_zero_point
+
+F32 = np.float32
+Reals = npt.NDArray[np.float32]
+
+
+def by_values(values: Callable[[Node, Tensor, Tensor], Int64]) -> Callable[[Node, Builder], None]:
+    """The lowering of an operator whose 256 results (int8 domain, not clamped) are `values(node, x, y)`."""
+
+    def lower(node: Node, b: Builder) -> None:
+        x, y = b.tensor(node.inputs[0]), b.tensor(node.outputs[0])
+        results = np.clip(values(node, x, y), INT8_MIN, INT8_MAX)
+        by_table(b, b.value(node.inputs[0]), node.outputs[0], results)
+
+    return lower
+
+
+def _centred(x: Tensor) -> Int64:
+    """q - zero_point of every int8 value."""
+    return EVERY_INT8 - signed_zero_point(x)
+
+
+def _function(x: Tensor, y: Tensor, function: Callable[[Reals], Reals]) -> Int64:
+    """internal/common.h LUTPopulate, in float32: round_half_away(function(x) / scale) + zero_point."""
+    real = function(F32(quant(x).scale) * _centred(x).astype(F32))
+    scaled = (real * (F32(1) / F32(quant(y).scale))).astype(np.float64)
+    rounded = np.where(scaled >= 0, np.floor(scaled + 0.5), np.ceil(scaled - 0.5)).astype(np.int64)
+    return rounded + signed_zero_point(y)
+
+
+def logistic(node: Node, x: Tensor, y: Tensor) -> Int64:
+    """1 / (1 + e**-x); the exponential is rounded to float32 once."""
+    return _function(x, y, lambda v: F32(1) / (F32(1) + _exp(-v)))
+
+
+def _exp(v: Reals) -> Reals:
+    with np.errstate(over="ignore"):  # infinity, as TFLite has it
+        return np.exp(v.astype(np.float64)).astype(F32)
+
+
+def tanh(node: Node, x: Tensor, y: Tensor) -> Int64:
+    return _function(x, y, lambda v: np.tanh(v.astype(np.float64)).astype(F32))
+
+
+def _ratio(x: Tensor, y: Tensor, factor: float = 1.0) -> Multiplier:
+    """scale(x) * factor / scale(y), in float32."""
+    return Multiplier.of(float(F32(quant(x).scale) * F32(factor) / F32(quant(y).scale)))
+
+
+ACTIVATIONS = {"RELU": "RELU", "RELU6": "RELU6", "RELU_N1_TO_1": "RELU_N1_TO_1"}
+
+
+def relu(node: Node, x: Tensor, y: Tensor) -> Int64:
+    """activations.cc QuantizedReluX."""
+    scaled = multiply(_centred(x), _ratio(x, y)) + signed_zero_point(y)
+    return np.clip(scaled, *clamp(y, ACTIVATIONS[node.op]))
+
+
+def leaky_relu(node: Node, x: Tensor, y: Tensor) -> Int64:
+    """reference/leaky_relu.h QuantizeLeakyRelu."""
+    assert isinstance(node.options, graph.LeakyRelu)
+    v = _centred(x)
+    above, below = multiply(v, _ratio(x, y)), multiply(v, _ratio(x, y, node.options.alpha))
+    return np.where(v >= 0, above, below) + signed_zero_point(y)
+
+
+def absolute(node: Node, x: Tensor, y: Tensor) -> Int64:
+    """elementwise.cc AbsInt8Quantized: not rescaled where the scales are equal."""
+    size = np.abs(_centred(x))
+    scaled = size if quant(x).scale == quant(y).scale else multiply(size, _ratio(x, y))
+    return scaled + signed_zero_point(y)
+
+
+# --- HARD_SWISH: reference/hard_swish.h, in int16 --------------------------------------------------------
+
+HIGH_RESOLUTION_BITS = 7
+RELUISH_SCALE = F32(3 / 32768)  # of a value in [-1, 1) that stands for [-3, 3)
+
+
+def hard_swish(node: Node, x: Tensor, y: Tensor) -> Int64:
+    """x * relu6(x + 3) / 6 from two products of 16 bits."""
+    fine = _centred(x) << HIGH_RESOLUTION_BITS
+    scale = F32(F32(1 / (1 << HIGH_RESOLUTION_BITS)) * F32(quant(x).scale))
+    to_output = Multiplier.of(float(scale / F32(quant(y).scale)))
+    swish = _high_mul_16(fine, _mantissa_16(to_output))
+    product = ((_gate(fine, scale) + (1 << 15)) >> 1) * swish
+    truncated = np.sign(product) * (np.abs(product) >> 15)
+    return rounding_shift_right(truncated, -to_output.exponent) + signed_zero_point(y)
+
+
+def _gate(fine: Int64, scale: np.float32) -> Int64:
+    """clamp(x / 3, -1, 1) as a 16-bit fraction."""
+    m = Multiplier.of(float(scale / RELUISH_SCALE))
+    value = fine
+    if m.exponent > 0:
+        value = _saturated_16(value << (m.exponent - 1))
+    value = _high_mul_16(value, _mantissa_16(m))
+    if m.exponent > 0:
+        value = _saturated_16(value << 1)
+    return rounding_shift_right(value, m.right)
+
+
+def _mantissa_16(m: Multiplier) -> int:
+    """DownScaleInt32ToInt16Multiplier: rounded, saturated."""
+    return min((m.mantissa + (1 << 15)) >> 16, (1 << 15) - 1)
+
+
+def _high_mul_16(a: Int64, b: int) -> Int64:
+    """Doubling high product of 16 bits, ties up."""
+    return _saturated_16((a * b + (1 << 14)) >> 15)
+
+
+def _saturated_16(x: Int64) -> Int64:
+    return np.clip(x, -(1 << 15), (1 << 15) - 1)
+
+
+def representable(x: Tensor, y: Tensor) -> bool:
+    """Whether HARD_SWISH's output multiplier is at most one, as TFLite's shift to the right demands."""
+    return math.frexp(quant(x).scale / quant(y).scale)[1] <= HIGH_RESOLUTION_BITS
