@@ -18,7 +18,7 @@ from pilite.boardtasks import deploy, facts, onboard, rollback
 from pilite.commandline import CommandLine, Namespace
 from pilite.console import show_table, whole_number, whole_numbers, write_json
 from pilite.errors import CheckFailed
-from pilite.estimatetasks import estimate
+from pilite.estimatetasks import estimate, tune
 from pilite.measuretasks import bench, history, regressions
 from pilite.verbs import ARTIFACTS, ROOT, SHARED_IMAGES, SHARED_MODELS, built, cpus_of, sources, verb
 
@@ -27,7 +27,7 @@ if TYPE_CHECKING:
 
 BOARD_TASKS = (onboard, facts, deploy, rollback)
 MEASURE_TASKS = (bench, history, regressions)
-ESTIMATE_TASKS = (estimate,)
+ESTIMATE_TASKS = (estimate, tune)
 PARALLEL = ("-n", "auto", "--dist", "loadgroup")  # groups: tests/conftest.py
 CHECKS = (  # what `lint` runs, in this order
     ("ruff", "check", "."),

@@ -3,20 +3,24 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from invoke.context import Context
 
 from pilite.console import chosen, show_table, whole_number, write_json
+from pilite.errors import PiliteError
 from pilite.verbs import ARTIFACTS, RIVALS, ROOT, SHARED_MODELS, built, sources, verb
 
 if TYPE_CHECKING:
+    from pilite.lab.boards import Board
     from pilite.lab.estimate.estimate import Row, Subject
+    from pilite.lab.tune import Trial
 
 ESTIMATED_RIVALS = (*RIVALS, "litert-builtin")
 ESTIMATED_CPUS = ("cortex-a53", "cortex-a72", "cortex-a76")
+TUNED_MODELS = ("mobilenet_v2_1.0_96_uint8", "mobilenet_v2_1.0_96_int8")  # V2's channels, few pixels
 
 
 @verb("model", "cpu")
@@ -90,3 +94,57 @@ def show(rows: Sequence[Row], layers: bool) -> None:
     show_table("Estimates", report.table(rows))
     show_table("pilite against the fastest rival", report.speedups(rows))
     report.plot(rows, ARTIFACTS / "estimate" / "cycles.svg")
+
+
+@verb("model")
+def tune(
+    c: Context, model: Sequence[str] = (), cpu: str = "", board: str = "", rounds: str = "5", json: str = ""
+) -> None:
+    """Try every tile of every kernel; keep the best by class of operators in toolchains/tiles/<cpu>.toml."""
+    if bool(cpu) == bool(board):
+        raise PiliteError(
+            "tune needs --cpu C, to rank by its core model, or --board B, to rank by time there."
+        )
+    repeats = whole_number(rounds, "--rounds")
+    from pilite.lab import boards
+    from pilite.lab import tune as tuning
+
+    where = boards.load(board, ARTIFACTS) if board else None
+    core = where.cpu if where else cpu
+    trials = trials_of(list(model) or TUNED_MODELS, core)
+    paths = [path for trial in trials for path in trial.artifacts]
+    measured = timed(where, paths, repeats) if where else tuning.cycles(paths, core, ARTIFACTS, print)
+    by = f"ns on {where.name}" if where else f"cycles of {core}'s core model"
+    found = tuning.costs(trials, dict(zip(paths, measured, strict=True)))
+    best = tuning.choices(found, by)
+    valid = where is not None and where.timing_valid
+    show_table(f"{core} by {by}", tuning.table(found, best))
+    if json:
+        write_json(Path(json), tuning.document(core, by, valid, found, best))
+    if where and not valid:
+        print(f"{where.name} is a virtual board: its times are no speed, nothing is kept.")
+        return
+    tuning.keep(ROOT / "toolchains" / "tiles" / f"{core}.toml", found, best)
+    print(f"toolchains/tiles/{core}.toml: {len(best)} of {len(found)} classes have a choice")
+
+
+def trials_of(names: Sequence[str], cpu: str) -> list[Trial]:
+    """Every candidate of a CPU with every model, built with marks; first the one that chooses nothing."""
+    from pilite.compiler import cpu as cpus
+    from pilite.compiler.kernels import tuning as kernels
+    from pilite.lab import tune as tuning
+
+    found = sources(names)
+    tiles = [tuning.DEFAULT, *kernels.candidates(cpus.load(cpu))]
+    return [
+        tuning.Trial(tile, tuple(built(s, cpu, numerics="ref", markers=True, tile=tile) for s in found))
+        for tile in tiles
+    ]
+
+
+def timed(board: Board, paths: Sequence[Path], rounds: int) -> Sequence[Mapping[int, float]]:
+    """Nanoseconds of every stage there."""
+    from pilite.lab import boards, stagetimes
+
+    with boards.connect(board, ARTIFACTS) as connection:
+        return stagetimes.measure(board, connection, paths, ARTIFACTS, rounds=rounds, say=print)

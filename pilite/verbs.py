@@ -53,6 +53,7 @@ HELP = {
     "output": "write the outputs to this .npz",
     "port": "of the board's SSH server",
     "rival": f"comma-separated, of {', '.join(RIVALS)}, litert-builtin; bench also tvm-stock",
+    "rounds": "how often a board runs every candidate in turn; the median counts",
     "runtime": "pilite or a rival; repeatable",
     "seed": "of the order of turns; default: drawn, and recorded",
     "threshold": "smallest change that counts, in percent",

@@ -21,6 +21,8 @@ from pilite.compiler.graph import Graph
 from pilite.compiler.numerics import FULLY_CONNECTED, NUMERICS, Numerics
 from pilite.errors import ModelError, PiliteError
 
+NO_CHOICE = "default"  # a tile: not even what `tune` chose
+
 Progress = Callable[[str], None]
 
 
@@ -52,7 +54,7 @@ def build(
     `layers`: every operator's output becomes an output of the artifact (for comparisons), in
     <numerics>-layers/.
     `markers`: the same kernels, with marks for `estimate` between them, in <numerics>-markers/.
-    `tile`: "KERNEL@ROWS" of `tuning.candidates` wherever it fits, instead of what was chosen; for `tune`.
+    `tile`: "KERNEL@ROWS" of `tuning.candidates` wherever it fits, or NO_CHOICE, for what was chosen.
     `fully_connected`: "q31" as tflite-runtime 2.14, "f64" as newer reference kernels.
 
     Raises:
@@ -138,9 +140,12 @@ def _options(numerics: str, fully_connected: str, layers: bool, markers: bool) -
 
 
 def _target(cpu: str, tile: str) -> Cpu:
-    """The CPU, with one choice for all operators if `tile` is given."""
+    """The CPU; with `tile` one choice for all operators, or none at all."""
+    found = cpus.load(cpu)
+    if tile in ("", NO_CHOICE):
+        return replace(found, choices=()) if tile else found
     kernel, _, rows = tile.partition("@")
-    return cpus.load(cpu).forced(Choice(kernel, int(rows))) if tile else cpus.load(cpu)
+    return found.forced(Choice(kernel, int(rows)))
 
 
 def _folder(options: dict[str, Any]) -> str:
