@@ -19,14 +19,14 @@ from pilite.commandline import CommandLine, Namespace
 from pilite.console import show_table, whole_number, whole_numbers, write_json
 from pilite.errors import CheckFailed
 from pilite.estimatetasks import estimate, tune
-from pilite.measuretasks import bench, history, regressions
+from pilite.measuretasks import bench, history, regressions, report
 from pilite.verbs import ARTIFACTS, ROOT, SHARED_IMAGES, SHARED_MODELS, built, cpus_of, sources, verb
 
 if TYPE_CHECKING:
     from pilite.lab.oracle import Oracle
 
 BOARD_TASKS = (onboard, facts, deploy, rollback)
-MEASURE_TASKS = (bench, history, regressions)
+MEASURE_TASKS = (bench, history, regressions, report)
 ESTIMATE_TASKS = (estimate, tune)
 PARALLEL = ("-n", "auto", "--dist", "loadgroup")  # groups: tests/conftest.py
 CHECKS = (  # what `lint` runs, in this order
