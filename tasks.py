@@ -10,23 +10,21 @@ import subprocess
 import sys
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 from invoke.context import Context
 
 from pilite.boardtasks import deploy, facts, onboard, rollback
 from pilite.commandline import CommandLine, Namespace
-from pilite.console import show_table, whole_number, whole_numbers, write_json
+from pilite.comparetasks import accuracy, compare
+from pilite.console import show_table, whole_number, write_json
 from pilite.errors import CheckFailed
 from pilite.estimatetasks import estimate, tune
-from pilite.measuretasks import bench, history, regressions, report
-from pilite.verbs import ARTIFACTS, ROOT, SHARED_IMAGES, SHARED_MODELS, built, cpus_of, sources, verb
-
-if TYPE_CHECKING:
-    from pilite.lab.oracle import Oracle
+from pilite.measuretasks import bench, history, regressions
+from pilite.verbs import ARTIFACTS, ROOT, SHARED_MODELS, built, cpus_of, sources, verb
 
 BOARD_TASKS = (onboard, facts, deploy, rollback)
-MEASURE_TASKS = (bench, history, regressions, report)
+COMPARE_TASKS = (compare, accuracy)
+MEASURE_TASKS = (bench, history, regressions)
 ESTIMATE_TASKS = (estimate, tune)
 PARALLEL = ("-n", "auto", "--dist", "loadgroup")  # groups: tests/conftest.py
 CHECKS = (  # what `lint` runs, in this order
@@ -68,43 +66,6 @@ def run(
     if output:
         running.save(ran, Path(output))
         print(output)
-
-
-@verb("model", "cpu", "input")
-def compare(
-    c: Context,
-    model: Sequence[str] = (),
-    cpu: Sequence[str] = (),
-    numerics: str = "ref",
-    fully_connected: str = "q31",
-    threads: str = "1,4",
-    input: Sequence[str] = (),
-    layers: bool = False,
-    against: str = "",
-    json: str = "",
-) -> None:
-    """Compare outputs with TFLite's, byte by byte; exit 1 if a promised one differs."""
-    counts = whole_numbers(threads, "--threads")
-    options = {"numerics": numerics, "fully_connected": fully_connected}
-    cpus = cpus_of((), cpu)
-    from pilite.lab import artifact, oracle
-    from pilite.lab import compare as comparison
-
-    done = []
-    for source in sources(model):
-        plain = {name: built(source, name, **options) for name in cpus}
-        shown = {name: built(source, name, layers=True, **options) for name in cpus if layers}
-        sets = comparison.cases(artifact.read(plain[cpus[0]]).inputs, SHARED_IMAGES, input)
-        truths: dict[Oracle, comparison.Truth] = {}
-        for name in cpus:
-            judge = oracle.judge(against, numerics, fully_connected, name)
-            right = truths.setdefault(judge, comparison.Truth(source.path, judge, sets, ARTIFACTS))
-            pair = comparison.Built(plain[name], shown.get(name))
-            done.append(comparison.compare(pair, right, counts, ARTIFACTS))
-    comparison.show(done)
-    if json:
-        write_json(Path(json), comparison.document(done))
-    comparison.verify(done)
 
 
 @verb()

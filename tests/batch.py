@@ -67,10 +67,14 @@ def compiled(graph: Graph, cpu: str, path: Path, options: dict[str, Any] = OPTIO
 
 
 def check_bits(
-    cases: Sequence[Case], cpu: str, fully_connected: str = "q31", truth: Truth = oracle.tflite_ref
+    cases: Sequence[Case],
+    cpu: str,
+    fully_connected: str = "q31",
+    truth: Truth = oracle.tflite_ref,
+    numerics: str = "ref",
 ) -> None:
     """Every case gives the bits of TFLite. Fails with a line per wrong result; it names the case."""
-    options = {**OPTIONS, "fully_connected": fully_connected}
+    options = {**OPTIONS, "fully_connected": fully_connected, "numerics": numerics}
     wrong = [line for part in _parts(cases) for line in _differences(part, cpu, options, truth)]
     assert not wrong, "\n".join([f"{len(wrong)} wrong results:", *wrong])
 
@@ -94,6 +98,10 @@ def _limits(x: Array) -> tuple[Any, Any]:
     return np.iinfo(x.dtype).min, np.iinfo(x.dtype).max
 
 
+def turned(case: Case, change: Callable[[Array], Array]) -> list[Array]:
+    return [change(x) for x in case.inputs]
+
+
 def _parts(cases: Sequence[Case]) -> Iterator[list[Case]]:
     """As many cases together as pilite-run takes inputs."""
     part: list[Case] = []
@@ -112,7 +120,7 @@ def _differences(cases: Sequence[Case], cpu: str, options: dict[str, Any], truth
         path = compiled(graph, cpu, Path(folder) / "model.so", options)
         runners = {f"{cpu}, {n} threads": native.opened(path, cpu, n) for n in THREADS}
         for turn, change in TURNS.items():
-            inputs = [[change(x) for x in case.inputs] for case in cases]
+            inputs = [turned(case, change) for case in cases]
             wanted = [truth(case.model, own) for case, own in zip(cases, inputs, strict=True)]
             for where, run in runners.items():
                 found = iter(run(*(x for own in inputs for x in own)))

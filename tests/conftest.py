@@ -56,6 +56,9 @@ def pytest_addoption(parser: pytest.Parser) -> None:
     parser.addoption(
         "--update-golden", action="store_true", help="write the golden texts anew instead of comparing"
     )
+    parser.addoption(
+        "--random-models", type=int, default=0, help="one-operator models per numerics and CPU, such as 1500"
+    )
 
 
 def pytest_runtest_setup(item: pytest.Item) -> None:

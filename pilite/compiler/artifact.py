@@ -90,11 +90,11 @@ def manifest(
         "kernels": kernels,
         "versions": versions(),
         "abi": [seal.ABI_MAJOR, seal.ABI_MINOR],
-        **({"layers": _layer_rows(graph)} if options["layers"] else {}),
+        **({"layers": layer_rows(graph)} if options["layers"] else {}),
     }
 
 
-def _layer_rows(graph: Graph) -> list[dict[str, Any]]:
+def layer_rows(graph: Graph) -> list[dict[str, Any]]:
     """What each output of a layers artifact is, in the order of the outputs."""
     return [
         {"operator": node.index, "op": node.op, "tensor": tensor}

@@ -145,10 +145,11 @@ def multipliers(node: Node, graph: Graph) -> Sequence[float]:
 
 
 def _multiplier(node: Node, graph: Graph) -> str | None:
-    """XNNPACK's kernels hold requantization scales in [2**-32, 256)."""
+    """XNNPACK refuses requantization scales of 256; rndnu (uint8) shifts by 31 bits at most."""
     scales = multipliers(node, graph)
-    if max(scales) >= 256 or min(scales) < 2.0**-32:
-        return f"its multipliers ({min(scales):g} to {max(scales):g}) leave XNNPACK's 2**-32 to 256; {REF}"
+    least = 2.0**-32 if graph.tensors[node.inputs[0]].dtype == "uint8" else 0.0
+    if max(scales) >= 256 or min(scales) < least:
+        return f"its multipliers ({min(scales):g} to {max(scales):g}) leave XNNPACK's {least:g} to 256; {REF}"
     return None
 
 

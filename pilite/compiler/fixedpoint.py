@@ -36,6 +36,10 @@ class Rounding(str, Enum):
     FLOAT64 = "float64"  # round_half_away(double(acc) * scale). FULLY_CONNECTED of newer reference kernels
     FLOAT32 = "float32"  # round_half_even(float(acc) * factor). XNNPACK's fp32 kernels, int8 models
     RNDNU = "rndnu"  # doubling-high-mul, truncated; then shift, ties up. XNNPACK's NEON kernels, uint8 models
+    # Nobody promises these two; `compare --layers` knows them to explain what LiteRT's and tflite-runtime's
+    # builtin kernels do.
+    TIES_UP = "ties-up"  # as gemmlowp, ties of the shift up. ruy on x86-64, matrix-vector products on aarch64
+    SINGLE = "single"  # floor(acc * multiplier + 1/2), one rounding. ruy on aarch64
 
 
 @dataclass(frozen=True)
@@ -52,6 +56,8 @@ CONSTANTS: dict[Rounding, Constants] = {
     Rounding.FLOAT64: Constants(("scale",)),
     Rounding.FLOAT32: Constants(("factor",), 1.0),
     Rounding.RNDNU: Constants(("mantissa", "right"), 0.5, ("left",)),
+    Rounding.TIES_UP: Constants(("mantissa", "right"), 1 - 2.0**-32, ("left",)),
+    Rounding.SINGLE: Constants(("mantissa", "right"), 1 - 2.0**-32, ("left",)),
 }
 DTYPES = {"scale": "float64", "factor": "float32"}  # of the constants; the others are int32
 
@@ -328,12 +334,10 @@ def requantize(v: Primitives, acc: Any, requant: Requant, operand: Callable[[str
         return v.scale_float64(acc, operand("scale"))
     if requant.rounding is Rounding.FLOAT32:
         return v.scale_float32(acc, operand("factor"), requant.left)
-    if requant.rounding is Rounding.RNDNU:
-        if requant.left:
-            acc = v.shift_left_saturating(acc, operand("left"))
-        return v.shift_right_ties_up(v.mul_high(acc, operand("mantissa")), operand("right"))
     if requant.left:
-        acc = v.shift_left(acc, operand("left"))
-    x = v.mul_high_round(acc, operand("mantissa"))
-    shift = v.shift_right_ties_away if requant.negative_ties_show else v.shift_right_ties_up
-    return shift(x, operand("right"))
+        move = v.shift_left_saturating if requant.rounding is Rounding.RNDNU else v.shift_left
+        acc = move(acc, operand("left"))
+    truncates = requant.rounding in (Rounding.RNDNU, Rounding.SINGLE)
+    x = (v.mul_high if truncates else v.mul_high_round)(acc, operand("mantissa"))
+    away = requant.rounding is Rounding.GEMMLOWP and requant.negative_ties_show
+    return (v.shift_right_ties_away if away else v.shift_right_ties_up)(x, operand("right"))

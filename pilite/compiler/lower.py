@@ -4,19 +4,26 @@ the model's ends are copied in and out of the int8 domain.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from types import MappingProxyType
+from typing import TypeAlias
+
 from pilite.compiler.graph import Graph, Tensor
 from pilite.compiler.numerics import Numerics
 from pilite.compiler.ops import OPS
 from pilite.compiler.program import IO, Builder, Program, storage, with_borders
 from pilite.compiler.spec import Move
 
+Exceptions: TypeAlias = Mapping[int, Numerics]
 
-def lower(graph: Graph, numerics: Numerics) -> Program:
-    """The program of a model that the importer accepted."""
+
+def lower(graph: Graph, numerics: Numerics, exceptions: Exceptions = MappingProxyType({})) -> Program:
+    """The program of a model that the importer accepted; `exceptions` by index of the operator."""
     b = Builder(graph, numerics)
     inputs = tuple(_input(b, i) for i in graph.inputs)
     for node in graph.nodes:
         b.node = node.index
+        b.numerics = exceptions.get(node.index, numerics)
         OPS[node.op].lower(node, b)
     b.node = -1
     outputs = tuple(_output(b, i) for i in graph.outputs)

@@ -24,6 +24,7 @@ class Numerics:
 
     name: str = "ref"
     fully_connected: Rounding = Rounding.GEMMLOWP  # of `ref`
+    every_sum: Rounding | None = None  # instead of what the name says: a family that explains or breaks
 
     @property
     def is_xnnpack(self) -> bool:
@@ -36,10 +37,23 @@ class Numerics:
 
     def sums(self, x: Tensor) -> Rounding:
         """Of CONV_2D and DEPTHWISE_CONV_2D, by the dtype of their input."""
+        if self.every_sum is not None:
+            return self.every_sum
         if not self.is_xnnpack:
             return Rounding.GEMMLOWP
         return Rounding.RNDNU if x.dtype == "uint8" else Rounding.FLOAT32
 
     def matrix(self, x: Tensor) -> Rounding:
         """Of FULLY_CONNECTED."""
-        return self.sums(x) if self.is_xnnpack else self.fully_connected
+        return self.sums(x) if self.is_xnnpack or self.every_sum else self.fully_connected
+
+
+# The rounding families that ship under the name TFLite, by what `compare` calls them.
+FAMILIES = {
+    "gemmlowp": Numerics(every_sum=Rounding.GEMMLOWP),
+    "ties-up": Numerics(every_sum=Rounding.TIES_UP),
+    "single": Numerics(every_sum=Rounding.SINGLE),
+    "float64": Numerics(every_sum=Rounding.FLOAT64),
+    "xnnpack-fp32": Numerics("xnnpack", every_sum=Rounding.FLOAT32),
+    "xnnpack-rndnu": Numerics("xnnpack", every_sum=Rounding.RNDNU),
+}

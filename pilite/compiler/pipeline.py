@@ -8,17 +8,18 @@ from __future__ import annotations
 
 import hashlib
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 from pilite import seal
-from pilite.compiler import artifact, tflite
+from pilite.compiler import artifact, isolate, tflite
 from pilite.compiler import cpu as cpus
 from pilite.compiler.cpu import Choice, Cpu
 from pilite.compiler.graph import Graph
-from pilite.compiler.numerics import FULLY_CONNECTED, NUMERICS, Numerics
+from pilite.compiler.numerics import FAMILIES, FULLY_CONNECTED, NUMERICS, Numerics
 from pilite.errors import ModelError, PiliteError
 
 NO_CHOICE = "default"  # a tile: not even what `tune` chose
@@ -47,6 +48,8 @@ def build(
     markers: bool = False,
     tile: str = "",
     fully_connected: str = "q31",
+    rounding: Mapping[int, str] = MappingProxyType({}),
+    isolated: Sequence[int] = (),
     progress: Progress = lambda step: None,
 ) -> Build:
     """Compile one model for one CPU into artifacts/<name>/<cpu>/<numerics>/model.so.
@@ -56,13 +59,15 @@ def build(
     `markers`: the same kernels, with marks for `estimate` between them, in <numerics>-markers/.
     `tile`: "KERNEL@ROWS" of `tuning.candidates` wherever it fits, or NO_CHOICE, for what was chosen.
     `fully_connected`: "q31" as tflite-runtime 2.14, "f64" as newer reference kernels.
+    `rounding`: operators (by index) that round as another of numerics.FAMILIES, to explain or to break.
+    `isolated`: only these operators, each with operands of its own as inputs (isolate.py).
 
     Raises:
         ModelError: the model is damaged or not supported.
         PiliteError: unknown CPU or numerics.
         CompileError: a tool failed.
     """
-    options = _options(numerics, fully_connected, layers, markers) | ({"tile": tile} if tile else {})
+    options = _options(numerics, fully_connected, layers, markers) | _special(tile, rounding, isolated)
     target = _target(cpu, tile)
     folder = artifacts / name / cpu / _folder(options)
     wanted = artifact.build_id(_sha256(model), name, target, options)
@@ -73,6 +78,23 @@ def build(
     data, manifest = compile_graph(tflite.read(model, numerics), name, target, options, wanted, progress)
     artifact.write(folder / "model.so", data)
     return Build(folder / "model.so", wanted, False, manifest)
+
+
+def build_isolated(
+    model: Path, operators: Sequence[int], *arguments: Any, rounding: Mapping[int, str], **options: Any
+) -> list[Path]:
+    """Artifacts that hold these operators, isolated, between them; other arguments as of `build`."""
+    groups = isolate.groups(tflite.read(model), operators)
+    return [
+        build(
+            model,
+            *arguments,
+            isolated=group,
+            rounding={i: rounding[i] for i in group if i in rounding},
+            **options,
+        ).path
+        for group in groups
+    ]
 
 
 def compile_graph(
@@ -92,9 +114,11 @@ def compile_graph(
     )
 
     graph = exposed(graph) if options["layers"] else graph
+    graph, operands = isolate.isolated(graph, options.get("isolated", ()))
     progress("lower")
     numerics = Numerics(options["numerics"], FULLY_CONNECTED[options["fully_connected"]])
-    lowered = lower.lower(graph, numerics)
+    exceptions = {int(index): FAMILIES[family] for index, family in options.get("rounding", {}).items()}
+    lowered = lower.lower(graph, numerics, exceptions)
     progress("schedule")
     scheduled = schedule.schedule(lowered, cpu)
     progress("compile")
@@ -114,6 +138,8 @@ def compile_graph(
     manifest = artifact.manifest(
         graph, cpu, options, descriptor, dict(sorted(Counter(scheduled.kernels).items()))
     )
+    if operands:
+        manifest |= {"layers": artifact.layer_rows(graph), "operands": operands}
     if options.get("markers"):
         manifest["stages"] = artifact.stage_rows(graph, lowered, scheduled.kernels, scheduled.classes)
     return seal.seal(library, manifest), manifest
@@ -139,6 +165,19 @@ def _options(numerics: str, fully_connected: str, layers: bool, markers: bool) -
     }
 
 
+def _special(tile: str, rounding: Mapping[int, str], isolated: Sequence[int]) -> dict[str, Any]:
+    """Options that an ordinary build does not have."""
+    unknown = sorted(set(rounding.values()) - set(FAMILIES))
+    if unknown:
+        raise PiliteError(f"no rounding '{unknown[0]}': choose one of {', '.join(FAMILIES)}.")
+    options = {
+        "tile": tile,
+        "rounding": {str(operator): family for operator, family in sorted(rounding.items())},
+        "isolated": list(isolated),
+    }
+    return {name: value for name, value in options.items() if value}
+
+
 def _target(cpu: str, tile: str) -> Cpu:
     """The CPU; with `tile` one choice for all operators, or none at all."""
     found = cpus.load(cpu)
@@ -153,7 +192,9 @@ def _folder(options: dict[str, Any]) -> str:
     variant = "" if options["fully_connected"] == "q31" else f"-{options['fully_connected']}"
     kinds = "".join(f"-{kind}" for kind in ("layers", "markers") if options[kind])
     tile = f"-{options['tile']}" if "tile" in options else ""
-    return f"{options['numerics']}{variant}{kinds}{tile}"
+    special: dict[str, Any] = {k: options[k] for k in ("rounding", "isolated") if k in options}
+    digest = f"-{hashlib.sha256(seal.canonical(special)).hexdigest()[:12]}" if special else ""
+    return f"{options['numerics']}{variant}{kinds}{tile}{digest}"
 
 
 def _sha256(model: Path) -> str:

@@ -31,6 +31,14 @@ class Layer:
 
 
 @dataclass(frozen=True)
+class Operand:
+    """An operator's input: its tensor in the source model, and its position in the model's inputs or -1."""
+
+    tensor: int
+    position: int
+
+
+@dataclass(frozen=True)
 class Artifact:
     """A compiled model on this machine."""
 
@@ -45,6 +53,7 @@ class Artifact:
     outputs: tuple[TensorInfo, ...]
     fully_connected: str = "q31"  # "f64": rounds as newer reference kernels
     layers: tuple[Layer, ...] = ()  # what each output is, where every operator's output is one
+    operands: tuple[Operand, ...] = ()  # what each input is, where every operator has its own
 
 
 def place(artifacts: Path, model: str, cpu: str, numerics: str) -> Path:
@@ -86,6 +95,7 @@ def _typed(path: Path, manifest: dict[str, Any]) -> Artifact:
         outputs=tuple(map(_tensor, manifest["outputs"])),
         fully_connected=str(manifest.get("options", {}).get("fully_connected", "q31")),
         layers=tuple(Layer(**row) for row in manifest.get("layers", ())),
+        operands=tuple(Operand(*row) for row in manifest.get("operands", ())),
     )
 
 

@@ -16,7 +16,6 @@ from pathlib import Path
 from typing import Any
 
 import jsonschema
-import numpy as np
 import numpy.typing as npt
 from rich.console import Console
 from rich.table import Table
@@ -27,16 +26,16 @@ from pilite.errors import CheckFailed, PiliteError
 from pilite.lab import artifact as artifact_file
 from pilite.lab import execute, inputs, oracle
 from pilite.lab.artifact import Artifact, TensorInfo
+from pilite.lab.differences import Difference, difference, total
+from pilite.lab.layers import Builder, Own, explain
 from pilite.lab.oracle import Oracle
 
 Array = npt.NDArray[Any]
 Json = dict[str, Any]
-Difference = tuple[int, int, float]  # elements, how many differ in their bytes, by how much at most
 
 SCHEMA = "pilite.compare/1"
 SCHEMA_FILE = Path(__file__).with_name("schemas") / "compare-1.json"
 SEEDS = (0, 1, 2)
-FLOAT_MAX = float(np.finfo(np.float64).max)  # the difference to a NaN: JSON has none
 PICTURES = {".bmp", ".jpg", ".jpeg", ".png"}
 
 
@@ -112,6 +111,11 @@ class Truth:
         self.sha256 = hashlib.sha256(self._model).hexdigest()
         self._known: dict[tuple[int, ...] | None, list[list[Array]]] = {}
 
+    @property
+    def inputs(self) -> list[Sequence[Array]]:
+        """By case."""
+        return [case.arrays for case in self.cases]
+
     def outputs(self, tensors: tuple[int, ...] | None = None) -> list[list[Array]]:
         """By case: the values of `tensors`, or the model's own outputs."""
         if tensors not in self._known:
@@ -122,7 +126,7 @@ class Truth:
         with tempfile.TemporaryDirectory() as folder:
             shown = Path(folder) / "model.tflite"
             shown.write_bytes(self._model if tensors is None else with_outputs(self._model, tensors))
-            return oracle.compute(self.oracle, shown, [case.arrays for case in self.cases], self._artifacts)
+            return oracle.compute(self.oracle, shown, self.inputs, self._artifacts)
 
 
 # The comparison.
@@ -135,6 +139,7 @@ class Comparison:
     oracle: Oracle
     artifacts: tuple[Artifact, ...]  # the one that shows every operator first, if there is one
     rows: tuple[Row, ...]
+    own: tuple[Own, ...] = ()  # operators on the oracle's values; none where nothing differs
 
     @property
     def title(self) -> str:
@@ -153,6 +158,11 @@ class Comparison:
         return mine and bool(self.wrong)
 
     @property
+    def origin(self) -> Own | None:
+        """The first operator that differs by itself."""
+        return next((own for own in self.own if own.mismatches), None)
+
+    @property
     def operators(self) -> list[Row]:
         """One row per operator: sums over inputs and numbers of threads."""
         return _summed(row for row in self.rows if row.operator is not None)
@@ -164,8 +174,12 @@ class Comparison:
         return sorted(found, key=lambda row: (row.operator is None, row.operator, row.threads))
 
 
-def compare(built: Built, truth: Truth, threads: Sequence[int], artifacts: Path) -> Comparison:
+def compare(
+    built: Built, truth: Truth, threads: Sequence[int], artifacts: Path, isolated: Builder | None = None
+) -> Comparison:
     """Every case at every number of threads: the operators of `layers`, then the outputs of `plain`.
+
+    Where operators differ, `isolated` compiles them on their own, to tell an error from its consequences.
 
     Raises:
         PiliteError: an artifact was built from another model, or cannot run here.
@@ -179,7 +193,11 @@ def compare(built: Built, truth: Truth, threads: Sequence[int], artifacts: Path)
             ours = execute.outputs(artifact, [case.arrays for case in truth.cases], count, artifacts)
             for case, a, b in zip(truth.cases, ours, right, strict=True):
                 rows += _rows(artifact, count, case.name, list(map(difference, a, b)))
-    return Comparison(truth.oracle, shown, tuple(rows))
+    differs = any(row.mismatches for row in rows if row.operator is not None)
+    if isolated is None or not differs:
+        return Comparison(truth.oracle, shown, tuple(rows))
+    own = explain(shown[0].layers, truth, isolated, artifacts)
+    return Comparison(truth.oracle, shown, tuple(rows), tuple(own))
 
 
 def _read(path: Path, truth: Truth) -> Artifact:
@@ -193,33 +211,7 @@ def _rows(artifact: Artifact, threads: int, case: str, differences: Sequence[Dif
     one = (artifact.model, artifact.cpu, artifact.numerics, threads, case)
     if artifact.layers:
         return [Row(*one, x.operator, x.op, *d) for x, d in zip(artifact.layers, differences, strict=True)]
-    return [Row(*one, None, None, *_total(differences))]
-
-
-def difference(ours: Array, right: Array) -> Difference:
-    """How two arrays differ. Raises CheckFailed if they have different shapes or types."""
-    if ours.shape != right.shape or ours.dtype != right.dtype:
-        raise CheckFailed(
-            f"An output is {ours.dtype} {list(ours.shape)}, TFLite's is {right.dtype} {list(right.shape)}: "
-            "a mistake of the compiler. Report it with the model."
-        )
-    bits = f"u{ours.dtype.itemsize}"
-    unequal = np.ascontiguousarray(ours).view(bits) != np.ascontiguousarray(right).view(bits)
-    return ours.size, int(unequal.sum()), _largest(ours[unequal], right[unequal])
-
-
-def _largest(a: Array, b: Array) -> float:
-    if not a.size:
-        return 0
-    if a.dtype.kind in "iub":
-        return int(np.abs(a.astype(np.int64) - b.astype(np.int64)).max())
-    apart = np.abs(a.astype(np.float64) - b.astype(np.float64))
-    return float(np.nan_to_num(apart, nan=FLOAT_MAX).max())
-
-
-def _total(differences: Iterable[Difference]) -> Difference:
-    elements, mismatches, largest = zip(*differences, strict=True)
-    return sum(elements), sum(mismatches), max(largest)
+    return [Row(*one, None, None, *total(differences))]
 
 
 def _summed(rows: Iterable[Row]) -> list[Row]:
@@ -228,9 +220,9 @@ def _summed(rows: Iterable[Row]) -> list[Row]:
     for row in rows:
         groups.setdefault((row.operator, row.op), []).append(row)
     return [
-        replace(group[0], elements=total[0], mismatches=total[1], max_difference=total[2])
+        replace(group[0], elements=sums[0], mismatches=sums[1], max_difference=sums[2])
         for group in groups.values()
-        for total in [_total((row.elements, row.mismatches, row.max_difference) for row in group)]
+        for sums in [total((row.elements, row.mismatches, row.max_difference) for row in group)]
     ]
 
 
@@ -253,11 +245,21 @@ def _broken(one: Comparison) -> str:
     where = f"with input {first.input} and {first.threads} thread(s)"
     if first.operator is not None:
         what = f"the first operator that differs is #{first.operator} {first.op}: {differs}, {where}."
+        what += _explained(one)
     elif one.operators:
         what = f"every operator agrees, the outputs of the plain artifact do not: {differs}, {where}."
     else:
         what = f"the outputs differ: {differs}, {where}. `--layers` finds the operator."
     return f"{one.title}: not the bytes of {one.oracle.name}; {what}{_excuse(one)}"
+
+
+def _explained(one: Comparison) -> str:
+    """Where the difference comes from and which rounding explains it."""
+    if one.origin is None:
+        return ""
+    own = one.origin
+    share = f"{own.mismatches} of {own.elements} elements on the right inputs"
+    return f" It starts at #{own.operator} {own.op} ({share}), which is rounded as {own.reason}."
 
 
 def _excuse(one: Comparison) -> str:
@@ -276,9 +278,16 @@ def document(comparisons: Sequence[Comparison]) -> Json:
         "mismatches": sum(row["mismatches"] for row in rows),
         "builds": [_build(one, artifact) for one in comparisons for artifact in one.artifacts],
         "rows": rows,
+        "own": [_own(one, own) for one in comparisons for own in one.own],
     }
     jsonschema.validate(result, json.loads(SCHEMA_FILE.read_text(encoding="utf-8")))
     return result
+
+
+def _own(one: Comparison, own: Own) -> Json:
+    about = one.artifacts[0]
+    key = {"model": about.model, "cpu": about.cpu, "numerics": about.numerics}
+    return {**key, **asdict(own), "ours": list(own.ours), "theirs": list(own.theirs)}
 
 
 def _build(one: Comparison, artifact: Artifact) -> Json:
@@ -304,13 +313,20 @@ def show(comparisons: Sequence[Comparison]) -> None:
 
 
 def _table(one: Comparison) -> Table:
-    """The operators; the first that differs stands out, because the others may only repeat its difference."""
+    """The operators; the first that differs stands out, because the others may only repeat its difference.
+
+    "own" is what an operator does to the oracle's values, and the rounding that explains it.
+    """
     table = Table(header_style="bold")
-    for name in ("operator", "op", "elements", "mismatches", "max difference"):
-        table.add_column(name, justify="left" if name == "op" else "right")
+    explained = ("own mismatches", "own max", "rounded as") if one.own else ()
+    for name in ("operator", "op", "elements", "mismatches", "max difference", *explained):
+        table.add_column(name, justify="left" if name in ("op", "rounded as") else "right")
+    own = {known.operator: known for known in one.own}
     styles = iter(("bold reverse red", *("red",) * len(one.operators)))
     for row in one.operators:
-        cells = (row.operator, row.op, row.elements, row.mismatches, f"{row.max_difference:g}")
+        known = own.get(row.operator or 0)
+        cells = [row.operator, row.op, row.elements, row.mismatches, f"{row.max_difference:g}"]
+        cells += [known.mismatches, f"{known.max_difference:g}", known.reason] if known else []
         table.add_row(*map(str, cells), style=next(styles) if row.mismatches else None)
     return table
 

@@ -15,10 +15,13 @@ from pilite.lab.artifact import TensorInfo
 Array = npt.NDArray[Any]
 
 RANDOM = "random:"
+PICTURE = (
+    "resized to the input's height and width, bilinear, RGB or grey as its channels say; a uint8 input gets "
+    "the pixels 0..255 as they are, an int8 input these minus 128, a float input pixel / 255"
+)
 HELP = (
-    "F.npy (dtype and shape of the input), a picture (resized to the input's height and width, bilinear, RGB "
-    "or grey as its channels say; a uint8 input gets the pixels 0..255 as they are, an int8 input these "
-    "minus 128, a float input pixel / 255), or random:SEED (uniform over the dtype; float in [-1, 1))"
+    f"F.npy (dtype and shape of the input), a picture ({PICTURE}), or random:SEED (uniform over the dtype; "
+    "float in [-1, 1))"
 )
 
 

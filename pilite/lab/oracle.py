@@ -38,12 +38,14 @@ class Runtime:
     module: str
     kernels: str
     label: str
+    lock: Path = wheels.LOCK  # another one pins an older version, which only a guest can have
 
     @property
     def is_reference(self) -> bool:
         return self.kernels == "BUILTIN_REF"
 
 
+OLDER = Path(__file__).with_name("older.lock")
 _TFLITE = ("tflite-runtime", "tflite_runtime.interpreter")
 _LITERT = ("ai-edge-litert", "ai_edge_litert.interpreter")
 
@@ -53,6 +55,7 @@ RUNTIMES = {
     "tflite-ref": Runtime(*_TFLITE, "BUILTIN_REF", "BUILTIN_REF"),
     "litert": Runtime(*_LITERT, "AUTO", "default (XNNPACK)"),
     "litert-ref": Runtime(*_LITERT, "BUILTIN_REF", "BUILTIN_REF"),
+    "litert-1.4": Runtime(*_LITERT, "AUTO", "default (XNNPACK)", OLDER),
     "litert-builtin": Runtime(*_LITERT, "BUILTIN_WITHOUT_DEFAULT_DELEGATES", "without delegates"),
 }
 
@@ -63,6 +66,10 @@ PROMISED = {
     ("xnnpack", "q31"): "litert",
     ("xnnpack", "f64"): "litert",
 }
+PROMISED_ARCH, PROMISED_CPU = (
+    "aarch64",
+    "cortex-a72",
+)  # where `xnnpack` is promised, whatever the artifact's CPU
 REFERENCES = ("tflite-ref", "litert-ref")  # the first that is installed; tflite-runtime ends at Python 3.11
 
 
@@ -111,12 +118,14 @@ def choose(text: str, cpu: str) -> Oracle:
     found = Oracle(key, "", where)
     package = found.runtime.package
     if not found.emulated:
+        if found.runtime.lock == OLDER:
+            raise PiliteError(f"{key} runs as on a Pi's core only: --against {key}@{PROMISED_CPU}.")
         if not is_installed(package):
             raise PiliteError(f"{package} is not installed here: it has no wheel for this Python.")
         return Oracle(key, metadata.version(package), where)
     if hostcpu.arch_of(str(where)) != "aarch64":
         raise BoardError(f"--against {text}: only Raspberry Pi cores can be emulated; {where} cannot.")
-    pin, _ = wheels.locked(package)
+    pin, _ = wheels.locked(package, found.runtime.lock)
     return Oracle(key, str(pin.specifier).removeprefix("=="), where)
 
 
@@ -132,14 +141,17 @@ def promised(numerics: str, fully_connected: str, cpu: str) -> Oracle:
     """
     key = PROMISED[numerics, fully_connected]
     runtime = RUNTIMES[key]
-    if runtime.is_reference and not is_installed(runtime.package):
-        return reference()
-    return choose(key, cpu)
+    if not runtime.is_reference:
+        return choose(key, cpu if hostcpu.arch_of(cpu) == PROMISED_ARCH else PROMISED_CPU)
+    return choose(key, cpu) if is_installed(runtime.package) else reference()
 
 
 def is_promised(oracle: Oracle, numerics: str, fully_connected: str) -> bool:
     """Whether this oracle's bytes are those that the artifact promises."""
-    return oracle.key == PROMISED[numerics, fully_connected]
+    found, wanted = oracle.runtime, RUNTIMES[PROMISED[numerics, fully_connected]]
+    if (found.package, found.kernels) != (wanted.package, wanted.kernels):
+        return False
+    return found.is_reference or hostcpu.arch_of(str(oracle.cpu)) == PROMISED_ARCH
 
 
 def stands_in(oracle: Oracle, numerics: str, fully_connected: str) -> bool:
@@ -212,7 +224,7 @@ def emulated(
     """
     cpu, runtime = str(oracle.cpu), oracle.runtime
     root = roots.view(cpu, artifacts)
-    site = roots.site((wheels.NUMPY, runtime.package), artifacts)
+    site = roots.site({wheels.NUMPY: wheels.LOCK, runtime.package: runtime.lock}, artifacts)
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
         stems = [folder / f"{i:05d}" for i in range(len(jobs))]

@@ -10,7 +10,7 @@ import shutil
 import subprocess
 import tempfile
 import zipfile
-from collections.abc import Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -133,13 +133,13 @@ def _sysfs(looks: Looks, core: int) -> dict[str, str]:
     }
 
 
-def site(packages: Sequence[str], artifacts: Path) -> Path:
-    """A folder for PYTHONPATH with the locked wheels of `packages`, unpacked once.
+def site(packages: Mapping[str, Path], artifacts: Path) -> Path:
+    """A folder for PYTHONPATH with the wheels of `packages`, each pinned by its lock, unpacked once.
 
     Raises:
         BoardError: a package has no wheel for arm64.
     """
-    files = [wheels.fetch(name, TARGET, artifacts.resolve()) for name in packages]
+    files = [wheels.fetch(name, TARGET, artifacts.resolve(), lock) for name, lock in packages.items()]
     digest = hashlib.sha256("\n".join(sorted(path.name for path in files)).encode()).hexdigest()[:12]
     folder = artifacts.resolve() / "estimate" / f"site-{digest}"
     if not folder.is_dir():

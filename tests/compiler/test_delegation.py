@@ -56,7 +56,7 @@ REFUSED = {
     ),
     "multiplier of 256": (
         conv(replace(X, scales=(64.0,)), weights(4, 3, 3, 3, scale=2.0), bias(4, scale=128.0)),
-        "its multipliers (256 to 256) leave XNNPACK's 2**-32 to 256",
+        "its multipliers (256 to 256) leave XNNPACK's 0 to 256",
     ),
     "empty range": (
         conv(y=replace(Y, zero_points=(127,)), activation="RELU"),

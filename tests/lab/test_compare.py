@@ -16,12 +16,13 @@ from invoke.context import Context
 from invoke.exceptions import Exit
 
 import models
-import tasks
+from pilite import comparetasks
 from pilite.compiler import pipeline, tflite
 from pilite.compiler.fixedpoint import Requant
 from pilite.compiler.graph import Conv2D
 from pilite.errors import BoardError, CheckFailed, PiliteError
 from pilite.lab import artifact, compare, execute, hostcpu, oracle
+from pilite.lab import differences as counting
 from pilite.lab.artifact import Artifact, TensorInfo
 from pilite.lab.oracle import Oracle
 from tests.native import ARTIFACTS, loader
@@ -36,7 +37,7 @@ Array = npt.NDArray[Any]
 
 
 def test_equal_arrays_have_no_mismatch() -> None:
-    assert compare.difference(np.arange(6, dtype=np.int8), np.arange(6, dtype=np.int8)) == (6, 0, 0)
+    assert counting.difference(np.arange(6, dtype=np.int8), np.arange(6, dtype=np.int8)) == (6, 0, 0)
 
 
 @pytest.mark.parametrize(
@@ -47,18 +48,18 @@ def test_equal_arrays_have_no_mismatch() -> None:
         (np.array([-(2**31), 5], np.int32), np.array([2**31 - 1, 5], np.int32), 2**32 - 1),
         (np.array([1.5, 5], np.float32), np.array([1.0, 5], np.float32), 0.5),
         (np.array([0.0, 5], np.float32), np.array([-0.0, 5], np.float32), 0),
-        (np.array([np.nan, 5], np.float32), np.array([1.0, 5], np.float32), compare.FLOAT_MAX),
+        (np.array([np.nan, 5], np.float32), np.array([1.0, 5], np.float32), counting.FLOAT_MAX),
     ],
     ids=["int8", "uint8", "int32", "float32", "signed zero", "nan"],
 )
 def test_one_element_differs_by_so_much(ours: Array, right: Array, largest: float) -> None:
-    assert compare.difference(ours, right) == (2, 1, largest)
+    assert counting.difference(ours, right) == (2, 1, largest)
 
 
 @pytest.mark.parametrize("ours", [np.zeros((2, 1), np.int8), np.zeros(2, np.uint8)], ids=["shape", "type"])
 def test_an_array_of_another_kind_is_a_failure_of_its_own(ours: Array) -> None:
     with pytest.raises(CheckFailed, match=r"TFLite's is int8 \[2\]"):
-        compare.difference(ours, np.zeros(2, np.int8))
+        counting.difference(ours, np.zeros(2, np.int8))
 
 
 # Inputs.
@@ -194,8 +195,9 @@ def typed(*names: str, artifacts: Path, monkeypatch: pytest.MonkeyPatch, **optio
         arch = hostcpu.arch_of(hostcpu.best())
         shutil.copytree(loader(arch).library.parent, artifacts / "loader" / arch)
         shutil.copytree(ARTIFACTS / "models", artifacts / "models")
-    monkeypatch.setattr(tasks, "ARTIFACTS", artifacts)
-    tasks.compare(Context(), model=list(names), cpu=[hostcpu.best()], **options)
+    monkeypatch.setattr(comparetasks, "ARTIFACTS", artifacts)
+    monkeypatch.setattr("pilite.verbs.ARTIFACTS", artifacts)
+    comparetasks.compare(Context(), model=list(names), cpu=[hostcpu.best()], **options)
 
 
 def test_compare_writes_zero_mismatches_for_every_operator(

@@ -60,7 +60,7 @@ def rival(name: str, model: Path, cpu: str, artifacts: Path, threads: int = 1) -
     """
     chosen = RIVALS[name]
     root = roots.view(cpu, artifacts)
-    site = roots.site((wheels.NUMPY, chosen.package), artifacts)
+    site = roots.site(dict.fromkeys((wheels.NUMPY, chosen.package), wheels.LOCK), artifacts)
     program = Path(rival_program.__file__).resolve()
     settings = (chosen.runtime, "--threads", str(threads), *(("--builtin",) if chosen.builtin else ()))
     return Guest(

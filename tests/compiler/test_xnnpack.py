@@ -1,0 +1,104 @@
+"""Numerics xnnpack against LiteRT's default as on a Pi's core: random models of every operator, bit for bit.
+
+    pytest tests/compiler/test_xnnpack.py --random-models 1500      # the full run, instead of CI's share
+
+A failure names the model: `seeded("CONV_2D", "int8", 17)` of tests/one_op.py makes it again.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+
+import numpy as np
+import pytest
+
+from pilite.compiler import cpu as cpus
+from pilite.compiler import delegation, tflite
+from pilite.errors import ModelError
+from pilite.lab import oracle
+from tests import one_op
+from tests.batch import TURNS, Truth, check_bits, turned
+from tests.draw import Array, OneOp
+from tests.native import ARTIFACTS, EVERY_CPU, HERE
+
+ROWS = [row for row in one_op.ROWS if row[0] in delegation.POLICIES]
+SHARE = 100  # models per CPU without --random-models
+FIRST = 3_000_000  # of the numbers, which no other test uses
+TRIES = 60  # to find one that is not refused
+
+pytestmark = [pytest.mark.slow, pytest.mark.qemu]
+
+
+def promised(op: str, dtype: str, count: int) -> Iterator[OneOp]:
+    """The first `count` models of this row that numerics xnnpack accepts."""
+    found = 0
+    for number in range(FIRST, FIRST + TRIES * count):
+        case = one_op.seeded(op, dtype, number)
+        if found < count and is_promised(case):
+            found += 1
+            yield case
+    assert found == count, f"{op} {dtype}: {found} of {TRIES * count} models are not refused"
+
+
+def is_promised(case: OneOp) -> bool:
+    try:
+        tflite.parse(case.model, case.name, "xnnpack")
+    except ModelError:
+        return False
+    return True
+
+
+def litert(cases: Sequence[OneOp], runtime: str) -> Truth:
+    """What `runtime` (RUNTIME@CPU) gives for every turn of every case; one guest computes all."""
+    core = runtime.partition("@")[2]
+    jobs = [(case.model, [turned(case, change) for change in TURNS.values()]) for case in cases]
+    known: dict[bytes, list[Array]] = {}
+    answers = oracle.emulated(oracle.choose(runtime, core), jobs, ARTIFACTS)
+    for case, (model, sets), found in zip(cases, jobs, answers, strict=True):
+        assert not isinstance(found, str), f"LiteRT refuses {case.name}: {found}"
+        known |= {_key(model, inputs): outputs for inputs, outputs in zip(sets, found, strict=True)}
+    return lambda model, inputs: known[_key(model, inputs)]
+
+
+def _key(model: bytes, inputs: Sequence[Array]) -> bytes:
+    return b"".join((model, *(x.tobytes() for x in inputs)))
+
+
+@pytest.mark.parametrize("cpu", EVERY_CPU)
+def test_random_models_give_the_bits_of_litert_on_a_pi(cpu: str, request: pytest.FixtureRequest) -> None:
+    total = request.config.getoption("--random-models") or SHARE
+    each = -(-total // len(ROWS))
+    cases = [case for op, dtype in ROWS for case in promised(op, dtype, each)]
+    core = cpu if cpus.load(cpu).arch == "aarch64" else "cortex-a72"
+
+    assert len(cases) >= total
+    check_bits(cases, cpu, truth=litert(cases, f"litert@{core}"), numerics="xnnpack")
+
+
+def test_older_litert_gives_the_same_bits_except_where_the_readme_says(
+    request: pytest.FixtureRequest,
+) -> None:
+    each = -(-(request.config.getoption("--random-models") or SHARE) // len(ROWS))
+    rows = [row for row in ROWS if row[0] not in NEWER]
+    cases = [case for op, dtype in rows for case in promised(op, dtype, each)]
+
+    check_bits(cases, HERE, truth=litert(cases, "litert-1.4@cortex-a76"), numerics="xnnpack")
+
+
+NEWER = ("MEAN",)  # older XNNPACK adds the zero point after it rounds: ties differ
+
+
+def test_xnnpack_is_not_ref() -> None:
+    """Negative control: the reference kernels' bits are not taken for LiteRT's."""
+    cases = [case for dtype in one_op.DTYPES for case in promised("CONV_2D", dtype, 12)]
+
+    with pytest.raises(AssertionError, match=r"wrong results:\n(?s:.*)instead of"):
+        check_bits(cases, HERE, truth=litert(cases, "litert@cortex-a72"))
+
+
+def test_a_tie_of_a_mean_is_decided_by_its_zero_point_and_one_rounding() -> None:
+    """fma, not a product and a sum: this is where XNNPACK on x86-64 differs."""
+    cases = [one_op.seeded("MEAN", dtype, number) for dtype, number in (("int8", 17), ("uint8", 15))]
+
+    check_bits(cases, HERE, truth=litert(cases, "litert@cortex-a76"), numerics="xnnpack")
+    assert all(np.prod(case.inputs[0].shape) for case in cases)
