@@ -51,7 +51,7 @@ def bench(
     print("\n".join(report.remarks(done.document)))
     with history_of.opened(ARTIFACTS):
         pass  # the run is in it now
-    print(f"{done.folder}/result.json")
+    print(f"{done.folder}/result.json, report.html, report.md")
     if json:
         write_json(Path(json), done.document)
     done.verify()
@@ -138,3 +138,26 @@ def regressions(
         raise CheckFailed(
             f"{len(worse)} regression(s), first: {where}: {first.size:+.1%} since {first.after}."
         )
+
+
+@verb("bench")
+def report(
+    c: Context,
+    bench: Sequence[str] = (),
+    output: str = "",
+    serve: bool = False,
+    port: str = "8020",
+) -> None:
+    """Make one page of measurements that needs no network; or show the whole history in a browser."""
+    number = whole_number(port, "--port")
+    from pilite.lab.page import render
+    from pilite.lab.page import serve as serving
+
+    if serve:
+        with serving.server(ARTIFACTS, number) as listening:
+            print(f"http://127.0.0.1:{number}/ (Ctrl-C ends it)", flush=True)
+            listening.serve_forever()
+    runs = [render.read(ARTIFACTS, name) for name in bench or [render.newest(ARTIFACTS)]]
+    path = Path(output) if output else ARTIFACTS / "bench" / runs[-1].name / "report.html"
+    render.write(runs, path)
+    print(path)

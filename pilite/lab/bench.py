@@ -20,6 +20,8 @@ from pilite.lab import facts, honesty, oracle, protocol, report, store, trial
 from pilite.lab.boards import Board
 from pilite.lab.connection import Connection
 from pilite.lab.measure import PROTOCOL
+from pilite.lab.page import render
+from pilite.lab.page.view import Run
 from pilite.lab.protocol import Settings
 from pilite.lab.rivals import DEFAULT_RIVALS, OURS, PILITE, Rival
 from pilite.lab.rows import ratios_of, rows_of
@@ -189,6 +191,7 @@ def write(document: Json, trials: dict[str, Trial], artifacts: Path) -> Bench:
         (folder / "samples.json").write_text(json.dumps(samples) + "\n")
         (folder / "result.json").write_text(json.dumps(document, indent=2) + "\n")
         report.write(document, samples, folder)
+        render.write([Run(folder.name, document, samples)], folder / "report.html")
 
     return Bench(store.add(artifacts / "bench", document, fill), document)
 

@@ -1,0 +1,72 @@
+"""The page's text from its template; and the runs that it is made of, from their folders."""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Sequence
+from pathlib import Path
+
+import jinja2
+
+from pilite.errors import PiliteError
+from pilite.lab import store
+from pilite.lab.page.view import Run, page
+
+FOLDER = Path(__file__).parent
+
+
+def environment() -> jinja2.Environment:
+    """Templates of this folder; what is put into them is escaped, and a name that is missing is an error."""
+    return jinja2.Environment(
+        loader=jinja2.FileSystemLoader(FOLDER),
+        autoescape=True,
+        undefined=jinja2.StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
+
+
+def html(runs: Sequence[Run]) -> str:
+    """The whole page."""
+    style = (FOLDER / "style.css").read_text(encoding="utf-8")
+    text: str = environment().get_template("page.html").render(**page(runs), style=style)
+    return text
+
+
+def write(runs: Sequence[Run], path: Path) -> None:
+    """Beside its place, then renamed."""
+    beside = path.with_name(f".{path.name}.{os.getpid()}")
+    beside.write_text(html(runs), encoding="utf-8")
+    beside.replace(path)
+
+
+def read(artifacts: Path, name: str) -> Run:
+    """A finished run by its name, with the profiles of its models on that board. Raises PiliteError."""
+    folder = artifacts / "bench" / name
+    if not (folder / "result.json").is_file():
+        known = [path.name for path in store.finished(artifacts / "bench")][-5:]
+        raise PiliteError(f"no run {name}; the newest are: {', '.join(known) or 'none: `bench` makes one'}.")
+    document = json.loads((folder / "result.json").read_text(encoding="utf-8"))
+    if "marks" not in document:
+        raise PiliteError(f"{folder}: it was written by an older version and cannot be shown; measure again.")
+    samples = json.loads((folder / "samples.json").read_text(encoding="utf-8"))
+    return Run(name, document, samples, profiles(artifacts, document), folder)
+
+
+def profiles(artifacts: Path, document: dict[str, object]) -> list[dict[str, object]]:
+    """Profiles that were made on the same board of the same builds."""
+    found = sorted((artifacts / "profile").glob("*/*.json"))
+    every = [json.loads(path.read_text(encoding="utf-8")) for path in found]
+    rows: list[dict[str, object]] = document["rows"]  # type: ignore[assignment]
+    board: dict[str, object] = document["board"]  # type: ignore[assignment]
+    models = {row["model"] for row in rows}
+    return [one for one in every if one["board"] == board["name"] and one["model"] in models]
+
+
+def newest(artifacts: Path) -> str:
+    """The name of the last run. Raises PiliteError if there is none."""
+    names = [path.name for path in store.finished(artifacts / "bench")]
+    if not names:
+        raise PiliteError("no run yet: `bench` makes one.")
+    return names[-1]
