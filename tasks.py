@@ -19,12 +19,12 @@ from pilite.comparetasks import accuracy, compare
 from pilite.console import show_table, whole_number, write_json
 from pilite.errors import CheckFailed
 from pilite.estimatetasks import estimate, tune
-from pilite.measuretasks import bench, history, regressions, report
+from pilite.measuretasks import bench, history, profile, regressions, report, selfcheck
 from pilite.verbs import ARTIFACTS, ROOT, SHARED_MODELS, built, cpus_of, sources, verb
 
 BOARD_TASKS = (onboard, facts, deploy, rollback)
 COMPARE_TASKS = (compare, accuracy)
-MEASURE_TASKS = (bench, history, regressions, report)
+MEASURE_TASKS = (bench, history, profile, regressions, report, selfcheck)
 ESTIMATE_TASKS = (estimate, tune)
 PARALLEL = ("-n", "auto", "--dist", "loadgroup")  # groups: tests/conftest.py
 CHECKS = (  # what `lint` runs, in this order

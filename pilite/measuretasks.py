@@ -2,15 +2,34 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from invoke.context import Context
 
-from pilite.console import chosen, drawn_seed, percent, show_table, whole_number, whole_numbers, write_json
+from pilite.console import (
+    Waiting,
+    chosen,
+    drawn_seed,
+    percent,
+    show_table,
+    whole_number,
+    whole_numbers,
+    write_json,
+)
 from pilite.errors import CheckFailed, PiliteError
-from pilite.verbs import ARTIFACTS, RIVALS, sources, verb
+from pilite.verbs import ARTIFACTS, RIVALS, SHARED_MODELS, built, sources, verb
+
+if TYPE_CHECKING:
+    from models import Source
+    from pilite.lab.boards import Board
+    from pilite.lab.connection import Connection
+    from pilite.lab.suites import Chosen
+
+Json = dict[str, Any]
 
 
 @verb("model")
@@ -18,6 +37,7 @@ def bench(
     c: Context,
     board: str = "local",
     model: Sequence[str] = (),
+    suite: str = "",
     threads: str = "1,4",
     rival: str = ",".join(RIVALS),
     effort: str = "default",
@@ -33,28 +53,159 @@ def bench(
     settings = protocol.chosen(effort, order)
     raced = [rivals.RIVALS[name] for name in chosen(rival, list(rivals.RIVALS), "--rival")]
     where = boards.load(board, ARTIFACTS)
-    subjects = [trial.Subject(source.name, source.path) for source in sources(model)]
-    with boards.connect(where, ARTIFACTS) as connection:
+    members = members_of(suite)
+    with boards.connect(where, ARTIFACTS) as connection, Waiting(settings.most_s) as waiting:
+        if suite:
+            members = [prepared(where, connection, member) for member in members]
+        found = [one.source for one in members if not one.reason] if suite else sources(model)
         done = measuring.bench(
             where,
             connection,
-            subjects,
+            [trial.Subject(source.name, source.path) for source in found],
             ARTIFACTS,
             threads=counts,
             rivals=raced,
             settings=settings,
-            say=print,
+            say=waiting.begin,
         )
     show_table("Times", report.timing_rows(done.document))
     show_table("pilite against its rivals", report.ratio_rows(done.document))
     show_table("Outputs", report.check_rows(done.document))
     print("\n".join(report.remarks(done.document)))
+    if suite:
+        show_suite(suite, members, done.document, counts, [rivals.OURS, *(one.name for one in raced)])
     with history_of.opened(ARTIFACTS):
         pass  # the run is in it now
     print(f"{done.folder}/result.json, report.html, report.md")
     if json:
         write_json(Path(json), done.document)
     done.verify()
+
+
+def members_of(suite: str) -> list[Chosen]:
+    """The models of a suite that are here. Raises PiliteError for an unknown suite."""
+    import models as catalogue
+    from pilite.lab import suites
+
+    names = chosen(suite, list(suites.SUITES), "--suite")
+    return [
+        one
+        for name in names
+        for one in suites.choose(
+            suites.SUITES[name],
+            lambda model: catalogue.is_here(model, ARTIFACTS, SHARED_MODELS),
+            lambda model: sources([model])[0],
+        )
+    ]
+
+
+def prepared(where: Board, connection: Connection, member: Chosen) -> Chosen:
+    """Build and deploy a member of a suite; one that is refused keeps its place, with the reason."""
+    from pilite.lab import deploy
+
+    if member.reason:
+        return member
+    try:
+        built(member.source, where.cpu, numerics="ref")
+        deploy.deploy(where, connection, member.source.name, ARTIFACTS)
+    except PiliteError as problem:
+        return replace(member, reason=str(problem))
+    return member
+
+
+def show_suite(
+    suite: str, members: Sequence[Chosen], document: Json, threads: Sequence[int], runtimes: Sequence[str]
+) -> None:
+    """All rows of a suite; what others published is a table of its own, from other machines."""
+    from pilite.lab import suites
+
+    show_table(f"{suite}: measured here", suites.table(members, document, threads, runtimes))
+    show_table(
+        f"{suite}: published by others, on their machines; not comparable with the table above",
+        [row for name in suite.split(",") for row in suites.published_rows(suites.SUITES[name.strip()])],
+    )
+
+
+@verb("model")
+def selfcheck(
+    c: Context,
+    board: str = "local",
+    model: Sequence[str] = (),
+    effort: str = "default",
+    seed: str = "",
+    json: str = "",
+) -> None:
+    """Measure a release against itself ten times, then against itself 5 % slower; exit 1 if that misleads."""
+    order = drawn_seed(seed)
+    from pilite.lab import boards, protocol, trial
+    from pilite.lab import selfcheck as checking
+
+    settings = protocol.chosen(effort, order)
+    where, source = boards.load(board, ARTIFACTS), sources(model)[0]
+    with boards.connect(where, ARTIFACTS) as connection:
+        subject = trial.Subject(source.name, source.path)
+        found = checking.check(where, connection, subject, ARTIFACTS, settings, say=print)
+    show_table(f"{source.name} against itself", checking.table(found))
+    if json:
+        write_json(Path(json), {"schema": "pilite.selfcheck/1", "repeats": [vars(one) for one in found]})
+    print(checking.verify(found))
+
+
+@verb("model", "cpu")
+def profile(
+    c: Context,
+    board: str = "local",
+    model: Sequence[str] = (),
+    threads: str = "1,4",
+    estimated: bool = False,
+    cpu: Sequence[str] = (),
+    json: str = "",
+) -> None:
+    """Show what every operator of a model costs: time on a board, or cycles of `estimate`."""
+    counts = whole_numbers(threads, "--threads")
+    from pilite.lab.profile import flame
+    from pilite.lab.profile import profile as profiling
+
+    make = modelled if estimated else timed
+    done = [one for source in sources(model) for one in make(source, board, cpu, counts)]
+    for one in done:
+        show_table(f"{one['model']} on {one['board']}", profiling.table(one))
+        print(profiling.summary(one))
+        name = re.sub(r"[^\w.-]+", "-", f"{one['board']}-{one['cpu']}-{one['threads']}")
+        path = ARTIFACTS / "profile" / str(one["model"]) / f"{name}.json"
+        write_json(path, one)
+        path.with_suffix(".svg").write_text(flame.svg(one), encoding="utf-8")
+        path.with_suffix(".folded").write_text(flame.folded(one), encoding="utf-8")
+        print(f"{path}, .svg, .folded")
+    if json:
+        write_json(Path(json), {"schema": "pilite.profiles/1", "profiles": done})
+
+
+def timed(source: Source, board: str, cpu: Sequence[str], threads: Sequence[int]) -> list[Json]:
+    """Profiles of one model on a board."""
+    from pilite.lab import boards
+    from pilite.lab.profile import profile as profiling
+
+    where = boards.load(board, ARTIFACTS)
+    artifact = built(source, where.cpu, numerics="ref", markers=True)
+    with boards.connect(where, ARTIFACTS) as connection:
+        return [
+            profiling.profile(where, connection, source.path, artifact, count, ARTIFACTS) for count in threads
+        ]
+
+
+def modelled(source: Source, board: str, cpu: Sequence[str], threads: Sequence[int]) -> list[Json]:
+    """Profiles of one model by core models, under QEMU."""
+    from pilite.lab.estimate import estimate as estimating
+    from pilite.lab.profile import profile as profiling
+
+    cores = list(cpu) or ["cortex-a72"]
+    subjects = [
+        estimating.Subject(source.name, source.path, core, built(source, core, numerics="ref", markers=True))
+        for core in cores
+    ]
+    rows = estimating.estimate(subjects, (), ARTIFACTS, threads=threads[0], say=print)
+    return [profiling.of_estimate(row, source.path) for row in rows]
 
 
 @verb("model", "board", "runtime")

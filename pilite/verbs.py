@@ -33,6 +33,7 @@ HELP = {
     "compare": "two runs of the history, with a comma between them",
     "cpu": "name in toolchains/; repeatable; default: this machine's",
     "dry-run": "show which files would change, and change nothing",
+    "estimated": "cycles of estimate's core models instead of time on a board; see --cpu",
     "export": "write the history to this .jsonl or .parquet file",
     "fast": "under two minutes: leave out tests marked slow, docker or qemu",
     "fingerprint": "SHA256:... of the host key, read on the board's screen; without it: it is shown, no more",
@@ -62,6 +63,7 @@ HELP = {
     "serve": "show the history, with filters, to a browser on this machine",
     "seed": "of the order of turns; default: drawn, and recorded",
     "threshold": "smallest change that counts, in percent",
+    "suite": "a set of models, built and deployed first: forum (MobileNets, Inceptions, ResNet-50)",
     "threads": "thread counts, comma-separated where several are allowed",
     "user": "who logs in there",
 }

@@ -26,15 +26,17 @@ class Rival:
     kernels: str = ""
     label: str = ""
     sent: tuple[str, ...] = ()
+    extra_percent: float = 0.0  # by which its runs are made to take longer: what `selfcheck` must find
 
     @property
-    def entry(self) -> dict[str, str]:
+    def entry(self) -> dict[str, str | float]:
         """What worker.py must know."""
         return {
             "adapter": self.adapter,
             "package": self.package,
             "module": self.module,
             "kernels": self.kernels,
+            "extra_percent": self.extra_percent,
         }
 
     @property

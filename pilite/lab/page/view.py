@@ -198,9 +198,9 @@ def _costs(row: Json) -> Json:
 
 
 def _profile(profile: Json) -> Json:
-    largest = max((layer["ms"] for layer in profile["layers"]), default=1.0) or 1.0
+    largest = max((layer["cost"] for layer in profile["layers"]), default=1.0) or 1.0
     layers = [
-        {**layer, "width": round(100 * layer["ms"] / largest, 2), "percent": f"{100 * layer['share']:.1f}"}
+        {**layer, "width": round(100 * layer["cost"] / largest, 2), "percent": f"{100 * layer['share']:.1f}"}
         for layer in profile["layers"]
     ]
     return {**profile, "layers": layers}

@@ -74,9 +74,16 @@ def _mark(rule: str, what: str, runtime: str | None = None, threads: int | None 
 
 def profile() -> Json:
     layers = [
-        {"index": i, "op": op, "ms": ms, "share": ms / 30, "macs": macs, "gmacs": gmacs, "of_roof": of_roof}
-        for i, (op, ms, macs, gmacs, of_roof) in enumerate(
+        {"index": i, "op": op, "cost": ms, "share": ms / 30, "macs": macs, "rate": rate, "of_roof": of_roof}
+        for i, (op, ms, macs, rate, of_roof) in enumerate(
             [("CONV_2D", 18.0, 200_000_000, 11.1, 0.9), ("SOFTMAX", 12.0, 0, None, None)]
         )
     ]
-    return {"model": MODEL, "board": "pi4", "threads": 1, "unit": "ms", "layers": layers}
+    return {
+        "model": MODEL,
+        "board": "pi4",
+        "threads": 1,
+        "unit": "ms",
+        "rate_unit": "GMAC/s",
+        "layers": layers,
+    }
