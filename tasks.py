@@ -19,12 +19,14 @@ from pilite.comparetasks import accuracy, compare
 from pilite.console import show_table, whole_number, write_json
 from pilite.errors import CheckFailed
 from pilite.estimatetasks import estimate, tune
+from pilite.maketasks import build, release, toolchain, verify_release
 from pilite.measuretasks import bench, history, profile, regressions, report, selfcheck
 from pilite.verbs import ARTIFACTS, ROOT, SHARED_MODELS, built, cpus_of, sources, verb
 
 BOARD_TASKS = (onboard, facts, deploy, rollback)
 COMPARE_TASKS = (compare, accuracy)
 MEASURE_TASKS = (bench, history, profile, regressions, report, selfcheck)
+MAKE_TASKS = (build, toolchain, release, verify_release)
 ESTIMATE_TASKS = (estimate, tune)
 PARALLEL = ("-n", "auto", "--dist", "loadgroup")  # groups: tests/conftest.py
 CHECKS = (  # what `lint` runs, in this order
@@ -32,22 +34,6 @@ CHECKS = (  # what `lint` runs, in this order
     ("ruff", "format", "--check", "."),
     ("mypy",),
 )
-
-
-@verb("model", "board", "cpu")
-def build(
-    c: Context,
-    model: Sequence[str] = (),
-    board: Sequence[str] = (),
-    cpu: Sequence[str] = (),
-    numerics: str = "ref",
-    fully_connected: str = "q31",
-) -> None:
-    """Compile models into artifacts/<model>/<cpu>/<numerics>/model.so."""
-    cpus = cpus_of(board, cpu)
-    for source in sources(model):
-        for name in cpus:
-            built(source, name, numerics=numerics, fully_connected=fully_connected)
 
 
 @verb("input")

@@ -18,6 +18,8 @@ if TYPE_CHECKING:
 
 __all__ = ["Graph", "Model", "compile"]
 
+VERSION = "0.1.0"  # of releases; the ABI has a version of its own (loader/ABI.md)
+
 HOMES = {  # name here -> (module, name there)
     "Graph": ("pilite.compiler.graph", "Graph"),
     "Model": ("loader.pilite", "Model"),

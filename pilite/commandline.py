@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import sys
 from collections.abc import Iterator, Sequence
@@ -16,6 +17,7 @@ from pilite.errors import PiliteError
 
 SHARED = ("board", "model", "numerics")
 CLOSED_PIPE = 141  # what a shell calls SIGPIPE
+NO_ROOM = (errno.ENOSPC, errno.EDQUOT)
 
 
 @contextmanager
@@ -25,8 +27,16 @@ def failures_as_text() -> Iterator[None]:
         yield
     except PiliteError as error:
         raise Exit(str(error), code=error.exit_code) from None
+    except OSError as problem:
+        if problem.errno not in NO_ROOM:
+            raise
+        where = problem.filename or "the disk"
+        raise Exit(
+            f"{where}: {problem.strerror}. Make room and run again; what was finished before is unchanged.",
+            code=2,
+        ) from None
     except KeyboardInterrupt:
-        raise Exit("interrupted", code=130) from None
+        raise Exit("interrupted; what is finished is kept, run again to go on", code=130) from None
     except ParseError as error:
         hint = "`--list` shows the tasks, `--help TASK` the options of one."
         raise Exit(f"{error} {hint}", code=2) from None

@@ -1,4 +1,4 @@
-"""What the verbs of tasks.py and boardtasks.py share: their decorator, texts of options, models, builds."""
+"""What the verbs share: their decorator, texts of options, models, builds."""
 
 from __future__ import annotations
 
@@ -28,14 +28,18 @@ HELP = {
     "against": "RUNTIME or RUNTIME@CPU to compare with, such as litert@cortex-a72; default: the promised one",
     "artifact": "model.so to run; default: the default model's for this machine",
     "bench": "a run's name, its folder below artifacts/bench/; repeatable; default: the newest",
+    "base": "the toolchain image starts from mmdebstrap (Debian's packages) or debian (pulled by digest)",
     "board": "name or group of boards/, or all; repeatable; default: local",
     "effort": "quick (30 s a model), default, or official (600 s and 1,024 runs of every row)",
     "compare": "two runs of the history, with a comma between them",
+    "cache": "build although the image is there (--no-cache)",
     "cpu": "name in toolchains/; repeatable; default: this machine's",
+    "docker": "compile in the toolchain image, without network; the bytes are the same",
     "dry-run": "show which files would change, and change nothing",
     "estimated": "cycles of estimate's core models instead of time on a board; see --cpu",
     "export": "write the history to this .jsonl or .parquet file",
     "fast": "under two minutes: leave out tests marked slow, docker or qemu",
+    "folder": "of the release",
     "fingerprint": "SHA256:... of the host key, read on the board's screen; without it: it is shown, no more",
     "gate": "file of budgets; fails more than 2 % above one, keeps gains except under CI=true; no rivals",
     "fully-connected": "q31 as tflite-runtime 2.14, f64 as newer reference kernels",
@@ -43,9 +47,10 @@ HELP = {
     "import-": "add the runs of this .jsonl or .parquet file to the history",
     "images": "folder of pictures; those in a folder LABEL below it are of that class",
     "input": "F.npy, a picture or random:SEED; repeatable, one per input of the model",
+    "jobs": "how many compilations run side by side; default: the CPUs of this machine",
     "json": "also write the result to this file",
     "keep": "releases that stay on a board",
-    "key": "private key file that the board's user accepts",
+    "key": "private key file: that the board's user accepts, or that signs the release",
     "last": "how many of the newest rows are shown",
     "labels": "file with one label per line and class",
     "layers": "compare every operator's output, not only the model's",
@@ -56,15 +61,19 @@ HELP = {
     "page": "also write the results page to this file; without --model: of the models with a goal",
     "output": "write to this file: outputs as .npz, a report as .html",
     "port": "of the board's SSH server; of report --serve",
+    "rebuild": "also build it again from its provenance, and compare the bytes",
+    "relock": "first make docker/toolchain/packages.*.lock anew from what Debian has today",
     "rival": f"comma-separated, of {', '.join(RIVALS)}, litert-builtin; bench also tvm-stock",
     "rounds": "how often a board runs every candidate in turn; the median counts",
     "runtime": "pilite or a rival; repeatable",
     "rounding": "OPERATOR:FAMILY, such as 12:ties-up; repeatable; breaks an operator, for tests",
     "serve": "show the history, with filters, to a browser on this machine",
     "seed": "of the order of turns; default: drawn, and recorded",
+    "signers": "whose signature counts: an allowed-signers file; default: artifacts/keys/allowed_signers",
     "threshold": "smallest change that counts, in percent",
     "suite": "a set of models, built and deployed first: forum (MobileNets, Inceptions, ResNet-50)",
     "threads": "thread counts, comma-separated where several are allowed",
+    "to": "folder to write; default: artifacts/release",
     "user": "who logs in there",
 }
 
@@ -115,5 +124,5 @@ def built(source: Source, cpu: str, **options: Any) -> Path:
         done = pipeline.build(
             source.path, source.name, cpu, artifacts=ARTIFACTS, progress=steps.show, **options
         )
-        steps.end(f"{'nothing changed, kept' if done.reused else 'built'} {done.path}")
+        steps.end(f"{done.result} {done.path}")
     return done.path

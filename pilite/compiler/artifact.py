@@ -6,15 +6,17 @@ import hashlib
 import importlib.metadata
 import os
 from collections.abc import Sequence
+from contextlib import suppress
 from functools import cache
 from pathlib import Path
+from threading import get_ident
 from typing import TYPE_CHECKING, Any
 
 from pilite import seal
 from pilite.compiler.cpu import TOOLCHAINS, Cpu
 from pilite.compiler.graph import Graph, Tensor
 from pilite.compiler.link import LOADER, Descriptor, End
-from pilite.errors import ModelError
+from pilite.errors import CompileError, ModelError
 
 if TYPE_CHECKING:  # imports TVM, which a build that is reused does without
     from pilite.compiler.program import Program
@@ -129,14 +131,20 @@ def reusable(path: Path, wanted: str) -> dict[str, Any] | None:
 
 
 def write(path: Path, data: bytes) -> None:
-    """Replace `path` in one step: a killed run leaves the old file whole."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    beside = path.with_name(f".{path.name}.{os.getpid()}")
+    """Replace `path` in one step: a killed run leaves the old file whole. Raises CompileError."""
+    beside = path.with_name(f".{path.name}.{os.getpid()}.{get_ident()}")
     try:
+        path.parent.mkdir(parents=True, exist_ok=True)
         with beside.open("wb") as file:
             file.write(data)
             file.flush()
             os.fsync(file.fileno())
         beside.replace(path)
+    except OSError as problem:
+        raise CompileError(
+            f"{path}: cannot be written: {problem.strerror}. What was there before is unchanged; make "
+            f"room or give yourself the right to write, and run again."
+        ) from None
     finally:
-        beside.unlink(missing_ok=True)
+        with suppress(OSError):
+            beside.unlink(missing_ok=True)

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import hashlib
 from collections import Counter
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from types import MappingProxyType
@@ -20,21 +20,50 @@ from pilite.compiler import cpu as cpus
 from pilite.compiler.cpu import Choice, Cpu
 from pilite.compiler.graph import Graph
 from pilite.compiler.numerics import FAMILIES, FULLY_CONNECTED, NUMERICS, Numerics
-from pilite.errors import ModelError, PiliteError
+from pilite.compiler.store import Store
+from pilite.errors import CompileError, ModelError, PiliteError
+from pilite.job import Compile, Job, Progress
 
 NO_CHOICE = "default"  # a tile: not even what `tune` chose
-
-Progress = Callable[[str], None]
 
 
 @dataclass(frozen=True)
 class Build:
-    """A finished artifact. `reused`: nothing had changed, the file was left as it was."""
+    """A finished artifact. `reused`: nothing had changed, the file was left as it was.
+
+    `cached`: it was copied from the finished builds in artifacts/builds/.
+    """
 
     path: Path
     build_id: str
     reused: bool
     manifest: dict[str, Any]
+    cached: bool = False
+
+    @property
+    def result(self) -> str:
+        """In words, before the path."""
+        if self.reused:
+            return "nothing changed, kept"
+        return "built before, copied to" if self.cached else "built"
+
+
+def compile_here(job: Job, progress: Progress) -> bytes:
+    """The sealed artifact, compiled by this process.
+
+    Raises CompileError if this environment or checkout is not the one that computed the job's build_id.
+    """
+    target = _target(job.cpu, job.options.get("tile", ""))
+    here = artifact.build_id(_sha256(job.model), job.name, target, job.options)
+    if here != job.build_id:
+        raise CompileError(
+            f"{job.name} for {job.cpu}: this compiler has {_versions()} and its build is {here[:12]}, not "
+            f"{job.build_id[:12]}: the other side has other versions or "
+            f"sources. `toolchain` renews the image."
+        )
+    progress("read")
+    graph = tflite.read(job.model, job.options["numerics"])
+    return compile_graph(graph, job.name, target, job.options, job.build_id, progress)[0]
 
 
 def build(
@@ -51,6 +80,7 @@ def build(
     rounding: Mapping[int, str] = MappingProxyType({}),
     isolated: Sequence[int] = (),
     progress: Progress = lambda step: None,
+    compile: Compile = compile_here,
 ) -> Build:
     """Compile one model for one CPU into artifacts/<name>/<cpu>/<numerics>/model.so.
 
@@ -61,6 +91,7 @@ def build(
     `fully_connected`: "q31" as tflite-runtime 2.14, "f64" as newer reference kernels.
     `rounding`: operators (by index) that round as another of numerics.FAMILIES, to explain or to break.
     `isolated`: only these operators, each with operands of its own as inputs (isolate.py).
+    `compile`: who does the work: this process, a child, or the toolchain image.
 
     Raises:
         ModelError: the model is damaged or not supported.
@@ -74,10 +105,29 @@ def build(
     found = artifact.reusable(folder / "model.so", wanted)
     if found is not None:
         return Build(folder / "model.so", wanted, True, found)
-    progress("read")
-    data, manifest = compile_graph(tflite.read(model, numerics), name, target, options, wanted, progress)
+    store = Store(artifacts / "builds")
+    with store.claim(wanted):
+        stored = store.get(wanted)
+        if stored is None:
+            data = compile(Job(model, name, cpu, options, wanted), progress)
+            manifest = _checked(data, wanted)
+            store.put(wanted, data)
+        else:
+            data, manifest = stored
     artifact.write(folder / "model.so", data)
-    return Build(folder / "model.so", wanted, False, manifest)
+    return Build(folder / "model.so", wanted, False, manifest, stored is not None)
+
+
+def _checked(data: bytes, wanted: str) -> dict[str, Any]:
+    """The manifest of what a compilation gave. Raises CompileError if it is another build's."""
+    _, manifest = seal.unseal(data)
+    if manifest.get("build_id") != wanted:
+        raise CompileError(f"build {wanted[:12]} was asked for and {manifest.get('build_id')} came back.")
+    return manifest
+
+
+def _versions() -> str:
+    return ", ".join(f"{tool} {version}" for tool, version in artifact.versions().items())
 
 
 def build_isolated(

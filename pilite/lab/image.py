@@ -157,10 +157,15 @@ def file_member(path: str, data: bytes, mode: int, owner: int = 0) -> tuple[tarf
 
 
 def write_archive(layer: Path, recipe: Recipe, output: Path) -> str:
+    """A `docker load` archive of the board's layer; the image's id."""
+    return pack(layer, recipe.tag, image_config(layer, recipe), output)
+
+
+def pack(layer: Path, tag: str, configuration: Mapping[str, Any], output: Path) -> str:
     """A `docker load` archive of one layer; the image's id. `docker import` cannot set the architecture."""
-    config = json.dumps(image_config(layer, recipe), sort_keys=True, separators=(",", ":")).encode()
+    config = json.dumps(configuration, sort_keys=True, separators=(",", ":")).encode()
     image = hashlib.sha256(config).hexdigest()
-    entry = {"Config": f"{image}.json", "RepoTags": [recipe.tag], "Layers": ["layer.tar"]}
+    entry = {"Config": f"{image}.json", "RepoTags": [tag], "Layers": ["layer.tar"]}
     with tarfile.open(output, "w") as tar, layer.open("rb") as data:
         tar.addfile(*file_member(f"{image}.json", config, 0o644))
         member = tarfile.TarInfo("layer.tar")
@@ -172,8 +177,7 @@ def write_archive(layer: Path, recipe: Recipe, output: Path) -> str:
 
 def image_config(layer: Path, recipe: Recipe) -> dict[str, Any]:
     created = time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime(recipe.epoch))
-    with layer.open("rb") as data:
-        digest = hash_of(data)
+    digest = digest_of(layer)
     return {
         "architecture": "arm64",
         "variant": "v8",
@@ -183,6 +187,12 @@ def image_config(layer: Path, recipe: Recipe) -> dict[str, Any]:
         "rootfs": {"type": "layers", "diff_ids": [f"sha256:{digest}"]},
         "history": [{"created": created, "created_by": f"docker/vboard recipe {recipe.id}"}],
     }
+
+
+def digest_of(file: Path) -> str:
+    """The sha256 of a file that may be larger than memory."""
+    with file.open("rb") as data:
+        return hash_of(data)
 
 
 def hash_of(data: IO[bytes]) -> str:

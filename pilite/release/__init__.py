@@ -1,0 +1,1 @@
+"""Releases: what a user downloads, with proofs of what is in it."""
