@@ -21,7 +21,7 @@ from pilite.errors import CheckFailed
 from pilite.estimatetasks import estimate, tune
 from pilite.maketasks import build, release, toolchain, verify_release
 from pilite.measuretasks import bench, history, profile, regressions, report, selfcheck
-from pilite.verbs import ARTIFACTS, ROOT, SHARED_MODELS, built, cpus_of, sources, verb
+from pilite.verbs import ARTIFACTS, ROOT, SHARED_MODELS, cpus_of, verb
 
 BOARD_TASKS = (onboard, facts, deploy, rollback)
 COMPARE_TASKS = (compare, accuracy)
