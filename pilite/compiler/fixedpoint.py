@@ -71,12 +71,20 @@ class Requant:
     clamp_min: int
     clamp_max: int
     left: bool = False  # some multiplier reaches the limit of CONSTANTS: shift left, or guard the conversion
+    right: tuple[int, int] = (0, 31)  # least and largest right shift of the channels
 
     @property
     def operands(self) -> tuple[str, ...]:
         """Names of the arrays that the kernel needs."""
         needed = CONSTANTS[self.rounding]
-        return needed.names + (needed.large if self.left else ())
+        names = needed.names + (needed.large if self.left else ())
+        return tuple(name for name in names if name != "right" or not self.common_right)
+
+    @property
+    def common_right(self) -> int:
+        """The right shift of every channel, if it is one from 1 to 16; else 0."""
+        low, high = self.right
+        return low if low == high and 1 <= low <= 16 else 0
 
     @property
     def negative_ties_show(self) -> bool:
@@ -313,6 +321,12 @@ class Primitives(Protocol):
     def shift_right_ties_away(self, x: Any, n: Any) -> Any:
         """x / 2**n to nearest, ties away from zero; `n` as encoded by `encode_right`."""
 
+    def less_if_negative(self, x: Any) -> Any:
+        """x - 1 where x < 0."""
+
+    def right(self, bits: int) -> Any:
+        """A right shift as `shift_right_ties_up` reads it."""
+
     def scale_float64(self, x: Any, scale: Any) -> Any:
         """round_half_away(float64(x) * scale)."""
 
@@ -326,9 +340,12 @@ class Primitives(Protocol):
         """round_half_even(float32(x) * factor); `guard`: beyond 32,767 it may be any larger number."""
 
 
-def requantize(v: Primitives, acc: Any, requant: Requant, operand: Callable[[str], Any]) -> Any:
-    """The real-multiplier part of `requant` on one int32 vector;
-    `operand(name)` loads the channel constants.
+def requantize(
+    v: Primitives, acc: Any, requant: Requant, operand: Callable[[str], Any], *, shifted: bool = True
+) -> Any:
+    """The real-multiplier part of `requant` on one int32 vector; `operand(name)` loads the channel constants.
+
+    shifted=False leaves a common right shift, ties up, to the narrowing that follows.
     """
     if requant.rounding is Rounding.FLOAT64:
         return v.scale_float64(acc, operand("scale"))
@@ -340,4 +357,16 @@ def requantize(v: Primitives, acc: Any, requant: Requant, operand: Callable[[str
     truncates = requant.rounding in (Rounding.RNDNU, Rounding.SINGLE)
     x = (v.mul_high if truncates else v.mul_high_round)(acc, operand("mantissa"))
     away = requant.rounding is Rounding.GEMMLOWP and requant.negative_ties_show
-    return (v.shift_right_ties_away if away else v.shift_right_ties_up)(x, operand("right"))
+    if away and requant.right[0] == 0:
+        return v.shift_right_ties_away(x, operand("right"))
+    return _shift(v, v.less_if_negative(x) if away else x, requant, operand, shifted)
+
+
+def _shift(v: Primitives, x: Any, requant: Requant, operand: Callable[[str], Any], shifted: bool) -> Any:
+    """x / 2**right, ties up. With one less than a negative x that is ties away from zero, for 1 bit and more.
+
+    x - 1 stays in int32: x is at least -(2**31 - 1), since a mantissa is below 2**31.
+    """
+    if not requant.common_right:
+        return v.shift_right_ties_up(x, operand("right"))
+    return v.shift_right_ties_up(x, v.right(requant.common_right)) if shifted else x

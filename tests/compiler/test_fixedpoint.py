@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
+from dataclasses import replace
 from fractions import Fraction
 from typing import Any
 
@@ -316,10 +317,11 @@ def test_requantization_gives_the_formula_after_the_clamp(cpu: str) -> None:
     isa = ISAS[cpus.load(cpu).isa]
     x = np.concatenate([np.arange(-2048, 2048), ACCUMULATORS[: ACCUMULATORS.size // 8 * 8]]).astype(np.int32)
     cases = [
-        (requant, m)
+        (replace(requant, right=right), m)
         for requant in REQUANTS.values()
         for m in (Multiplier(1 << 30, -3), Multiplier(0x5A5A_5A5A, -7), Multiplier(1 << 30, 1))
-        if bool(m.left) <= requant.left
+        for right in ((0, 31), (1, 31), (m.right, m.right))
+        if bool(m.left) <= requant.left and right[0] <= m.right
     ]
 
     found = results([requantized(isa, x, requant, m) for requant, m in cases], cpu)
@@ -336,10 +338,18 @@ def requantized(isa: Isa, x: Array, requant: Requant, m: Multiplier) -> KernelRu
     def body(xs: Any, ys: Any) -> None:
         with loop(x.size // 8) as k:
             q = [
-                requantize(isa, load(xs, k * 8 + i, isa.lanes), requant, lambda name: isa.fill(values[name]))
+                requantize(
+                    isa,
+                    load(xs, k * 8 + i, isa.lanes),
+                    requant,
+                    lambda name: isa.fill(values[name]),
+                    shifted=not isa.narrow_shifts,
+                )
                 for i in range(0, 8, isa.lanes)
             ]
-            store(ys, k * 8, isa.narrow8(q, requant.zero_point, requant.clamp_min, requant.clamp_max), 8)
+            limits = [requant.zero_point, requant.clamp_min, requant.clamp_max]
+            limits += [requant.common_right] if isa.narrow_shifts else []
+            store(ys, k * 8, isa.narrow8(q, *limits), 8)
 
     params = [Param("x", "int32", x.size), Param("y", "int8", x.size)]
     return KernelRun(function("kernel", params, body), (x,), np.empty(x.shape, np.int8))

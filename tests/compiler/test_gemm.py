@@ -6,7 +6,7 @@ The order of KERNELS and `tune` choose among these; here each one computes every
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import product
 from typing import Any
 
@@ -113,7 +113,8 @@ def expected(case: Case, x: Array, a: dict[str, Array]) -> Array:
 
 def run(kernel: Kernel, case: Case, cpu: Cpu, x: Array, a: dict[str, Array]) -> KernelRun:
     window, source, target = layouts(case)
-    spec = s.QConv2D(window, case.requant)
+    right = a["right"]
+    spec = s.QConv2D(window, replace(case.requant, right=(int(right.min()), int(right.max()))))
     variant, constants = kernel.family.prepare(spec, a)
     scratch = [np.zeros(n, np.int8) for n in kernel.family.scratch(variant, target)]
     function = kernel.family.emit("kernel", spec, variant, (source,), target, cpu)

@@ -108,7 +108,8 @@ class Mull8(Strategy):
             assign(a, whole(a, 4) + T.Cast("int32x4", total[T.ramp(4 * part, 1, 4)]), 4)
 
     def narrow(self, q: Sequence[Any], requant: Requant) -> Any:
-        return self.isa.narrow8(q, requant.zero_point, requant.clamp_min, requant.clamp_max)
+        limits = (requant.zero_point, requant.clamp_min, requant.clamp_max)
+        return self.isa.narrow8(q, *limits, requant.common_right)
 
 
 class Madd16(Strategy):
@@ -259,7 +260,13 @@ class _Code:
         at = self.y.start + row[0] * self.y.strides[0] + row[1] * self.y.strides[1] + channel
         for i, pixel in enumerate(acc):
             q = [
-                requantize(strategy.isa, whole(a, lanes), requant, lambda name, p=part: operand(name, p))  # type: ignore[misc]
+                requantize(
+                    strategy.isa,
+                    whole(a, lanes),
+                    requant,
+                    lambda name, p=part: operand(name, p),  # type: ignore[misc]
+                    shifted=not strategy.isa.narrow_shifts,
+                )
                 for part, a in enumerate(pixel)
             ]
             count = min(channels, strategy.block)

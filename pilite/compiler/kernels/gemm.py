@@ -285,4 +285,7 @@ class _Code:
         return bias + T.broadcast(self.buffers["sums"][pixel] * T.int32(self.variant.offset), lanes)
 
     def _requantize(self, block: Any, j: int, acc: Any) -> Any:
-        return requantize(self.strategy.isa, acc, self.requant, lambda name: self._vector(name, block, j))
+        isa = self.strategy.isa
+        return requantize(
+            isa, acc, self.requant, lambda name: self._vector(name, block, j), shifted=not isa.narrow_shifts
+        )

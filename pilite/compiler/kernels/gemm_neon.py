@@ -90,17 +90,17 @@ class _Neon(Strategy):
         """Eight channels from two vectors of a row;
         an odd last vector shares its instruction with the next row.
         """
-        zp, low, high = requant.zero_point, requant.clamp_min, requant.clamp_max
+        limits = (requant.zero_point, requant.clamp_min, requant.clamp_max, requant.common_right)
         pieces: list[list[tuple[Any, int, int]]] = []
         for row in rows:
             pairs = range(0, len(row) - 1, 2)
-            pieces.append([(self.isa.narrow8(row[j : j + 2], zp, low, high), 8, 4 * j) for j in pairs])
+            pieces.append([(self.isa.narrow8(row[j : j + 2], *limits), 8, 4 * j) for j in pairs])
         if len(rows[0]) % 2:
             last = len(rows[0]) - 1
             for i in range(0, len(rows), 2):
                 k = min(i + 1, len(rows) - 1)
                 both = registers(8, "int8")
-                assign(both, self.isa.narrow8((rows[i][last], rows[k][last]), zp, low, high), 8)
+                assign(both, self.isa.narrow8((rows[i][last], rows[k][last]), *limits), 8)
                 pieces[i].append((part(whole(both, 8), 8, 0, 4), 4, 4 * last))
                 if k != i:
                     pieces[k].append((part(whole(both, 8), 8, 4, 4), 4, 4 * last))

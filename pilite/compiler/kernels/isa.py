@@ -26,6 +26,7 @@ class Isa(ABC):
 
     name: ClassVar[str]
     lanes: ClassVar[int]  # int32 values in a register
+    narrow_shifts: ClassVar[bool] = False  # narrow8 can shift by a constant at no cost
 
     @property
     def i32(self) -> str:
@@ -40,6 +41,12 @@ class Isa(ABC):
 
     def shift_left(self, x: Any, n: Any) -> Any:
         return x << n
+
+    def less_if_negative(self, x: Any) -> Any:
+        return x + (x >> self.fill(31))
+
+    def right(self, bits: int) -> Any:
+        return self.fill(self.encode_right(bits))
 
     def scale_float64(self, x: Any, scale: Any) -> Any:
         """round_half_away: truncate, then add the sign of the fraction where it is at least one half."""
@@ -97,6 +104,7 @@ class Neon(Isa):
 
     name = "neon"
     lanes = 4
+    narrow_shifts = True
 
     @staticmethod
     def neon(dtype: str, operation: str, *arguments: Any) -> Any:
@@ -133,12 +141,20 @@ class Neon(Isa):
         wide = T.Cast("int16x8", x)
         return [T.Cast("int32x4", shuffle([wide], range(i, i + 4))) for i in (0, 4)]
 
-    def narrow8(self, q: Sequence[Any], zero_point: int, clamp_min: int, clamp_max: int) -> Any:
-        low, high = (self.neon("int16x4", "sqxtn.v4i16", v) for v in q)
+    def narrow8(
+        self, q: Sequence[Any], zero_point: int, clamp_min: int, clamp_max: int, right: int = 0
+    ) -> Any:
+        """`right`: bits to shift first, ties up, in the same instruction (sqrshrn)."""
+        low, high = (self._narrow16(v, right) for v in q)
         both = shuffle([low, high], range(8))
         if zero_point:
             both = self.neon("int16x8", "sqadd.v8i16", both, constant(zero_point, "int16", 8))
         return _clamp8(self.neon("int8x8", "sqxtn.v8i8", both), clamp_min, clamp_max, 8)
+
+    def _narrow16(self, x: Any, right: int) -> Any:
+        if right:
+            return self.neon("int16x4", "sqrshrn.v4i16", x, T.int32(right))
+        return self.neon("int16x4", "sqxtn.v4i16", x)
 
     def smull(self, a: Any, b: Any) -> Any:
         """int8x8 * int8x8 -> int16x8."""

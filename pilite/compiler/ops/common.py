@@ -16,6 +16,7 @@ from pilite.compiler.fixedpoint import (
     activation_range,
     is_large,
     nearest_tflite,
+    operands,
 )
 from pilite.compiler.graph import Quant, Tensor
 from pilite.compiler.program import signed_zero_point
@@ -94,7 +95,9 @@ def channel_requant(
     nearest: Nearest = nearest_tflite,
 ) -> Requant:
     low, high = clamp(output, activation, nearest)
-    return Requant(rounding, signed_zero_point(output), low, high, is_large(rounding, reals))
+    shifts = operands(rounding, reals).get("right", np.array([0, 31]))
+    right = (int(shifts.min()), int(shifts.max()))
+    return Requant(rounding, signed_zero_point(output), low, high, is_large(rounding, reals), right)
 
 
 def centred_weights(w: Tensor) -> npt.NDArray[np.int16]:
