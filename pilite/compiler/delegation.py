@@ -84,6 +84,23 @@ def _added(node: Node, graph: Graph) -> bool:
     return small and all(2.0**-10 <= ratio < 2.0**8 for ratio in ratios(node, graph))
 
 
+def _multiplied(node: Node, graph: Graph) -> bool:
+    """VisitBinaryNode: ratio of the product of scales in [2**-16, 2**8)."""
+    if not _eight_bit(node, graph):
+        return False
+    a, b, y = _tensors(node, graph)
+    ratio = float(_scale(a) * _scale(b) / _scale(y))
+    return all(len(t.shape) <= MAX_RANK for t in (a, b)) and 2.0**-16 <= ratio < 2.0**8
+
+
+def _leaked(node: Node, graph: Graph) -> bool:
+    """VisitUnaryNode: both slopes within the 8 fractional bits of their multipliers."""
+    x = graph.tensors[node.inputs[0]]
+    slope = float(np.float32(ratios(node, graph)[0]) * np.float32(node.options.alpha))  # type: ignore[union-attr]
+    above = 2.0**-8 <= ratios(node, graph)[0] <= 2.0**7
+    return above and len(x.shape) <= MAX_RANK and abs(slope) >= 2.0**-8 and -127.99609375 <= slope <= 128.0
+
+
 def _converted(node: Node, graph: Graph) -> bool:
     """VisitUnaryNode: from float32, or within one dtype and ratio of scales."""
     x, y = graph.tensors[node.inputs[0]], graph.tensors[node.outputs[0]]
@@ -200,7 +217,44 @@ _ROUNDED = "XNNPACK: int8 fp32, uint8 rndnu"
 _BUILTIN = "builtin, equal to ref"
 _MOVED = Policy("moves bytes")
 
+_SAME = Policy(_BUILTIN, _never)
+
 POLICIES: dict[str, Policy] = {
+    "ABS": _SAME,
+    "ARG_MAX": _SAME,
+    "ARG_MIN": _SAME,
+    "CAST": _SAME,
+    "DIV": Policy(_BUILTIN, _never, (_no_float,)),
+    "EQUAL": _SAME,
+    "FLOOR_DIV": _SAME,
+    "GREATER": _SAME,
+    "GREATER_EQUAL": _SAME,
+    "HARD_SWISH": _SAME,
+    "LEAKY_RELU": Policy("XNNPACK; builtin beyond its scales", _leaked, (_normal_scales,)),
+    "LESS": _SAME,
+    "LESS_EQUAL": _SAME,
+    "LOGICAL_AND": _SAME,
+    "LOGICAL_NOT": _SAME,
+    "LOGICAL_OR": _SAME,
+    "LOGISTIC": Policy("XNNPACK, equal to ref", rules=(_normal_scales,)),
+    "MAXIMUM": _SAME,
+    "MINIMUM": _SAME,
+    "MUL": Policy(
+        "XNNPACK: rndnu; builtin beyond its scales", _multiplied, (_no_float, _normal_scales, _range_if_taken)
+    ),
+    "NEG": _SAME,
+    "NOT_EQUAL": _SAME,
+    "PRELU": _SAME,
+    "RELU": _SAME,
+    "RELU6": _SAME,
+    "RELU_N1_TO_1": _SAME,
+    "RESIZE_BILINEAR": Policy("XNNPACK: 11 bits", rules=(_normal_scales, _same_quantization)),
+    "RESIZE_NEAREST_NEIGHBOR": _SAME,
+    "SELECT": _SAME,
+    "SELECT_V2": _SAME,
+    "SQRT": _SAME,
+    "SUB": Policy("XNNPACK; builtin beyond its scales", _added, (_no_float, _normal_scales, _range_if_taken)),
+    "TANH": Policy("XNNPACK, equal to ref", rules=(_normal_scales,)),
     "ADD": Policy("XNNPACK; builtin beyond its scales", _added, (_no_float, _normal_scales, _range_if_taken)),
     "AVERAGE_POOL_2D": Policy(_BUILTIN, _never),
     "BATCH_TO_SPACE_ND": _MOVED,

@@ -1,6 +1,6 @@
 """Where a resized image's rows and columns come from, as TFLite's reference kernels compute it.
 
-Sources: reference/resize_bilinear.h, reference/resize_nearest_neighbor.h.
+Sources: XNNPACK as said below; reference/resize_bilinear.h, reference/resize_nearest_neighbor.h.
 """
 
 from __future__ import annotations
@@ -52,6 +52,20 @@ def _float(size: int, count: int, o: Resize) -> Lines:
     high = np.minimum(np.ceil(at).astype(np.int32), size - 1)
     part = at - low.astype(np.float32)
     return Lines(_pairs(low, high, np.int32), _pairs(np.float32(1) - part, part, np.float32))
+
+
+def fine(size: int, count: int, o: Resize) -> Lines:
+    """XNNPACK's weights with 11 fractional bits (src/indirection.c)."""
+    one = np.float32(1)
+    less = one if o.align_corners and count > 1 else np.float32(0)
+    scale = (np.float32(size) - less) / (np.float32(count) - less)
+    at = np.arange(count, dtype=np.float32) * scale
+    if o.half_pixel_centers:
+        middle = at + (np.float32(0.5) * scale - np.float32(0.5))
+        at = np.minimum(np.maximum(middle, np.float32(0)), np.float32(size - 1))
+    low = at.astype(np.int32)
+    part = np.rint((at - low.astype(np.float32)) * np.float32(2048)).astype(np.int32)
+    return Lines(_pairs(low, np.minimum(low + 1, size - 1), np.int32), _pairs(2048 - part, part, np.int32))
 
 
 def _places(size: int, count: int, o: Resize) -> npt.NDArray[np.float32]:

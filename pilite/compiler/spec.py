@@ -15,7 +15,7 @@ from typing import TypeAlias
 import numpy as np
 import numpy.typing as npt
 
-from pilite.compiler.fixedpoint import Multiplier, Requant
+from pilite.compiler.fixedpoint import Multiplier, Requant, Scale
 from pilite.compiler.layout import Halo
 
 Arrays: TypeAlias = Mapping[str, npt.NDArray[np.generic]]
@@ -84,7 +84,7 @@ class QMul:
     """y = zero_point + (a - za) * (b - zb) * multiplier; operands broadcast."""
 
     zero_points: tuple[int, int]  # of the operands
-    multiplier: Multiplier
+    multiplier: Scale
     requant: Requant  # zero point and clamp only
 
 
@@ -129,13 +129,14 @@ class Bilinear:
     """y = the sum over two rows and two columns of x * row weight * column weight, rounded.
 
     Arrays: rows, columns int32 (count, 2), the input's lines for every output line; row_weights and
-    column_weights of the same shape. int32 weights have 10 fractional bits; the sum is rounded to nearest,
-    ties away from zero. float32 ones compute in float32, in the order of CORNERS (kernels/image.py); the
-    sum + 1/2 is truncated.
+    column_weights of the same shape. int32 weights have 10 fractional bits and the sum is rounded to nearest,
+    ties away from zero; or 11 with ties up (`fine`: XNNPACK). float32 ones compute in float32, in the order
+    of CORNERS (kernels/image.py); the sum + 1/2 is truncated.
     """
 
     real: bool  # float32 weights
     offset: int  # what is added to a stored value before: 128 for uint8
+    fine: bool = False
 
 
 @dataclass(frozen=True)

@@ -31,7 +31,7 @@ CORNERS = ((0, 0), (1, 0), (0, 1), (1, 1))  # (row, column) in the order of TFLi
 def bilinear(name: str, spec: Bilinear, x: Layout, y: Layout) -> tirx.PrimFunc:
     """Eight channels at a time; a pixel's four weights are products of scalars."""
     weight = "float32" if spec.real else "int32"
-    blend = _blend_real if spec.real else _blend_fixed
+    blend = _blend_real if spec.real else _blend_fine if spec.fine else _blend_fixed
 
     def body(source: Any, rows: Any, row_weights: Any, columns: Any, column_weights: Any, out: Any) -> None:
         with nested(y.shape[:3], y.elements) as (n, row, column):
@@ -75,14 +75,24 @@ def _lanes(scalar: Any, lanes: int) -> Any:
 
 def _blend_fixed(values: list[Any], weights: list[tuple[Any, Any]], offset: int, lanes: int) -> Any:
     """20 fractional bits fit: weights of a row add up to 1,024 and lie between -512 and 1,536."""
+    total = _weighted(values, weights, lanes)
+    half = constant(1 << 19, "int32", lanes)
+    away = tirx.Select(total > constant(0, "int32", lanes), total + half, total - half)
+    return T.Cast(_dtype("int8", lanes), tirx.truncdiv(away, constant(1 << 20, "int32", lanes)))
+
+
+def _blend_fine(values: list[Any], weights: list[tuple[Any, Any]], offset: int, lanes: int) -> Any:
+    """22 fractional bits: weights of a row add up to 2,048 and none is negative, so `offset` cancels."""
+    total = _weighted(values, weights, lanes) + constant(1 << 21, "int32", lanes)
+    return T.Cast(_dtype("int8", lanes), total >> constant(22, "int32", lanes))
+
+
+def _weighted(values: list[Any], weights: list[tuple[Any, Any]], lanes: int) -> Any:
     products = [
         T.Cast(_dtype("int32", lanes), v) * _lanes(r * c, lanes)
         for v, (r, c) in zip(values, weights, strict=True)
     ]
-    total = products[0] + products[1] + products[2] + products[3]
-    half = constant(1 << 19, "int32", lanes)
-    away = tirx.Select(total > constant(0, "int32", lanes), total + half, total - half)
-    return T.Cast(_dtype("int8", lanes), tirx.truncdiv(away, constant(1 << 20, "int32", lanes)))
+    return products[0] + products[1] + products[2] + products[3]
 
 
 def _blend_real(values: list[Any], weights: list[tuple[Any, Any]], offset: int, lanes: int) -> Any:

@@ -71,7 +71,9 @@ _ELEMENTS: dict[str, Op] = {
     "GREATER": Op(broadcasting.compare("greater"), _COMPARED, f"{_BROADCAST}; scales below 1"),
     "GREATER_EQUAL": Op(broadcasting.compare("greater_equal"), _COMPARED, f"{_BROADCAST}; scales below 1"),
     "HARD_SWISH": Op(tables.by_values(tables.hard_swish), _BYTES),
-    "LEAKY_RELU": Op(tables.by_values(tables.leaky_relu), _BYTES, "slope of at least 0"),
+    "LEAKY_RELU": Op(
+        tables.by_values(tables.leaky_relu, tables.leaky_relu_xnnpack), _BYTES, "slope of at least 0"
+    ),
     "LESS": Op(broadcasting.compare("less"), _COMPARED, f"{_BROADCAST}; scales below 1"),
     "LESS_EQUAL": Op(broadcasting.compare("less_equal"), _COMPARED, f"{_BROADCAST}; scales below 1"),
     "LOGICAL_AND": Op(broadcasting.plain("logical_and"), "bool", _BROADCAST),

@@ -7,7 +7,7 @@ from collections.abc import Callable
 import numpy as np
 
 from pilite.compiler import graph
-from pilite.compiler.fixedpoint import Multiplier
+from pilite.compiler.fixedpoint import Multiplier, Rndnu, nearest_tflite, nearest_xnnpack
 from pilite.compiler.graph import Node
 from pilite.compiler.ops.common import plain_requant, quant
 from pilite.compiler.program import Builder, signed_zero_point
@@ -58,11 +58,12 @@ def mul(node: Node, b: Builder) -> None:
         return
     assert isinstance(node.options, graph.Binary)
     left, right = (b.tensor(i) for i in node.inputs)
-    real = F32(quant(left).scale) * F32(quant(right).scale) / F32(quant(y).scale)
+    real = float(F32(quant(left).scale) * F32(quant(right).scale) / F32(quant(y).scale))
+    taken = b.delegated(node)
     spec = QMul(
         (signed_zero_point(left), signed_zero_point(right)),
-        Multiplier.of(float(real)),
-        plain_requant(y, node.options.activation),
+        Rndnu.of(real) if taken else Multiplier.of(real),
+        plain_requant(y, node.options.activation, nearest_xnnpack if taken else nearest_tflite),
     )
     b.emit(spec, _operands(node, b), b.value(node.outputs[0]))
 

@@ -51,7 +51,7 @@ def add(node: Node, b: Builder) -> None:
     left, right = (b.tensor(i) for i in node.inputs)
     y = b.tensor(node.outputs[0])
     if b.delegated(node):
-        weighted_add(node, b, 1, options.activation)
+        weighted_add(node, b, -1 if node.op == "SUB" else 1, options.activation)
         return
     s1, s2 = quant(left).scale, quant(right).scale
     twice = 2.0 * max(s1, s2)

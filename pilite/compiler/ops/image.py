@@ -11,14 +11,21 @@ from pilite.compiler.spec import ArgExtreme, Bilinear
 
 
 def resize_bilinear(node: Node, b: Builder) -> None:
-    """int8: weights of 10 bits, in integers. uint8: float32, as on a machine that fuses no operations."""
+    """int8: weights of 10 bits, in integers. uint8: float32, as on a machine that fuses no operations.
+
+    XNNPACK: weights of 11 bits for both.
+    """
     options = node.options
     assert isinstance(options, graph.Resize)
     x = b.tensor(node.inputs[0])
-    real = is_unsigned(x)
+    fine = b.delegated(node)
+    real = is_unsigned(x) and not fine
+    sizes = list(zip(x.shape[1:3], options.size, strict=True))
     rows, columns = (
-        interpolation.bilinear(size, count, options, rounded=not real)
-        for size, count in zip(x.shape[1:3], options.size, strict=True)
+        interpolation.fine(*pair, options)
+        if fine
+        else interpolation.bilinear(*pair, options, rounded=not real)
+        for pair in sizes
     )
     arrays = {
         "rows": rows.index,
@@ -26,7 +33,7 @@ def resize_bilinear(node: Node, b: Builder) -> None:
         "columns": columns.index,
         "column_weights": columns.weight,
     }
-    spec = Bilinear(real, 128 if real else 0)
+    spec = Bilinear(real, 128 if real else 0, fine)
     b.emit(spec, (b.value(node.inputs[0]),), b.value(node.outputs[0]), arrays)
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
+from typing import TypeAlias
 
 import numpy as np
 import numpy.typing as npt
@@ -16,6 +17,7 @@ from pilite.compiler.fixedpoint import (
     Multiplier,
     multiply,
     rounding_shift_right,
+    shift_right_ties_up,
 )
 from pilite.compiler.graph import Node, Tensor
 from pilite.compiler.ops.common import clamp, quant
@@ -26,12 +28,19 @@ F32 = np.float32
 Reals = npt.NDArray[np.float32]
 
 
-def by_values(values: Callable[[Node, Tensor, Tensor], Int64]) -> Callable[[Node, Builder], None]:
-    """The lowering of an operator whose 256 results (int8 domain, not clamped) are `values(node, x, y)`."""
+Values: TypeAlias = Callable[[Node, Tensor, Tensor], Int64]
+
+
+def by_values(values: Values, delegated: Values | None = None) -> Callable[[Node, Builder], None]:
+    """The lowering of an operator whose 256 results (int8 domain, not clamped) are `values(node, x, y)`.
+
+    `delegated`: XNNPACK's results, where they are others.
+    """
 
     def lower(node: Node, b: Builder) -> None:
         x, y = b.tensor(node.inputs[0]), b.tensor(node.outputs[0])
-        results = np.clip(values(node, x, y), INT8_MIN, INT8_MAX)
+        chosen = delegated if delegated is not None and b.delegated(node) else values
+        results = np.clip(chosen(node, x, y), INT8_MIN, INT8_MAX)
         by_table(b, b.value(node.inputs[0]), node.outputs[0], results)
 
     return lower
@@ -84,6 +93,15 @@ def leaky_relu(node: Node, x: Tensor, y: Tensor) -> Int64:
     v = _centred(x)
     above, below = multiply(v, _ratio(x, y)), multiply(v, _ratio(x, y, node.options.alpha))
     return np.where(v >= 0, above, below) + signed_zero_point(y)
+
+
+def leaky_relu_xnnpack(node: Node, x: Tensor, y: Tensor) -> Int64:
+    """Multipliers with 8 fractional bits, rounded to even; the product with ties up (qs8-vlrelu)."""
+    assert isinstance(node.options, graph.LeakyRelu)
+    ratio = F32(quant(x).scale) / F32(quant(y).scale)
+    above, below = (round(float(F32(256) * f)) for f in (ratio, F32(ratio * F32(node.options.alpha))))
+    v = _centred(x)
+    return shift_right_ties_up(v * np.where(v >= 0, above, below), 8) + signed_zero_point(y)
 
 
 def absolute(node: Node, x: Tensor, y: Tensor) -> Int64:
