@@ -12,7 +12,7 @@ from tvm import tirx
 
 from pilite.compiler import spec as s
 from pilite.compiler.cpu import Cpu
-from pilite.compiler.kernels import copy, depthwise, elements, gemm, image, pointwise, reduce
+from pilite.compiler.kernels import copy, depthwise, depthwise_dot, elements, gemm, image, pointwise, reduce
 from pilite.compiler.kernels.depthwise import Madd16, Mull8
 from pilite.compiler.kernels.gemm_avx2 import Madd
 from pilite.compiler.kernels.gemm_neon import Dot, Mull, Pairs, PairsByHand
@@ -76,6 +76,26 @@ class Depthwise:
         cpu: Cpu,
     ) -> tirx.PrimFunc:
         return depthwise.emit(name, self.strategy, spec, variant, xs[0], y, cpu)
+
+
+@dataclass(frozen=True)
+class DepthwiseDot:
+    def prepare(self, spec: s.QDepthwiseConv2D, arrays: s.Arrays) -> tuple[depthwise_dot.Plan, Constants]:
+        return depthwise_dot.pack(spec, arrays)
+
+    def scratch(self, variant: depthwise_dot.Plan, y: Layout) -> tuple[int, ...]:
+        return ()
+
+    def emit(
+        self,
+        name: str,
+        spec: s.QDepthwiseConv2D,
+        variant: depthwise_dot.Plan,
+        xs: Sequence[Layout],
+        y: Layout,
+        cpu: Cpu,
+    ) -> tirx.PrimFunc:
+        return depthwise_dot.emit(name, spec, variant, xs[0], y)
 
 
 Code = Callable[[str, Any, Sequence[Layout], Layout, Cpu], tirx.PrimFunc]
@@ -161,6 +181,15 @@ KERNELS: tuple[Kernel, ...] = (
     Kernel("qs8_gemm_4x4c16__neon", s.QConv2D, Gemm(Mull(), "gemm_mull", 4), ("neon",), instruction="smlal"),
     Kernel(
         "qs8_gemm_4x16c2__avx2", s.QConv2D, Gemm(Madd(), "gemm_madd", 16), ("avx2",), instruction="vpmaddwd"
+    ),
+    Kernel(
+        "qs8_dwconv_3x2x8c4__neondot",
+        s.QDepthwiseConv2D,
+        DepthwiseDot(),
+        ("neon",),
+        frozenset({"dotprod"}),
+        "sdot",
+        wants=depthwise_dot.wants,
     ),
     Kernel("qs8_dwconv_4x8__neon", s.QDepthwiseConv2D, Depthwise(Mull8()), ("neon",), instruction="smlal"),
     Kernel(

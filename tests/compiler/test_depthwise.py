@@ -1,0 +1,147 @@
+"""Depthwise kernels against numpy, alone: tile edges, strides, odd sizes, weights that int8 cannot hold."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import pytest
+
+from pilite.compiler import cpu as cpus
+from pilite.compiler import spec as s
+from pilite.compiler.fixedpoint import (
+    Requant,
+    Rounding,
+    rounding_doubling_high_mul,
+    rounding_shift_right,
+)
+from pilite.compiler.kernels import select
+from pilite.compiler.kernels.depthwise_dot import QUAD, Piece, cover
+from pilite.compiler.layout import Halo, Layout
+from tests.kernels import KernelRun, results
+
+Pair = tuple[int, int]
+ZERO_POINT = 3
+SLACK = 64  # bytes that a kernel may read behind a buffer
+
+
+# Which kernel, and how its window is cut.
+
+
+@pytest.mark.parametrize("pixels", [1, 2, 4])
+@pytest.mark.parametrize("width", range(1, 9))
+@pytest.mark.parametrize("stride", [1, 2, 3, 5])
+def test_every_tap_of_every_pixel_is_in_one_piece(pixels: int, width: int, stride: int) -> None:
+    pieces = cover(pixels, width, stride)
+
+    taps = [(p.pixel, p.pattern.tap + i) for p in pieces for i in range(p.pattern.count)]
+    assert sorted(taps) == [(pixel, tap) for pixel in range(pixels) for tap in range(width)]
+    assert all(column_of(p) == p.pixel * stride + p.pattern.tap for p in pieces)
+    assert all(0 <= p.pattern.lane <= p.pattern.lane + p.pattern.count <= QUAD for p in pieces)
+
+
+def column_of(piece: Piece) -> int:
+    return piece.group + piece.pattern.lane
+
+
+def test_two_pixels_of_a_3x3_window_share_one_group() -> None:
+    assert {p.group for p in cover(2, 3, 1)} == {0}
+    assert len(cover(2, 3, 2)) == 2
+
+
+@pytest.mark.parametrize(
+    ("kernel", "dilation", "instruction"),
+    [
+        ((3, 3), (1, 1), "sdot"),
+        ((5, 5), (2, 1), "sdot"),
+        ((3, 3), (1, 2), "smlal"),
+        ((9, 9), (1, 1), "smlal"),
+    ],
+)
+def test_the_dot_product_takes_windows_of_neighbours(kernel: Pair, dilation: Pair, instruction: str) -> None:
+    spec, arrays = operator(np.zeros((*kernel, 8), np.int16), (1, 1), dilation, -128)
+
+    assert select(spec, arrays, cpus.load("cortex-a76")).instruction == instruction
+
+
+# Numbers.
+
+WINDOWS: list[tuple[Pair, Pair, Pair]] = [  # kernel, stride, dilation
+    ((3, 3), (1, 1), (1, 1)),
+    ((3, 3), (2, 2), (1, 1)),
+    ((5, 5), (1, 1), (1, 1)),
+    ((5, 5), (2, 2), (1, 1)),
+    ((3, 3), (1, 1), (2, 2)),
+    ((3, 3), (2, 1), (2, 1)),
+    ((1, 3), (1, 2), (1, 1)),
+    ((3, 1), (2, 1), (1, 1)),
+    ((7, 3), (1, 3), (1, 1)),
+    ((2, 7), (3, 1), (1, 1)),
+    ((9, 11), (1, 1), (1, 1)),
+]
+SIZES = [(1, 1), (2, 3), (3, 5), (7, 7), (9, 4), (8, 9)]
+CHANNELS = [3, 8, 12, 16, 25]
+LOWEST = [-127, -128, -255]  # weight: splits, is -128, needs nine bits
+
+
+def cases() -> list[tuple[tuple[Pair, Pair, Pair], Pair, int, int]]:
+    """Every window with half of the sizes; channels and weights take turns."""
+    pairs = [(window, size) for i, window in enumerate(WINDOWS) for size in SIZES[i % 2 :: 2]]
+    return [
+        (window, size, CHANNELS[i % len(CHANNELS)], LOWEST[i % len(LOWEST)])
+        for i, (window, size) in enumerate(pairs)
+    ]
+
+
+def operator(
+    weight: Any, stride: Pair, dilation: Pair, clamp_min: int, seed: int = 0
+) -> tuple[s.QDepthwiseConv2D, s.Arrays]:
+    rng = np.random.default_rng(seed)
+    around = tuple((k - 1) * d // 2 for k, d in zip(weight.shape, dilation, strict=False))
+    before = around[0], around[1]
+    after = tuple((k - 1) * d - a for k, d, a in zip(weight.shape, dilation, before, strict=False))
+    window = s.Window(weight.shape[:2], stride, dilation, before, (after[0], after[1]))
+    channels = weight.shape[2]
+    arrays = {
+        "weight": weight,
+        "bias": rng.integers(-20_000, 20_000, channels).astype(np.int32),
+        "mantissa": rng.integers(1 << 30, (1 << 31) - 1, channels).astype(np.int32),
+        "right": rng.integers(6, 10, channels).astype(np.int32),
+    }
+    return s.QDepthwiseConv2D(window, Requant(Rounding.GEMMLOWP, ZERO_POINT, clamp_min, 127)), arrays
+
+
+def expected(x: Any, spec: s.QDepthwiseConv2D, arrays: s.Arrays, shape: tuple[int, ...]) -> Any:
+    """x with its halo (1, h, w, c) -> (1, oh, ow, c)."""
+    _, oh, ow, _ = shape
+    (down, right), (dy, dx) = spec.window.stride, spec.window.dilation
+    weight = np.asarray(arrays["weight"], np.int64)
+    acc = np.zeros(shape, np.int64) + np.asarray(arrays["bias"], np.int64)
+    for i, j in np.ndindex(*weight.shape[:2]):
+        rows = slice(i * dy, i * dy + (oh - 1) * down + 1, down)
+        columns = slice(j * dx, j * dx + (ow - 1) * right + 1, right)
+        acc += x[:, rows, columns].astype(np.int64) * weight[i, j]
+    q = rounding_shift_right(rounding_doubling_high_mul(acc, arrays["mantissa"]), arrays["right"])
+    return np.clip(q + ZERO_POINT, spec.requant.clamp_min, 127).astype(np.int8)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("cpu", cpus.names())
+def test_depthwise_equals_numpy(cpu: str) -> None:
+    target, runs, wanted = cpus.load(cpu), [], []
+    for seed, ((kernel, stride, dilation), (h, w), channels, low) in enumerate(cases()):
+        rng = np.random.default_rng(seed)
+        weight = rng.integers(low, 128, (*kernel, channels)).astype(np.int16)
+        spec, arrays = operator(weight, stride, dilation, (-128, ZERO_POINT)[seed % 2], seed)
+        x = Layout((1, h, w, channels), halo=Halo(*spec.window.before, *spec.window.after))
+        y = Layout((1, -(-h // stride[0]), -(-w // stride[1]), channels))
+        data = rng.choice([-128, 127, *range(-128, 128)], x.outer).astype(np.int8)
+        family = select(spec, arrays, target).family
+        variant, constants = family.prepare(spec, arrays)
+        function = family.emit("kernel", spec, variant, (x,), y, target)
+        buffer = np.concatenate([data.ravel(), np.full(SLACK, 77, np.int8)])
+        runs.append(KernelRun(function, [buffer, *constants], np.zeros(y.shape, np.int8)))
+        wanted.append(expected(data, spec, arrays, y.shape))
+
+    for case, found, right in zip(cases(), results(runs, cpu), wanted, strict=True):
+        np.testing.assert_array_equal(found, right, str(case))
