@@ -16,6 +16,7 @@ from pilite.compiler.fixedpoint import (
     rounding_shift_right,
 )
 from pilite.compiler.kernels import select
+from pilite.compiler.kernels.depthwise import Mull8
 from pilite.compiler.kernels.depthwise_dot import QUAD, Piece, cover
 from pilite.compiler.layout import Halo, Layout
 from tests.kernels import KernelRun, results
@@ -64,6 +65,24 @@ def test_the_dot_product_takes_windows_of_neighbours(kernel: Pair, dilation: Pai
     assert select(spec, arrays, cpus.load("cortex-a76")).instruction == instruction
 
 
+@pytest.mark.parametrize("largest", [1, 28, 64, 127])
+@pytest.mark.parametrize("rows", [1, 3])
+def test_chains_hold_every_step_once_and_never_overflow(largest: int, rows: int) -> None:
+    weight = np.random.default_rng(0).integers(-largest, largest + 1, (rows, 25, 16))
+
+    chains = Mull8().chains(weight)
+
+    assert sorted(step for chain in chains for step in chain) == list(range(25))
+    assert all(np.abs(weight[:, chain]).sum(axis=1).max() <= 255 for chain in chains)
+    assert len(chains) <= {1: 1, 28: 4, 64: 9, 127: 13}[largest]
+
+
+def test_a_chain_ends_where_one_more_unit_could_overflow() -> None:
+    weight = np.array([100, 100, 55, 1]).reshape(1, 4, 1)
+
+    assert Mull8().chains(weight) == [[0, 1, 2], [3]]
+
+
 # Numbers.
 
 WINDOWS: list[tuple[Pair, Pair, Pair]] = [  # kernel, stride, dilation
@@ -81,7 +100,7 @@ WINDOWS: list[tuple[Pair, Pair, Pair]] = [  # kernel, stride, dilation
 ]
 SIZES = [(1, 1), (2, 3), (3, 5), (7, 7), (9, 4), (8, 9)]
 CHANNELS = [3, 8, 12, 16, 25]
-LOWEST = [-127, -128, -255]  # weight: splits, is -128, needs nine bits
+LOWEST = [-127, -128, -255, -20]  # weight: splits, is -128, needs nine bits, is small on both sides
 
 
 def cases() -> list[tuple[tuple[Pair, Pair, Pair], Pair, int, int]]:
@@ -131,11 +150,12 @@ def test_depthwise_equals_numpy(cpu: str) -> None:
     target, runs, wanted = cpus.load(cpu), [], []
     for seed, ((kernel, stride, dilation), (h, w), channels, low) in enumerate(cases()):
         rng = np.random.default_rng(seed)
-        weight = rng.integers(low, 128, (*kernel, channels)).astype(np.int16)
+        weight = rng.integers(low, min(-low, 128), (*kernel, channels)).astype(np.int16)
         spec, arrays = operator(weight, stride, dilation, (-128, ZERO_POINT)[seed % 2], seed)
         x = Layout((1, h, w, channels), halo=Halo(*spec.window.before, *spec.window.after))
         y = Layout((1, -(-h // stride[0]), -(-w // stride[1]), channels))
-        data = rng.choice([-128, 127, *range(-128, 128)], x.outer).astype(np.int8)
+        values = [-128] if seed % 4 == 3 else range(-128, 128)  # -128 everywhere: as far as sums can go
+        data = rng.choice(values, x.outer).astype(np.int8)
         family = select(spec, arrays, target).family
         variant, constants = family.prepare(spec, arrays)
         function = family.emit("kernel", spec, variant, (x,), y, target)

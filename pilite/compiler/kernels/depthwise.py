@@ -1,15 +1,15 @@
 """Depthwise convolution, fused like q_conv2d: a few pixels of a row times a block of channels per tile.
 
-The window is a list of taps (row, column). Taps are taken in pairs,
-since every multiply primitive adds two products.
+The window is a list of taps (row, column), cut into chains: products that are added before they are widened.
 A window of more than UNROLL taps becomes a loop over its rows. The last channel block overlaps its neighbour.
 """
 
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from itertools import accumulate
 from math import prod
 from typing import Any, ClassVar
 
@@ -44,10 +44,14 @@ ROWS_PARALLEL = 16  # below this many output rows the channel blocks are the bet
 
 @dataclass(frozen=True)
 class Taps:
-    """The window as code sees it: `rows` iterations of the taps in `steps`, each (row, column)."""
+    """The window as code sees it: `rows` iterations of the taps in `steps`, each (row, column).
+
+    `chains`: how many neighbouring steps are added before they are widened, chain after chain.
+    """
 
     rows: int
     steps: tuple[tuple[int, int], ...]
+    chains: tuple[int, ...] = ()
 
 
 class Strategy(ABC):
@@ -62,16 +66,20 @@ class Strategy(ABC):
         """Arrays that add up to `weight`, each in the range of the primitive."""
 
     @abstractmethod
+    def chains(self, weight: Int) -> list[list[int]]:
+        """(rows, steps, c) -> the steps, cut into chains that may be added before they are widened."""
+
+    @abstractmethod
     def order(self) -> Sequence[int]:
         """Channel in each (vector, lane) of a block."""
 
     @abstractmethod
     def pack(self, weight: Int) -> Int:
-        """(blocks, rows, steps, block) in channel order -> the order that `pair` reads."""
+        """(blocks, rows, steps, block) in channel order -> the order that `chain` reads."""
 
     @abstractmethod
-    def pair(self, acc: Sequence[Any], x: Sequence[Any], w: Any, w_offset: Any) -> None:
-        """acc += x[0] * w0 + x[1] * w1; `x` holds one or two vectors of 8-bit values."""
+    def chain(self, acc: Sequence[Any], x: Sequence[Any], w: Any, w_offset: Any) -> None:
+        """acc += x[0] * w0 + x[1] * w1 + ...; `x` holds one vector of 8-bit values for each step."""
 
     @abstractmethod
     def narrow(self, q: Sequence[Any], requant: Requant) -> Any:
@@ -79,13 +87,18 @@ class Strategy(ABC):
 
 
 class Mull8(Strategy):
-    """smull + smlal in int16, then saddw. |w| <= 127 keeps a pair below 2**15;
-    a larger weight is split in two taps.
+    """smull, smlal, smlal ... in int16, then saddw. A weight beyond 127 is split in two taps.
+
+    acc[i][v]  int32x4: pixel i, channels 4v .. 4v+3; starts at the bias
+    chain      taps whose weights sum to at most LIMIT in every channel: smull, smlal ..., saddw, saddw2
+    registers  4 x 2 accumulators + products + pixels; 9 weights and 6 constants as far as they fit
+    weights    [block][row][step][8 channels], chain after chain
     """
 
     isa = Neon()
     block = 8
     weight_dtype = "int8"
+    LIMIT: ClassVar[int] = 255  # |x| <= 128: 128 * 255 < 2**15
 
     def layers(self, weight: Int) -> list[Int]:
         parts: list[Int] = []
@@ -94,22 +107,44 @@ class Mull8(Strategy):
             weight = weight - parts[-1]
         return parts
 
+    def chains(self, weight: Int) -> list[list[int]]:
+        """The fewest bins that first fit finds, heaviest tap first by its largest weight or by its sum."""
+        sizes = np.abs(weight).transpose(1, 0, 2).reshape(weight.shape[1], -1)
+        orders = (
+            np.argsort(-heaviness, kind="stable") for heaviness in (sizes.max(axis=1), sizes.sum(axis=1))
+        )
+        found = min((_first_fit(sizes, order, self.LIMIT) for order in orders), key=len)
+        return sorted(sorted(chain) for chain in found)
+
     def order(self) -> Sequence[int]:
         return range(8)
 
     def pack(self, weight: Int) -> Int:
         return weight
 
-    def pair(self, acc: Sequence[Any], x: Sequence[Any], w: Any, w_offset: Any) -> None:
+    def chain(self, acc: Sequence[Any], x: Sequence[Any], w: Any, w_offset: Any) -> None:
         products = [self.isa.smull(v, load(w, w_offset + 8 * i, 8)) for i, v in enumerate(x)]
         total = registers(8, "int16")
-        assign(total, products[0] + products[1] if len(products) == 2 else products[0], 8)
+        assign(total, sum(products[1:], products[0]), 8)
         for part, a in enumerate(acc):
             assign(a, whole(a, 4) + T.Cast("int32x4", total[T.ramp(4 * part, 1, 4)]), 4)
 
     def narrow(self, q: Sequence[Any], requant: Requant) -> Any:
         limits = (requant.zero_point, requant.clamp_min, requant.clamp_max)
         return self.isa.narrow8(q, *limits, requant.common_right)
+
+
+def _first_fit(sizes: Int, order: Iterable[int], limit: int) -> list[list[int]]:
+    """Bins of rows of `sizes` whose sum is at most `limit` in every column."""
+    bins: list[list[int]] = []
+    for item in order:
+        fits = (chosen for chosen in bins if int(sizes[[*chosen, item]].sum(axis=0).max()) <= limit)
+        found = next(fits, None)
+        if found is None:
+            bins.append([int(item)])
+        else:
+            found.append(int(item))
+    return bins
 
 
 class Madd16(Strategy):
@@ -122,6 +157,10 @@ class Madd16(Strategy):
     def layers(self, weight: Int) -> list[Int]:
         return [weight]
 
+    def chains(self, weight: Int) -> list[list[int]]:
+        steps = list(range(weight.shape[1]))
+        return [steps[i : i + 2] for i in steps[::2]]
+
     def order(self) -> Sequence[int]:
         return AVX2_ORDER
 
@@ -133,7 +172,7 @@ class Madd16(Strategy):
         ordered = even[..., list(AVX2_ORDER)]
         return ordered.reshape(blocks, rows, -1, 2, block).transpose(0, 1, 2, 4, 3)
 
-    def pair(self, acc: Sequence[Any], x: Sequence[Any], w: Any, w_offset: Any) -> None:
+    def chain(self, acc: Sequence[Any], x: Sequence[Any], w: Any, w_offset: Any) -> None:
         first = T.Cast("int16x16", x[0])
         second = T.Cast("int16x16", x[-1])  # a lone tap meets a zero weight
         for part, a in enumerate(acc):
@@ -160,7 +199,7 @@ def block_starts(channels: int, block: int) -> list[int]:
 def pack(strategy: Strategy, spec: QDepthwiseConv2D, arrays: Arrays) -> tuple[Taps, tuple[Int, ...]]:
     """Constants in parameter order: weights, bias, then the operands of the requantization."""
     weight = np.asarray(arrays["weight"], np.int32)  # (kh, kw, c)
-    taps, steps = _taps(strategy.layers(weight))
+    taps, steps = _chained(strategy, *_taps(strategy.layers(weight)))
     starts = block_starts(weight.shape[2], strategy.block)
     source = np.add.outer(starts, np.arange(strategy.block))
     source = np.where(source < weight.shape[2], source, -1)
@@ -169,6 +208,14 @@ def pack(strategy: Strategy, spec: QDepthwiseConv2D, arrays: Arrays) -> tuple[Ta
     channels = source[:, list(strategy.order())].ravel()
     constants = channel_constants(strategy.isa, spec.requant, arrays, channels)
     return taps, (np.ascontiguousarray(packed).ravel(), *constants)
+
+
+def _chained(strategy: Strategy, taps: Taps, weights: Int) -> tuple[Taps, Int]:
+    """Steps in the order of the strategy's chains."""
+    chains = strategy.chains(weights)
+    order = [step for chain in chains for step in chain]
+    lengths = tuple(len(chain) for chain in chains)
+    return Taps(taps.rows, tuple(taps.steps[step] for step in order), lengths), weights[:, order]
 
 
 def _taps(layers: Sequence[Int]) -> tuple[Taps, Int]:
@@ -287,9 +334,9 @@ class _Code:
         step = window.stride[1] * self.x.strides[2]
         with loop(self.taps.rows) as r:
             base = (first * self.taps.rows + r * strategy.block) * self.per_row
-            for k in range(0, len(self.taps.steps), 2):
-                pair = self.taps.steps[k : k + 2]
+            for k, length in zip(accumulate(self.taps.chains, initial=0), self.taps.chains, strict=False):
+                chain = self.taps.steps[k : k + length]
                 for i, pixel_acc in enumerate(acc):
-                    at = [origin + i * step + r * line + dy * line + dx * pixel for dy, dx in pair]
+                    at = [origin + i * step + r * line + dy * line + dx * pixel for dy, dx in chain]
                     x = [load(self.buffers["x"], offset, strategy.block) for offset in at]
-                    strategy.pair(pixel_acc, x, self.buffers["w"], base + k * strategy.block)
+                    strategy.chain(pixel_acc, x, self.buffers["w"], base + k * strategy.block)
