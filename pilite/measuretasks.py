@@ -120,6 +120,7 @@ def show_suite(
     from pilite.lab import suites
 
     show_table(f"{suite}: measured here", suites.table(members, document, threads, runtimes))
+    print(suites.missing(members))
     show_table(
         f"{suite}: published by others, on their machines; not comparable with the table above",
         [row for name in suite.split(",") for row in suites.published_rows(suites.SUITES[name.strip()])],
@@ -147,7 +148,7 @@ def selfcheck(
         found = checking.check(where, connection, subject, ARTIFACTS, settings, say=print)
     show_table(f"{source.name} against itself", checking.table(found))
     if json:
-        write_json(Path(json), {"schema": "pilite.selfcheck/1", "repeats": [vars(one) for one in found]})
+        write_json(Path(json), checking.document(found))
     print(checking.verify(found))
 
 
@@ -163,6 +164,7 @@ def profile(
 ) -> None:
     """Show what every operator of a model costs: time on a board, or cycles of `estimate`."""
     counts = whole_numbers(threads, "--threads")
+    from pilite.lab import schema
     from pilite.lab.profile import flame
     from pilite.lab.profile import profile as profiling
 
@@ -178,7 +180,7 @@ def profile(
         path.with_suffix(".folded").write_text(flame.folded(one), encoding="utf-8")
         print(f"{path}, .svg, .folded")
     if json:
-        write_json(Path(json), {"schema": "pilite.profiles/1", "profiles": done})
+        write_json(Path(json), schema.checked({"schema": "pilite.profiles/1", "profiles": done}))
 
 
 def timed(source: Source, board: str, cpu: Sequence[str], threads: Sequence[int]) -> list[Json]:

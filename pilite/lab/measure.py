@@ -27,6 +27,10 @@ from typing import Any
 
 PROTOCOL = 2  # a job of another number is refused; results of different numbers are not compared
 
+PATIENCE = (
+    4  # times the most seconds, for a runtime so slow that its rounds would be too few to decide anything
+)
+
 Json = dict[str, Any]
 
 
@@ -220,13 +224,18 @@ class Race:
         rounds, runs, seconds = (job[name] * share for name in ("least_rounds", "least_runs", "least_s"))
         watch, done = Watch(), 0
         while self.rows and not all(row.has(math.ceil(rounds), runs, seconds) for row in self.rows):
-            if done and time.monotonic() > end:
+            if done and self._is_over(end, done, job["fewest_rounds"] / job["sessions"]):
                 self.complete = False
                 break
             self._round(number, watch)
             done += 1
         for row in list(self.rows):
             self._attempt(row, row.retire)
+
+    def _is_over(self, end: float, done: int, fewest: float) -> bool:
+        """Whether the time is over, and the rounds are enough to decide anything, or it is over by far."""
+        late = time.monotonic() - self._start
+        return time.monotonic() > end and (done >= fewest or late > PATIENCE * self.job["most_s"])
 
     def _round(self, session: int, watch: Watch) -> None:
         turns = self._order.sample(self.rows, len(self.rows))

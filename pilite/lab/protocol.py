@@ -14,6 +14,7 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 
 from pilite.errors import PiliteError
+from pilite.lab.stats import LEAST_ROUNDS
 
 NEVER_S = 1e9
 
@@ -28,6 +29,9 @@ class Settings:
     least_runs: int  # timed runs of every row
     least_s: float  # ... and their sum
     most_s: float  # of one model; then it ends after the round, and says so
+    fewest_rounds: (
+        int  # ... unless there were fewer, for up to measure.PATIENCE times most_s: they decide nothing
+    )
     slot_ms: float
     most_runs: int  # in one turn
     settle: int  # none where a run is longer than a turn
@@ -45,6 +49,7 @@ QUICK = Settings(
     least_runs=20,
     least_s=0.2,
     most_s=30,
+    fewest_rounds=LEAST_ROUNDS,
     slot_ms=60,
     most_runs=50,
     settle=1,
@@ -87,6 +92,7 @@ FUNCTIONAL = replace(  # on virtual boards, where times say nothing: that everyt
     least_runs=3,
     least_s=0,
     most_s=60,
+    fewest_rounds=1,
     slot_ms=0,
     most_runs=1,
     settle=0,

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from pilite.errors import CheckFailed
-from pilite.lab import rows, trial
+from pilite.lab import rows, schema, trial
 from pilite.lab.boards import Board
 from pilite.lab.connection import Connection
 from pilite.lab.protocol import Settings
@@ -73,6 +73,11 @@ def table(found: Sequence[Repeat]) -> list[Json]:
         }
         for repeat in found
     ]
+
+
+def document(found: Sequence[Repeat]) -> Json:
+    """As in schemas/selfcheck-1.json, checked against it."""
+    return schema.checked({"schema": "pilite.selfcheck/1", "repeats": [vars(repeat) for repeat in found]})
 
 
 def verify(found: Sequence[Repeat]) -> str:

@@ -107,8 +107,7 @@ def _chosen(member: Member, here: Callable[[str], bool], resolve: Callable[[str]
     for name in member.names:
         if here(name):
             return Chosen(member, resolve(name))
-    file = f"{member.names[0]}.tflite"
-    return Chosen(member, reason=f"{file} is not in the folder PILITE_MODELS, and the zoo has no like of it")
+    return Chosen(member, reason=f"no {member.names[0]}.tflite here, and the zoo has no like of it")
 
 
 def table(
@@ -142,6 +141,16 @@ def _line(one: Chosen, threads: int, runtime: str, row: Json | None, ratio: Json
         "pilite is": speed,
         "remark": " ".join(why.split())[:160],
     }
+
+
+def missing(found: Sequence[Chosen]) -> str:
+    """What to do about members that are not here, in one line; "" if all are."""
+    files = [f"{one.member.names[0]}.tflite" for one in found if one.source is None]
+    if not files:
+        return ""
+    return (
+        f"Not here, so not measured: {', '.join(files)}. Put them into the folder that PILITE_MODELS names."
+    )
 
 
 def published_rows(suite: Suite) -> list[Json]:

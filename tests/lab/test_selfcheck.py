@@ -46,6 +46,7 @@ def test_anything_less_fails(found: list[Repeat]) -> None:
 def test_a_table_tells_the_sides_apart() -> None:
     rows = selfcheck.table([RIGHT, FOUND])
     assert [row["second side"] for row in rows] == ["the same", "5 % slower"]
+    assert [one["slower"] for one in selfcheck.document([RIGHT, FOUND])["repeats"]] == [0, 5]
 
 
 @pytest.mark.slow

@@ -23,9 +23,9 @@ def test_a_published_file_comes_before_the_zoo() -> None:
 
 def test_a_member_that_is_not_here_says_what_to_do() -> None:
     found = suites.choose(FORUM, lambda name: False, source)
-    assert found[2].reason == (
-        "inception_v1_224_quant.tflite is not in the folder PILITE_MODELS, and the zoo has no like of it"
-    )
+    assert found[2].reason == ("no inception_v1_224_quant.tflite here, and the zoo has no like of it")
+    assert "inception_v1_224_quant.tflite, inception_v2" in suites.missing(found)
+    assert suites.missing(suites.choose(FORUM, lambda name: True, source)) == ""
 
 
 def test_published_files_of_the_suite_are_known_by_name() -> None:

@@ -3,14 +3,12 @@
 from __future__ import annotations
 
 import hashlib
-import json
 import tempfile
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import jsonschema
 import numpy as np
 import numpy.typing as npt
 
@@ -21,12 +19,12 @@ from pilite.lab.boards import Board
 from pilite.lab.connection import Connection
 from pilite.lab.loader import Arch, build_loader
 from pilite.lab.profile.operators import Work, work
+from pilite.lab.schema import checked
 
 Json = dict[str, Any]
 Times = npt.NDArray[np.float64]
 
 SCHEMA = "pilite.profile/1"
-SCHEMA_FILE = Path(__file__).parents[1] / "schemas" / "profile-1.json"
 SOURCE = Path(__file__).with_name("marks.c")
 WANTED_S, LEAST_RUNS, MOST_RUNS = 3.0, 10, 1000
 LIMIT_S = 600.0
@@ -199,9 +197,7 @@ def of_estimate(row: Any, model: Path) -> Json:
 def document(about: Json, layers: Sequence[Json]) -> Json:
     """As in schemas/profile-1.json, checked against it."""
     whole = sum(layer["cost"] for layer in layers)
-    found = {"schema": SCHEMA, **about, "whole": whole, "layers": list(layers)}
-    jsonschema.validate(found, json.loads(SCHEMA_FILE.read_text(encoding="utf-8")))
-    return found
+    return checked({"schema": SCHEMA, **about, "whole": whole, "layers": list(layers)})
 
 
 def table(found: Json) -> list[Json]:
