@@ -37,9 +37,13 @@ constexpr uint32_t kMaxTensors = 4096;
 constexpr size_t kBuildIdDigits = 64;
 constexpr int kMaxCpus = CPU_SETSIZE;
 constexpr uint32_t kMaxOptions = 4096;  // bytes; a larger options.size is a field that was never set
+constexpr uint32_t kFirstModelBytes = offsetof(pilite_model, state_bytes);  // of ABI 1.0
 constexpr uint8_t kDtypeBytes[] = {1, 1, 2, 4, 8, 4, 1};  // by enum pilite_dtype
 
 uint64_t padded(uint64_t bytes) { return (bytes + kSlack + kAlign - 1) / kAlign * kAlign; }
+
+// 0 for models older than the field.
+uint64_t state_bytes(const pilite_model& m) { return m.struct_size < sizeof m ? 0 : m.state_bytes; }
 
 uint32_t tensor_count(const pilite_model& m) { return m.n_inputs + m.n_outputs; }
 
@@ -161,12 +165,15 @@ pilite_status check_cpu(const char* path, const pilite_model& m) {
 pilite_status check_model(const char* path, const pilite_model* m, const char* manifest) {
   if (!m || memcmp(m->magic, PILITE_MAGIC, sizeof m->magic))
     return fail(PILITE_E_ABI, "%s: holds no model descriptor", path);
-  if (m->abi_major != PILITE_ABI_MAJOR || m->struct_size < sizeof *m) {
+  if (m->abi_major != PILITE_ABI_MAJOR || m->struct_size < kFirstModelBytes) {
     return fail(PILITE_E_ABI, "%s: the model has ABI %u.%u and this loader %u.%u; build the model again",
                 path, m->abi_major, m->abi_minor, PILITE_ABI_MAJOR, PILITE_ABI_MINOR);
   }
   if (!m->name || !m->target || !m->bind || !m->run || m->arena_bytes > kMaxBytes) {
     return fail(PILITE_E_ABI, "%s: the model descriptor is incomplete", path);
+  }
+  if (state_bytes(*m) > m->arena_bytes) {
+    return fail(PILITE_E_ABI, "%s: the model keeps more bytes than its arena has", path);
   }
   pilite_status status = check_build_id(path, *m, manifest);
   if (!status) status = check_tensors(path, *m);
@@ -325,6 +332,13 @@ pilite_status pilite_bind(pilite_session* session, uint32_t index, void* data, s
 
 pilite_status pilite_run(pilite_session* session) {
   return exclusively(session, [=] { return run(session); });
+}
+
+pilite_status pilite_reset(pilite_session* session) {
+  return exclusively(session, [=] {
+    memset(session->memory, 0, state_bytes(*session->model));
+    return PILITE_OK;
+  });
 }
 
 void pilite_close(pilite_session* session) {

@@ -25,7 +25,7 @@ extern "C" {
 
 #define PILITE_API __attribute__((visibility("default")))
 #define PILITE_API_MAJOR 1u
-#define PILITE_API_MINOR 0u
+#define PILITE_API_MINOR 1u
 #define PILITE_MAX_THREADS 64
 #define PILITE_SPIN_DEFAULT_US 100
 
@@ -85,6 +85,10 @@ PILITE_API pilite_status pilite_bind(pilite_session* session, uint32_t index, vo
  * and after. A successful run allocates no memory. On RUN the outputs are undefined. Status: OK, ARG, RUN,
  * BUSY. */
 PILITE_API pilite_status pilite_run(pilite_session* session);
+
+/* Forget what the model kept between runs: the next run is like the first one. Most models keep nothing.
+ * Since API 1.1. Status: OK, ARG, BUSY. */
+PILITE_API pilite_status pilite_reset(pilite_session* session);
 
 /* Stop the workers and free everything. NULL is allowed. Must not overlap with pilite_run. */
 PILITE_API void pilite_close(pilite_session* session);

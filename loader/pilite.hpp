@@ -103,6 +103,9 @@ class Model {
 
   void run() { check(pilite_run(session_.get())); }
 
+  // Forget what the model kept between runs; see pilite_reset.
+  void reset() { check(pilite_reset(session_.get())); }
+
  private:
   struct Close {
     void operator()(pilite_session* session) const noexcept { pilite_close(session); }

@@ -117,6 +117,12 @@ class Model:
         with _Exclusive(self._lock):
             self._run()
 
+    def reset(self) -> None:
+        """Forget what the model kept between runs (an LSTM's state); most models keep nothing."""
+        with _Exclusive(self._lock):
+            self._refuse_closed()
+            self._check(self._library.pilite_reset(self._handle))
+
     def close(self) -> None:
         """Stop the threads and free the session, after a run that is under way. Twice is allowed."""
         with self._lock:
@@ -232,6 +238,7 @@ _SIGNATURES: dict[str, tuple[Any, list[Any]]] = {
     "pilite_info": (ctypes.POINTER(_Info), [ctypes.c_void_p]),
     "pilite_bind": (ctypes.c_int, [ctypes.c_void_p, ctypes.c_uint32, ctypes.c_void_p, ctypes.c_size_t]),
     "pilite_run": (ctypes.c_int, [ctypes.c_void_p]),
+    "pilite_reset": (ctypes.c_int, [ctypes.c_void_p]),
     "pilite_close": (None, [ctypes.c_void_p]),
 }
 

@@ -10,7 +10,7 @@ extern "C" {
 #endif
 
 #define PILITE_ABI_MAJOR 1u
-#define PILITE_ABI_MINOR 0u
+#define PILITE_ABI_MINOR 1u
 #define PILITE_MAGIC "PILITE01"            /* 8 bytes, no terminator: footer and descriptor */
 #define PILITE_MAX_DIMS 8
 
@@ -60,6 +60,8 @@ typedef struct {
   int (*bind)(const pilite_host*);         /* once per load; 0 = accepted */
   /* io = inputs then outputs, 64-byte aligned, no byte beyond each is touched; 0 = done */
   int (*run)(void* arena, void* const* io);
+  /* Since 1.1: the first bytes of the arena, kept between runs; all zero is the initial state. */
+  uint64_t state_bytes;
 } pilite_model;
 
 typedef const pilite_model* (*pilite_model_get_fn)(void); /* the one exported symbol: pilite_model_get */

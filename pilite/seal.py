@@ -17,7 +17,7 @@ from pilite.errors import ModelError
 
 MAGIC = b"PILITE01"
 FORMAT = 1
-ABI_MAJOR, ABI_MINOR = 1, 0
+ABI_MAJOR, ABI_MINOR = 1, 1
 MACHINES = {"x86_64": 62, "aarch64": 183}  # e_machine
 
 _HASHED = struct.Struct("<8sIIQQQII")  # the 48 bytes that footer_hash covers

@@ -15,7 +15,7 @@ def assert_consistent(graph: Graph) -> None:
     assert [tensor.index for tensor in graph.tensors] == list(range(len(graph.tensors)))
     for tensor in graph.tensors:
         _assert_tensor(tensor)
-    known = {*graph.inputs, *(t.index for t in graph.tensors if t.is_constant), ABSENT}
+    known = {*graph.inputs, *(t.index for t in graph.tensors if t.is_constant or t.is_variable), ABSENT}
     for node in graph.nodes:
         assert known.issuperset(node.inputs)
         assert known.isdisjoint(node.outputs)

@@ -66,7 +66,12 @@ def _in_process(path: Path, threads: int) -> Runner:
         if refusal.status == "CPU":
             pytest.skip(f"{HARDWARE} {refusal}")
         raise
-    return model.run
+
+    def run(*inputs: Array) -> list[Array]:
+        model.reset()
+        return model.run(*inputs)
+
+    return run
 
 
 def _emulated(path: Path, cpu: str, threads: int, *inputs: Array) -> list[Array]:

@@ -30,7 +30,7 @@ from pilite.compiler.graph import (
     Softmax,
 )
 from pilite.compiler.shapes import extent
-from tests import element_ops, move_ops
+from tests import element_ops, move_ops, recurrent_ops
 from tests.draw import CHANNELS, SIDES, Array, Draw, OneOp, Shape
 
 DTYPES = ("uint8", "int8")
@@ -317,6 +317,7 @@ def _pad(d: Draw, op: str) -> OneOp:
 OPS: dict[str, Callable[[Draw, str], OneOp]] = {
     **element_ops.OPS,
     **move_ops.OPS,
+    **recurrent_ops.OPS,
     "ADD": _add,
     "AVERAGE_POOL_2D": _pool_2d,
     "CONCATENATION": _concatenation,
@@ -338,6 +339,7 @@ OPS: dict[str, Callable[[Draw, str], OneOp]] = {
 SPECIAL: dict[str, tuple[str, ...]] = {
     **element_ops.DTYPES,
     **move_ops.DTYPES,
+    **recurrent_ops.DTYPES,
     "ADD": (*DTYPES, "int32", "float32"),
 }
 ROWS = [(op, dtype) for op in OPS for dtype in SPECIAL.get(op, DTYPES)]

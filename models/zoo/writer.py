@@ -51,6 +51,7 @@ class OpSpec:
     outputs: tuple[int, ...]
     options: Options = NO_OPTIONS
     version: int | None = None  # None: what TFLite's converter writes for this operator and dtype
+    intermediates: tuple[int, ...] = ()  # tensors whose quantization says how an LSTM rounds inside
 
 
 def write(
@@ -215,6 +216,8 @@ def _operator(b: Any, op: OpSpec, code: int, tensors: Sequence[TensorSpec]) -> i
             (o.builtin_options_type, "Uint8", known.options_type),
             (o.builtin_options, "offset", options),
         ]
+    if op.intermediates:
+        fields.append((o.intermediates, "offset", _numbers(b, op.intermediates, "int32")))
     return _table(b, *fields)
 
 

@@ -89,6 +89,7 @@ def manifest(
         "outputs": [_end_row(e) for e in d.outputs],
         "arena_bytes": d.arena_bytes,
         "weights_bytes": d.weights_bytes,
+        "state_bytes": d.state_bytes,
         "kernels": kernels,
         "versions": versions(),
         "abi": [seal.ABI_MAJOR, seal.ABI_MINOR],

@@ -10,8 +10,8 @@ from __future__ import annotations
 
 import math
 
-from pilite.compiler import elements, images, moves, shapes
-from pilite.compiler.graph import Concatenation, Graph, Mean, Node, Softmax
+from pilite.compiler import elements, images, moves, recurrent, shapes
+from pilite.compiler.graph import ABSENT, Concatenation, Graph, Mean, Node, Softmax
 from pilite.compiler.operands import Mismatch
 from pilite.compiler.rules import (
     AGAIN,
@@ -33,17 +33,26 @@ from pilite.compiler.rules import (
     to_float,
     weights,
 )
+from pilite.compiler.tensors import quoted
 
 MAX_PAD_RANK = 5
 
 
 def refusal(node: Node, graph: Graph) -> str | None:
     """The first rule that the operator breaks."""
-    reasons = (rule(node, graph) for rule in (_computed, *CHECKS[node.op], _shape))
+    reasons = (rule(node, graph) for rule in (_stateless, _computed, *CHECKS[node.op], _shape))
     return next((reason for reason in reasons if reason), None)
 
 
 # Rules for all operators.
+
+
+def _stateless(node: Node, graph: Graph) -> str | None:
+    tensors = [graph.tensors[i] for i in (*node.inputs, *node.outputs) if i != ABSENT]
+    state = next((t for t in tensors if t.is_variable), None)
+    if state is None or node.op == recurrent.OP:
+        return None
+    return f"tensor {state.index} {quoted(state.name)} keeps a state between runs; only {recurrent.OP} may"
 
 
 def _computed(node: Node, graph: Graph) -> str | None:
@@ -124,6 +133,7 @@ CHECKS: dict[str, tuple[Rule, ...]] = {
     **elements.CHECKS,
     **images.CHECKS,
     **moves.CHECKS,
+    recurrent.OP: recurrent.CHECKS,
     "AVERAGE_POOL_2D": (eight_bit, fused_activation),
     "CONCATENATION": (_quantized_if_bytes, _concatenation),
     "CONV_2D": WEIGHTED,

@@ -30,6 +30,7 @@ class Operator:
     outputs: tuple[int, ...]
     options_type: int
     options: Table | None
+    intermediates: tuple[int, ...] = ()
 
     def __str__(self) -> str:
         return f"#{self.index} {self.op}"
@@ -119,6 +120,7 @@ def _operator(index: int, table: Table, codes: list[tuple[str, int]], tensors: i
         _indices(table, schema.Operator.outputs, range(tensors), f"{where}: outputs"),
         table.number(schema.Operator.builtin_options_type, "uint8"),
         table.table(schema.Operator.builtin_options),
+        _indices(table, schema.Operator.intermediates, range(tensors), f"{where}: intermediate values"),
     )
 
 

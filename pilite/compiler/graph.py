@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from typing import TypeAlias
+from typing import ClassVar, TypeAlias
 
 import numpy as np
 import numpy.typing as npt
@@ -46,6 +46,7 @@ class Tensor:
     dtype: str
     quant: Quant | None = None
     data: npt.NDArray[np.generic] | None = field(default=None, repr=False)
+    is_variable: bool = False  # keeps its value between runs
 
     @property
     def is_constant(self) -> bool:
@@ -242,6 +243,16 @@ class Resize:
 
 
 @dataclass(frozen=True)
+class Lstm:
+    HIDDEN: ClassVar[int] = 4  # which of the operator's intermediate values has the quantization `hidden`
+
+    activation: str
+    cell_clip: float
+    time_major: bool
+    hidden: Quant | None = None  # of the value before it becomes the output
+
+
+@dataclass(frozen=True)
 class NoOptions:
     """The operands and the output's shape say all: RESHAPE, QUANTIZE, GATHER_ND and others."""
 
@@ -270,6 +281,7 @@ Options: TypeAlias = (
     | LeakyRelu
     | ArgMax
     | Resize
+    | Lstm
     | NoOptions
 )
 

@@ -58,6 +58,7 @@ class Descriptor:
     outputs: tuple[End, ...]
     arena_bytes: int
     weights_bytes: int
+    state_bytes: int = 0
 
 
 def link(code: Code, weights: bytes, descriptor: Descriptor, cpu: Cpu) -> bytes:
@@ -126,7 +127,7 @@ static const pilite_model model = {{
   {{'P', 'I', 'L', 'I', 'T', 'E', '0', '1'}}, PILITE_ABI_MAJOR, PILITE_ABI_MINOR, sizeof(pilite_model), 0,
   {_string(d.name)}, {_string(d.build_id)}, {_string(d.target)}, {d.cpu_required}ull,
   {len(d.inputs)}, {len(d.outputs)}, inputs, outputs, {d.arena_bytes}ull, {d.weights_bytes}ull, bind_host,
-  run }};
+  run, {d.state_bytes}ull }};
 __attribute__((visibility("default"))) const pilite_model* pilite_model_get(void) {{ return &model; }}
 """
 

@@ -183,6 +183,7 @@ def compile_graph(
         outputs=tuple(artifact.end(graph.tensors[i]) for i in graph.outputs),
         arena_bytes=scheduled.arena_bytes,
         weights_bytes=len(scheduled.weights),
+        state_bytes=scheduled.state_bytes,
     )
     library = link.link(code, scheduled.weights, descriptor, cpu)
     manifest = artifact.manifest(

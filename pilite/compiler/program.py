@@ -17,6 +17,7 @@ from pilite.compiler.numerics import Numerics
 from pilite.compiler.spec import Arrays, Fill, Move, Spec
 
 ARENA, WEIGHTS, IO = "arena", "weights", "io"
+STATE = "state"  # in the arena, kept between runs, zero at first
 
 
 @dataclass(frozen=True, eq=False)
@@ -26,7 +27,7 @@ class Value:
     index: int
     shape: tuple[int, ...]
     dtype: str  # of the stored elements: int8 for both 8-bit types, except in io buffers
-    place: str  # ARENA | WEIGHTS | IO
+    place: str  # ARENA | STATE | WEIGHTS | IO
     root: int
     border: int = 0  # what a halo holds: the zero point
     halo: Halo = NO_HALO
@@ -88,7 +89,8 @@ class Builder:
 
     def new_for(self, tensor: Tensor) -> int:
         border = 0 if tensor.quant is None else signed_zero_point(tensor)
-        return self.new(tensor.shape, storage(tensor.dtype), border=border)
+        place = STATE if tensor.is_variable else ARENA
+        return self.new(tensor.shape, storage(tensor.dtype), place=place, border=border)
 
     def constant(self, tensor: Tensor) -> int:
         assert tensor.data is not None

@@ -13,7 +13,7 @@ from typing import TypeAlias
 
 import numpy as np
 
-from pilite.compiler.graph import ABSENT, Graph, Node, Quant, Tensor
+from pilite.compiler.graph import ABSENT, Graph, Lstm, Node, Quant, Tensor
 from pilite.compiler.tensors import FULL_INTEGER, quoted
 
 Rule: TypeAlias = Callable[[Node, Graph], str | None]
@@ -31,7 +31,7 @@ ACTIVATION_LIMITS = {"NONE": 0.0, "RELU": 0.0, "RELU6": 6.0, "RELU_N1_TO_1": 1.0
 
 def activations(node: Node, graph: Graph) -> list[Tensor]:
     """The operands that are values of the model, in contrast to weights and bias."""
-    count = 1 if node.op in WEIGHTS_AXIS else len(node.inputs)
+    count = 1 if node.op in WEIGHTS_AXIS or isinstance(node.options, Lstm) else len(node.inputs)
     return [graph.tensors[i] for i in node.inputs[:count]]
 
 

@@ -16,7 +16,7 @@ from pilite.compiler.kernels import Constants, Kernel
 from pilite.compiler.kernels.tuning import choose, class_of
 from pilite.compiler.layout import Layout
 from pilite.compiler.plan import Blob, Need, plan
-from pilite.compiler.program import ARENA, IO, WEIGHTS, Program, Stage, Value
+from pilite.compiler.program import ARENA, IO, STATE, WEIGHTS, Program, Stage, Value
 
 
 @dataclass(frozen=True, eq=False)
@@ -26,6 +26,7 @@ class Scheduled:
     calls: tuple[Call, ...]
     weights: bytes
     arena_bytes: int
+    state_bytes: int  # the first ones of the arena, kept between runs
     kernels: tuple[str, ...]  # by call
     classes: tuple[str, ...]  # by call: what `tune` chooses by; "" where there is nothing to choose
 
@@ -65,7 +66,7 @@ def schedule(program: Program, cpu: Cpu) -> Scheduled:
         calls.append(Call(c.key, functions[c.key], arguments))
     names = tuple(c.kernel.name for c in chosen)
     classes = tuple(class_of(c.stage.spec, c.stage.arrays, c.y) for c in chosen)
-    return Scheduled(tuple(calls), blob.finish(), places.arena_bytes, names, classes)
+    return Scheduled(tuple(calls), blob.finish(), places.arena_bytes, places.state_bytes, names, classes)
 
 
 def layout(value: Value) -> Layout:
@@ -92,11 +93,15 @@ class _Places:
         needs = [Need(_nbytes(program.values[r]), *lives[r]) for r in roots]
         needs += [Need(n, p, p) for p, n in scratch]
         arena = plan(needs)
-        self.arena_bytes = arena.nbytes
-        self._offset = dict(zip(roots, arena.offsets, strict=False))
+        states = sorted(v.index for v in program.values if v.place == STATE and v.root == v.index)
+        kept = plan([Need(_nbytes(program.values[s]), 0, 0) for s in states])
+        self.state_bytes = kept.nbytes
+        self.arena_bytes = kept.nbytes + arena.nbytes
+        self._offset = dict(zip(states, kept.offsets, strict=True))
+        self._offset |= {root: kept.nbytes + at for root, at in zip(roots, arena.offsets, strict=False)}
         self._scratch: dict[int, list[Pointer]] = {}
         for (p, _), offset in zip(scratch, arena.offsets[len(roots) :], strict=True):
-            self._scratch.setdefault(p, []).append(Pointer(ARENA, offset))
+            self._scratch.setdefault(p, []).append(Pointer(ARENA, kept.nbytes + offset))
 
     def value(self, index: int) -> Pointer:
         v = self._program.values[index]

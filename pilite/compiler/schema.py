@@ -36,6 +36,7 @@ class Quantization:
 
 class Operator:
     opcode_index, inputs, outputs, builtin_options_type, builtin_options = range(5)
+    intermediates = 8
 
 
 class Buffer:
@@ -187,6 +188,7 @@ IMAGES = {
         97, 74, 4, graph.Resize, TWO, (_flag("align_corners", 0), _flag("half_pixel_centers", 1))
     ),
 }
+LSTM = (_activation(0), OptionField("cell_clip", "real", (1,)), _flag("time_major", 3))
 OPERATORS = {
     **MOVES,
     **ELEMENTS,
@@ -207,6 +209,7 @@ OPERATORS = {
     "RESHAPE": OperatorSchema(22, 17, 1, graph.NoOptions, range(1, 3)),
     "SOFTMAX": OperatorSchema(25, 9, 3, graph.Softmax, ONE, (OptionField("beta", "real", (0,)),)),
     "SQUEEZE": OperatorSchema(43, 30, 1, graph.NoOptions, ONE),
+    "UNIDIRECTIONAL_SEQUENCE_LSTM": OperatorSchema(44, 71, 4, graph.Lstm, range(20, 25), LSTM),
 }
 CUSTOM = 32
 LAST_ONE_BYTE_CODE = 127  # deprecated_builtin_code holds this where builtin_code is larger

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-from pilite.compiler import elements, images, moves
+from pilite.compiler import elements, images, moves, recurrent
 from pilite.compiler.graph import (
     Concatenation,
     Conv2D,
@@ -149,6 +149,7 @@ SHAPES: dict[str, Callable[[Node, Graph], Shape]] = {
     **elements.SHAPES,
     **images.SHAPES,
     **moves.SHAPES,
+    recurrent.OP: recurrent.shape,
     "AVERAGE_POOL_2D": _pool_2d,
     "CONCATENATION": _concatenation,
     "CONV_2D": _conv_2d,

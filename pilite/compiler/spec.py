@@ -125,6 +125,33 @@ class Cast:
 
 
 @dataclass(frozen=True)
+class Gate:
+    """How a gate's two sums become a Q3.12 value."""
+
+    input: Multiplier
+    recurrent: Multiplier
+
+
+@dataclass(frozen=True)
+class QLstm:
+    """Every step of an integer LSTM; kernels/lstm.py has the formulas. Gates: input, forget, cell, output.
+
+    Inputs: x (batch, steps, inputs), output state int8 and cell state int16 (batch, cells), both also
+    written; the output state is stored xor its zero point. Arrays: input_weight int8 (4, cells, inputs),
+    recurrent_weight int8 (4, cells, cells), input_bias and recurrent_bias int32 (4, cells) with zero points
+    folded in; sigmoid, gate_tanh and cell_tanh int16, by the value + 2**15.
+    """
+
+    time_major: bool  # x and y are (steps, batch, ...)
+    gates: tuple[Gate, ...]
+    cell_shift: int
+    cell_clip: int  # 0: none
+    hidden: Multiplier
+    hidden_zero_point: int
+    state_zero_point: int
+
+
+@dataclass(frozen=True)
 class Bilinear:
     """y = the sum over two rows and two columns of x * row weight * column weight, rounded.
 
@@ -312,6 +339,7 @@ Spec: TypeAlias = (
     | Elementwise
     | Cast
     | Bilinear
+    | QLstm
     | ArgExtreme
     | Pool
     | QMean

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -50,20 +51,26 @@ def read_tensors(file: Container) -> tuple[tuple[Tensor, ...], dict[int, str]]:
 
 
 def _tensor(file: Container, table: Table, index: int, name: str) -> Tensor:
-    if table.number(schema.Tensor.is_variable, "bool"):
-        raise Refused("keeps a state between runs; only models without state can be compiled")
+    is_variable = bool(table.number(schema.Tensor.is_variable, "bool"))
     if table.table(schema.Tensor.sparsity) is not None:
         raise Refused("is stored sparse; convert the model again with dense weights")
-    dtype = _dtype(table)
+    dtype = _dtype(table, (*DTYPES, "int16") if is_variable else DTYPES)
     shape = _shape(table, np.dtype(dtype).itemsize)
     quant = _quant(table, shape, dtype)
-    return Tensor(index, name, shape, dtype, quant, _data(file, table, shape, dtype))
+    data = None if is_variable else _data(file, table, shape, dtype)
+    return Tensor(index, name, shape, dtype, quant, data, is_variable)
 
 
-def _dtype(table: Table) -> str:
+def intermediate(file: Container, index: int) -> Quant | None:
+    """The quantization of a value inside an operator, which has no shape. Raises Refused and Damaged."""
+    table = file.tensors[index]
+    return _quant(table, (), _dtype(table, (*DTYPES, "int16")))
+
+
+def _dtype(table: Table, allowed: Sequence[str]) -> str:
     number = table.number(schema.Tensor.type, "int8")
     dtype = schema.DTYPES[number] if 0 <= number < len(schema.DTYPES) else f"type number {number}"
-    if dtype in DTYPES:
+    if dtype in allowed:
         return dtype
     raise WrongDtype(f"works on {dtype} tensors; {REFUSED_DTYPES.get(dtype, FULL_INTEGER)}")
 

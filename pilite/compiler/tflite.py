@@ -13,17 +13,18 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
-from pilite.compiler import checks, container, delegation, options, rules, schema
+from pilite.compiler import checks, container, delegation, options, recurrent, rules, schema
 from pilite.compiler.container import Container, Foreign, Operator
 from pilite.compiler.flatbuffer import Damaged
-from pilite.compiler.graph import ABSENT, Graph, Node, Tensor
+from pilite.compiler.graph import ABSENT, Graph, Lstm, Node, Tensor
 from pilite.compiler.operands import Refused
-from pilite.compiler.tensors import quoted, read_tensors
+from pilite.compiler.tensors import intermediate, quoted, read_tensors
 from pilite.errors import ModelError
 
+OPTIONAL_OPERANDS = (recurrent.OP,)  # whose rules say what may be left out
 MAX_LINES = 20  # of a message
 
 
@@ -71,7 +72,7 @@ def _graph(file: Container, name: str) -> tuple[Graph, list[Refusal]]:
     for operator in file.operators:
         if operator.op in schema.OPERATORS:
             try:
-                nodes.append(_node(operator, tensors, faults))
+                nodes.append(_node(file, operator, tensors, faults))
             except Refused as e:
                 refusals.append(Refusal(operator, str(e)))
     digest = hashlib.sha256(file.data).hexdigest()
@@ -86,7 +87,7 @@ def _unpromised(file: Container, graph: Graph) -> list[Refusal]:
     return [Refusal(operator, reason) for operator, reason in reasons if reason]
 
 
-def _node(operator: Operator, tensors: Sequence[Tensor], faults: dict[int, str]) -> Node:
+def _node(file: Container, operator: Operator, tensors: Sequence[Tensor], faults: dict[int, str]) -> Node:
     """Raises Refused and Damaged."""
     known = schema.OPERATORS[operator.op]
     if len(operator.inputs) not in known.operands or len(operator.outputs) not in known.outputs:
@@ -103,12 +104,16 @@ def _node(operator: Operator, tensors: Sequence[Tensor], faults: dict[int, str])
     operands = [None if i == ABSENT else tensors[i] for i in operator.inputs]
     y = tensors[operator.outputs[0]]
     record, data = options.read(operator.op, operator.options, operands, y)
+    if isinstance(record, Lstm) and len(operator.intermediates) > Lstm.HIDDEN:
+        record = replace(record, hidden=intermediate(file, operator.intermediates[Lstm.HIDDEN]))
     inputs = _data_operands(operator.op, operator.inputs[data])
     return Node(operator.index, operator.op, inputs, operator.outputs, record)
 
 
 def _data_operands(op: str, inputs: tuple[int, ...]) -> tuple[int, ...]:
     """The operands of the node: a bias is always listed, ABSENT if the model has none. Raises Refused."""
+    if op in OPTIONAL_OPERANDS:
+        return inputs
     required = inputs
     if op in rules.WEIGHTS_AXIS:
         inputs = (*inputs, ABSENT)[:3]
@@ -143,6 +148,10 @@ def _end_refusals(file: Container, tensors: Sequence[Tensor], faults: dict[int, 
     for i in file.inputs:
         if i in faults and i not in taken:  # otherwise the operator says so
             yield Refusal(None, f"graph input: {faults[i]}")
+        if tensors[i].is_variable and i not in taken:
+            yield Refusal(
+                None, f"graph input: tensor {_show(tensors[i])} keeps a state between runs; remove it"
+            )
         stored = file.tensors[i].numbers(schema.Tensor.shape_signature, "int32")
         signature = [] if stored is None else stored.tolist()
         where = f"graph input {_show(tensors[i])}"
@@ -158,7 +167,7 @@ def _end_refusals(file: Container, tensors: Sequence[Tensor], faults: dict[int, 
 
 def _order_refusals(file: Container, tensors: Sequence[Tensor], faults: dict[int, str]) -> Iterator[Refusal]:
     """Every operand is an input, a constant or computed by an operator before; nothing is computed twice."""
-    known = {*file.inputs, *faults, ABSENT, *(t.index for t in tensors if t.is_constant)}
+    known = {*file.inputs, *faults, ABSENT, *(t.index for t in tensors if t.is_constant or t.is_variable)}
     computed = {i for operator in file.operators for i in operator.outputs}
     for operator in file.operators:
         for i in operator.inputs:

@@ -65,9 +65,15 @@ def _in_process(
     library = build_loader(cast(Arch, artifact.arch), artifacts).library
     try:
         with Model(artifact.path, threads=threads, library=library) as model:
-            return [model.run(*arrays) for arrays in sets]
+            return [_fresh(model, arrays) for arrays in sets]
     except Refusal as problem:
         raise (CheckFailed if problem.status == "RUN" else BoardError)(str(problem)) from None
+
+
+def _fresh(model: Model, arrays: Arrays) -> list[Array]:
+    """As the first run: an LSTM must not remember the set before."""
+    model.reset()
+    return model.run(*arrays)
 
 
 def _emulated(artifact: Artifact, sets: Sequence[Arrays], threads: int, artifacts: Path) -> list[list[Array]]:

@@ -56,7 +56,7 @@ MODELS = {
             [0, 2],
             [1],
         ),
-        "graph input: tensor 2 'z' keeps a state between runs; only models without state can be compiled",
+        "graph input: tensor 2 'z' keeps a state between runs; remove it",
     ),
     "input twice": (lambda: ends([0, 0], [1]), "graph input 0 'x' is a constant or listed twice; remove it"),
     "constant input": (

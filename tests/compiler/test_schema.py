@@ -57,6 +57,7 @@ def test_operator_codes_and_option_types_are_those_of_the_generated_code(op: str
         "SPACE_TO_BATCH_ND": "SpaceToBatchND",
         "PADV2": "PadV2",
         "SELECT_V2": "SelectV2",
+        "UNIDIRECTIONAL_SEQUENCE_LSTM": "UnidirectionalSequenceLSTM",
         "MAXIMUM": "MaximumMinimum",
         "MINIMUM": "MaximumMinimum",
         **dict.fromkeys(WITHOUT_OPTIONS, "NONE"),

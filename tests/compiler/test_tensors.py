@@ -42,7 +42,7 @@ TENSORS = {
     "unknown dtype": (assign("tensors.0.type", 77), f"works on type number 77 tensors; {FULL}"),
     "state": (
         spec(is_variable=True),
-        "tensor 0 'x' keeps a state between runs; only models without state can be compiled",
+        "tensor 0 'x' keeps a state between runs; only UNIDIRECTIONAL_SEQUENCE_LSTM may",
     ),
     "rank": (spec(shape=(1,) * 9), "tensor 0 'x' has 9 dimensions, more than 8"),
     "unknown size": (
@@ -88,7 +88,7 @@ TENSORS = {
     ),
     "a name with a line break": (
         spec(name="a\nb", is_variable=True),
-        "tensor 0 'a\\nb' keeps a state between runs; only models without state can be compiled",
+        "tensor 0 'a\\nb' keeps a state between runs; only UNIDIRECTIONAL_SEQUENCE_LSTM may",
     ),
 }
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -107,9 +106,7 @@ SUPPORTED = {  # model -> operators
     "movenet_single_pose_lightning_ptq": 157,
     "tf2_mobilenet_v2_1.0_224_ptq": 68,
     "tflm_micro_speech_quantized": 4,
-}
-UNSUPPORTED = {
-    "tflm_trained_lstm_int8": {"UNIDIRECTIONAL_SEQUENCE_LSTM"},
+    "tflm_trained_lstm_int8": 4,
 }
 
 
@@ -121,13 +118,5 @@ def test_a_real_model_of_supported_operators_is_read(name: str, shared_models: P
     assert_as_generated_accessors_read((shared_models / f"{name}.tflite").read_bytes(), graph)
 
 
-@pytest.mark.parametrize("name", UNSUPPORTED)
-def test_all_unsupported_operators_of_a_real_model_are_listed_at_once(name: str, shared_models: Path) -> None:
-    with pytest.raises(ModelError) as refused:
-        tflite.read(shared_models / f"{name}.tflite")
-    (line,) = re.findall("unsupported operators: (.*);", str(refused.value))
-    assert set(re.findall(r"(\w+) \(", line)) == UNSUPPORTED[name]
-
-
-def test_every_real_model_is_in_one_of_the_two_lists(shared_models: Path) -> None:
-    assert {path.stem for path in shared_models.glob("*.tflite")} == {*SUPPORTED, *UNSUPPORTED}
+def test_every_real_model_is_in_the_list(shared_models: Path) -> None:
+    assert {path.stem for path in shared_models.glob("*.tflite")} == {*SUPPORTED}

@@ -28,6 +28,13 @@
 #define ADDEND 1
 #endif
 
+#ifndef STATE_BYTES
+#define STATE_BYTES 0
+#endif
+#ifndef STRUCT_BYTES
+#define STRUCT_BYTES sizeof(pilite_model)
+#endif
+
 #define ELEMENTS 1000
 #define COUNTERS 256
 
@@ -124,7 +131,7 @@ static const pilite_tensor outputs[] = {
 static const pilite_model model = {
     .magic = MAGIC,
     .abi_major = ABI_MAJOR,
-    .struct_size = sizeof(pilite_model),
+    .struct_size = STRUCT_BYTES,
     .name = NAME,
     .build_id = BUILD_ID,
     .target = "any CPU",
@@ -136,6 +143,7 @@ static const pilite_model model = {
     .arena_bytes = 4096,
     .bind = bind,
     .run = run,
+    .state_bytes = STATE_BYTES,
 };
 
 __attribute__((visibility("default"))) const pilite_model* pilite_model_get(void) { return &model; }

@@ -147,7 +147,7 @@ VARIANTS = [
         Fake(manifest={"a": {"build_id": BUILD_ID}}), "CORRUPT", "no build_id", id="a nested build_id"
     ),
     pytest.param(Fake({"MAGIC": '"PILITE99"'}), "ABI", "no model descriptor", id="another magic"),
-    pytest.param(Fake({"ABI_MAJOR": "2"}), "ABI", "ABI 2.0 and this loader 1.0", id="another descriptor ABI"),
+    pytest.param(Fake({"ABI_MAJOR": "2"}), "ABI", "ABI 2.0 and this loader 1.1", id="another descriptor ABI"),
     pytest.param(Fake({"NBYTES": "999"}), "ABI", "tensor 0 is not sound", id="a wrong size in bytes"),
     pytest.param(
         Fake({"CPU_REQUIRED": "0x8000000000000000u"}), "CPU", "feature bit 63", id="a CPU of the future"

@@ -11,8 +11,8 @@ import numpy as np
 import pytest
 
 from loader.pilite import Array, Model, PiliteError
-from tests.loader.conftest import OpenModel
-from tests.loader.fakes import ADD, FAIL_ENTRY, FAIL_TASK, NEST, REMEMBER, WAIT, WAIT_ALL
+from tests.loader.conftest import NATIVE, OpenModel
+from tests.loader.fakes import ADD, FAIL_ENTRY, FAIL_TASK, NEST, REMEMBER, WAIT, WAIT_ALL, Fake
 
 X = np.arange(1000, dtype=np.int32).astype(np.int8).reshape(1, 1000)
 IDLE_SECONDS = 0.5
@@ -64,6 +64,47 @@ def test_the_arena_is_zero_at_first_and_belongs_to_one_session(fake: Path, open_
     with open_model(fake) as one, open_model(fake) as other:
         seen = [int(model.run(X, command(REMEMBER))[1][0]) for model in (one, one, other, one)]
     assert seen == [0, 1, 0, 2]
+
+
+OLD = "offsetof(pilite_model, state_bytes)"  # the descriptor of ABI 1.0
+
+
+@pytest.mark.parametrize(
+    ("defines", "seen"),
+    [
+        ({"STATE_BYTES": "64"}, [0, 1, 0, 1]),
+        ({"STATE_BYTES": "0"}, [0, 1, 2, 3]),
+        ({"STATE_BYTES": "64", "STRUCT_BYTES": OLD}, [0, 1, 2, 3]),
+    ],
+    ids=["state", "no state", "older model"],
+)
+def test_a_reset_forgets_the_state_and_nothing_else(
+    defines: dict[str, str], seen: list[int], tmp_path: Path, open_model: OpenModel
+) -> None:
+    path = Fake(defines).write(tmp_path / "fake.so", NATIVE)
+    found = []
+    with open_model(path) as model:
+        for run in range(4):
+            if run == 2:
+                model.reset()
+            found.append(int(model.run(X, command(REMEMBER))[1][0]))
+
+    assert found == seen
+
+
+def test_a_state_beyond_the_arena_is_refused(tmp_path: Path, open_model: OpenModel) -> None:
+    path = Fake({"STATE_BYTES": "8192"}).write(tmp_path / "fake.so", NATIVE)
+
+    with pytest.raises(PiliteError, match="keeps more bytes than its arena has"):
+        open_model(path)
+
+
+def test_a_closed_model_cannot_be_reset(fake: Path, open_model: OpenModel) -> None:
+    model = open_model(fake)
+    model.close()
+
+    with pytest.raises(PiliteError, match="the model is closed"):
+        model.reset()
 
 
 @pytest.mark.parametrize("threads", [2, 4])

@@ -34,7 +34,7 @@ def test_footer_is_laid_out_as_the_header_file_says() -> None:
     fields = struct.unpack("<8sIIQQQIIQQ", sealed[-FOOTER_BYTES:])
     assert fields[:4] == (b"PILITE01", 1, 183, len(ELF))
     assert fields[4] == len(sealed) - FOOTER_BYTES - len(ELF)
-    assert fields[6:8] == (1, 0)
+    assert fields[6:8] == (1, 1)
     assert fields[9] == 0
 
 

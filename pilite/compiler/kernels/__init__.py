@@ -12,7 +12,17 @@ from tvm import tirx
 
 from pilite.compiler import spec as s
 from pilite.compiler.cpu import Cpu
-from pilite.compiler.kernels import copy, depthwise, depthwise_dot, elements, gemm, image, pointwise, reduce
+from pilite.compiler.kernels import (
+    copy,
+    depthwise,
+    depthwise_dot,
+    elements,
+    gemm,
+    image,
+    lstm,
+    pointwise,
+    reduce,
+)
 from pilite.compiler.kernels.depthwise import Madd16, Mull8
 from pilite.compiler.kernels.gemm_avx2 import Madd
 from pilite.compiler.kernels.gemm_neon import Dot, Mull, Pairs, PairsByHand
@@ -107,12 +117,13 @@ class Plain:
 
     code: Code
     arrays: tuple[str, ...] = ()
+    room: Callable[[Layout], tuple[int, ...]] = lambda y: ()  # bytes of scratch
 
     def prepare(self, spec: Any, arrays: s.Arrays) -> tuple[None, Constants]:
         return None, tuple(np.asarray(arrays[name]) for name in self.arrays)
 
     def scratch(self, variant: None, y: Layout) -> tuple[int, ...]:
-        return ()
+        return self.room(y)
 
     def emit(
         self, name: str, spec: Any, variant: None, xs: Sequence[Layout], y: Layout, cpu: Cpu
@@ -143,6 +154,15 @@ def whole_blocks(multiple: int) -> Callable[[Any, s.Arrays], bool]:
     return lambda spec, arrays: arrays["weight"].shape[0] % multiple == 0
 
 
+LSTM = (
+    "input_weight",
+    "recurrent_weight",
+    "input_bias",
+    "recurrent_bias",
+    "sigmoid",
+    "gate_tanh",
+    "cell_tanh",
+)
 KERNELS: tuple[Kernel, ...] = (
     Kernel(
         "qs8_gemm_8x8c4__neondot",
@@ -216,6 +236,7 @@ KERNELS: tuple[Kernel, ...] = (
             ("rows", "row_weights", "columns", "column_weights"),
         ),
     ),
+    Kernel("qs8_lstm", s.QLstm, Plain(lambda n, p, x, y, c: lstm.emit(n, p, x, y), LSTM, lstm.scratch)),
     Kernel("x_arg_extreme", s.ArgExtreme, Plain(lambda n, p, x, y, c: image.arg_extreme(n, p, x[0], y))),
     Kernel("s8_pool_8", s.Pool, Plain(lambda n, p, x, y, c: reduce.pool(n, ISAS[c.isa], p, x[0], y))),
     Kernel("qs8_mean_8", s.QMean, Plain(lambda n, p, x, y, c: reduce.mean(n, ISAS[c.isa], p, x[0], y))),

@@ -7,7 +7,18 @@ from dataclasses import dataclass
 
 from pilite.compiler import delegation
 from pilite.compiler.graph import Node
-from pilite.compiler.ops import broadcasting, conv, elementwise, image, move, pick, reduce, shape, tables
+from pilite.compiler.ops import (
+    broadcasting,
+    conv,
+    elementwise,
+    image,
+    lstm,
+    move,
+    pick,
+    reduce,
+    shape,
+    tables,
+)
 from pilite.compiler.program import Builder
 
 
@@ -137,6 +148,11 @@ _OPS: dict[str, Op] = {
     "RESHAPE": Op(shape.reshape, _WHOLE, "a view: no bytes move"),
     "SOFTMAX": Op(reduce.softmax, _BYTES, "output scale 1/256"),
     "SQUEEZE": Op(shape.reshape, _WHOLE, "a view: no bytes move"),
+    "UNIDIRECTIONAL_SEQUENCE_LSTM": Op(
+        lstm.lstm,
+        "int8, int16 cells",
+        "plain: four gates, no peepholes, projection or layer normalization; the state is kept between runs",
+    ),
 }
 OPS: dict[str, Op] = dict(sorted(_OPS.items()))
 

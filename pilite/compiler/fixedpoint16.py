@@ -1,0 +1,90 @@
+"""Sigmoid and tanh of gemmlowp's 16-bit fixed point, for every int16 value: what an LSTM's gates use.
+
+A value with i integer bits is raw * 2**(i - 15). Numbers are int64, wrapped or saturated as gemmlowp's int16
+is. Source: gemmlowp fixedpoint/fixedpoint.h.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+
+from pilite.compiler.fixedpoint import Int64, rounding_shift_right
+
+INT16_MIN, INT16_MAX = -(1 << 15), (1 << 15) - 1
+EVERY_INT16 = np.arange(INT16_MIN, INT16_MAX + 1, dtype=np.int64)
+GATE_INTEGER_BITS = 3  # of a gate before its function: Q3.12
+
+
+def sigmoid(integer_bits: int) -> Int64:
+    """1 / (1 + e**-x) as Q0.15."""
+    x = EVERY_INT16
+    positive = _reciprocal(_exp(-np.abs(x), integer_bits)) << 1
+    above = saturated(positive)
+    result = np.where(x > 0, above, wrapped(INT16_MAX - above))
+    return np.where(x == 0, 1 << 14, result)
+
+
+def tanh(integer_bits: int) -> Int64:
+    """(1 - e**-2x) / (1 + e**-2x) as Q0.15; doubling moves the point, not the bits."""
+    x = EVERY_INT16
+    size = saturated(wrapped(_reciprocal(_exp(-np.abs(x), integer_bits + 1)) - (1 << 13)) << 2)
+    return np.where(x == 0, 0, np.where(x < 0, wrapped(-size), size))
+
+
+def saturated(x: Int64) -> Int64:
+    return np.clip(x, INT16_MIN, INT16_MAX)
+
+
+def wrapped(x: Int64) -> Int64:
+    return ((x + (1 << 15)) & 0xFFFF) - (1 << 15)
+
+
+def _high_mul(a: Int64, b: Int64 | int) -> Int64:
+    """floor((a * b + 2**14) / 2**15), saturated."""
+    return saturated((a * b + (1 << 14)) >> 15)
+
+
+def _constant(raw32: int) -> int:
+    """A 32-bit constant of gemmlowp in 16 bits."""
+    return min((raw32 + (1 << 15)) >> 16, INT16_MAX)
+
+
+EXP_EIGHTH, THIRD = _constant(1895147668), _constant(715827882)  # exp(-1/8), 1/3
+# exp(-2**e) for e = -2 to 4, as Q0.31.
+FACTORS = (1672461947, 1302514674, 790015084, 290630308, 39332535, 720401, 242)
+
+
+def _exp(a: Int64, integer_bits: int) -> Int64:
+    """exp of values <= 0 as Q0.15: a Taylor step near the next quarter, then a product per set bit."""
+    fraction = 15 - integer_bits
+    quarter = 1 << (fraction - 2)
+    near = (a & (quarter - 1)) - quarter
+    result = _exp_near_zero(saturated(near << integer_bits))
+    remainder = near - a
+    for e, factor in zip(range(-2, 5), FACTORS, strict=True):
+        if integer_bits > e:
+            bit = (remainder >> (fraction + e)) & 1
+            result = np.where(bit == 1, _high_mul(result, _constant(factor)), result)
+    if integer_bits > 5:
+        result = np.where(a < -(1 << (36 - integer_bits)), 0, result)
+    return np.where(a == 0, INT16_MAX, result)
+
+
+def _exp_near_zero(a: Int64) -> Int64:
+    """exp of a Q0.15 value in [-1/4, 0): fourth-order Taylor expansion around -1/8."""
+    x = a + (1 << 12)
+    x2 = _high_mul(x, x)
+    x3, x4 = _high_mul(x2, x), _high_mul(x2, x2)
+    tail = _high_mul(wrapped(rounding_shift_right(x4, 2) + x3), THIRD) + x2
+    polynomial = wrapped(x + rounding_shift_right(wrapped(tail), 1))
+    return saturated(EXP_EIGHTH + _high_mul(np.asarray(polynomial), EXP_EIGHTH))
+
+
+def _reciprocal(a: Int64) -> Int64:
+    """2 / (1 + a) as Q2.13 for a in [0, 1): three Newton steps from 48/17 - 32/17 * (1 + a) / 2."""
+    half = (a + INT16_MAX + 1) >> 1
+    x = wrapped(_constant(1515870810) + _high_mul(half, _constant(-1010580540)))
+    for _ in range(3):
+        error = wrapped((1 << 13) - _high_mul(half, x))
+        x = wrapped(x + saturated(_high_mul(x, error) << 2))
+    return x

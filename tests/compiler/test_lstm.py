@@ -1,0 +1,136 @@
+"""UNIDIRECTIONAL_SEQUENCE_LSTM: its functions, what it keeps between runs, what is refused."""
+
+from __future__ import annotations
+
+import importlib
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from loader.pilite import Model
+from models.zoo.writer import OpSpec, TensorSpec, write
+from pilite.compiler import fixedpoint16, tflite
+from pilite.compiler.graph import ABSENT, Add, Lstm
+from tests import native, one_op, oracle
+from tests.batch import compiled
+from tests.draw import OneOp
+from tests.refusals import AGAIN, reason
+from tests.small import value
+
+STEPS, RESET = 20, 13
+LSTM = "UNIDIRECTIONAL_SEQUENCE_LSTM"
+
+
+@pytest.mark.parametrize(
+    ("function", "wanted"),
+    [(fixedpoint16.sigmoid, lambda x: 1 / (1 + np.exp(-x))), (fixedpoint16.tanh, np.tanh)],
+    ids=["sigmoid", "tanh"],
+)
+@pytest.mark.parametrize("bits", range(5))
+def test_functions_of_fixed_point_are_close_to_the_real_ones(function: Any, wanted: Any, bits: int) -> None:
+    """Whether they are gemmlowp's bit for bit, the models below show."""
+    x = fixedpoint16.EVERY_INT16 * 2.0 ** (bits - 15)
+    found = function(bits) / 2**15
+
+    assert np.abs(found - wanted(x)).max() < 0.001
+    assert function(bits).min() >= fixedpoint16.INT16_MIN
+    assert function(bits).max() <= fixedpoint16.INT16_MAX
+
+
+def interpreter(model: bytes) -> Any:
+    library = importlib.import_module(oracle.TFLITE if oracle._installed(oracle.TFLITE) else oracle.LITERT)
+    resolver = library.OpResolverType.BUILTIN_REF
+    return library.Interpreter(model_content=model, experimental_op_resolver_type=resolver)
+
+
+@pytest.mark.parametrize("seed", [3, 5, 22])
+def test_the_state_is_kept_from_run_to_run_until_a_reset(seed: int, tmp_path: Path) -> None:
+    case: OneOp = one_op.seeded(LSTM, "int8", seed)
+    truth = interpreter(case.model)
+    truth.allocate_tensors()
+    (x,), (y,) = truth.get_input_details(), truth.get_output_details()
+    path = compiled(tflite.parse(case.model, "m"), native.HERE, tmp_path / "model.so")
+    rng, seen = np.random.default_rng(seed), []
+    library = native.loader(tflite_arch()).library
+    with Model(path, library=library) as model:
+        for step in range(STEPS):
+            if step == RESET:
+                model.reset()
+                truth.reset_all_variables()
+            value = rng.integers(-128, 128, x["shape"]).astype(np.int8) if step % 3 else case.inputs[0]
+            truth.set_tensor(x["index"], value)
+            truth.invoke()
+            (found,) = model.run(value)
+            np.testing.assert_array_equal(found, truth.get_tensor(y["index"]))
+            seen.append(found)
+
+    np.testing.assert_array_equal(seen[0].shape, y["shape"])
+    assert any((seen[0] != other).any() for other in seen[3::3])  # the same input, another state
+
+
+def tflite_arch() -> str:
+    return {"x86-64-v3": "x86_64", "cortex-a53": "aarch64"}[native.HERE]
+
+
+# Refusals.
+
+
+def lstm(options: Lstm | None = None, cell: float = 2.0**-11, hidden: bool = True, **more: int) -> bytes:
+    """One input, one cell; `more` puts tensor 0 at an operand's place, by name."""
+    x = value(1, 2, 1, name="x")
+    w = value(1, 1, name="w", zero_point=0, data=np.ones((1, 1), np.int8))
+    b = TensorSpec("b", (1,), "int32", (0.1,), (0,), data=np.ones(1, np.int32))
+    state = value(1, 1, name="h", is_variable=True)
+    cells = TensorSpec("c", (1, 1), "int16", (cell,), (0,), is_variable=True)
+    tensors = [x, w, b, state, cells, value(1, 2, 1, name="y"), value(0, name="inner")]
+    operands = [0, *(1,) * 8, *(ABSENT,) * 3, *(2,) * 4, ABSENT, ABSENT, 3, 4, *(ABSENT,) * 4]
+    places = {"peephole": 9, "projection": 16, "norm": 20, "input_weight": 1}
+    for name, index in more.items():
+        operands[places[name]] = index
+    op = OpSpec(LSTM, tuple(operands), (5,), options or Lstm("TANH", 0.0, False))
+    inner = (6,) * 5 if hidden else ()
+    return write(tensors, [OpSpec(op.op, op.inputs, op.outputs, op.options, intermediates=inner)], [0], [5])
+
+
+PLAIN = f"{AGAIN} with a plain LSTM"
+REFUSED = {
+    "peephole": (lstm(peephole=0), f"has peepholes, which cannot be compiled; {PLAIN}"),
+    "projection": (lstm(projection=0), f"has a projection, which cannot be compiled; {PLAIN}"),
+    "normalization": (lstm(norm=0), f"has layer normalization, which cannot be compiled; {PLAIN}"),
+    "coupled gate": (
+        lstm(input_weight=ABSENT),
+        f"has no weights or bias for some gate (a coupled gate); {PLAIN}",
+    ),
+    "activation": (
+        lstm(Lstm("RELU", 0.0, False)),
+        f"has the activation RELU; TFLite's integer kernel computes TANH; {AGAIN}",
+    ),
+    "cell scale": (
+        lstm(cell=0.001),
+        f"its cell state has scale 0.001, no power of two that TFLite's kernel takes; {AGAIN}",
+    ),
+    "hidden": (
+        lstm(hidden=False),
+        f"has no quantization of its hidden value (intermediate tensor 4); {AGAIN}",
+    ),
+}
+
+
+@pytest.mark.parametrize("case", REFUSED)
+def test_a_network_that_is_not_plain_is_refused(case: str) -> None:
+    model, text = REFUSED[case]
+
+    assert reason(model) == f"operator #0 {LSTM}: {text}"
+
+
+def test_the_plain_network_is_accepted() -> None:
+    assert tflite.parse(lstm(), "m").nodes[0].op == LSTM
+
+
+def test_only_an_lstm_may_have_a_state() -> None:
+    tensors = [value(4, name="x"), value(4, name="s", is_variable=True), value(4, name="y")]
+    model = write(tensors, [OpSpec("ADD", (0, 1), (2,), Add("NONE"))], [0], [2])
+
+    assert reason(model) == f"operator #0 ADD: tensor 1 's' keeps a state between runs; only {LSTM} may"
