@@ -55,13 +55,13 @@ def conv(side: int, low: int, requant: Requant, to: int = 16) -> Sample:
     return Sample(name, spec, (x,), Layout((1, side, side, to)), sums(to, weight, requant))
 
 
-def depthwise(side: int, kernel: int, low: int) -> Sample:
-    weight = np.linspace(low, 127, kernel**2 * 24).astype(np.int16).reshape(kernel, kernel, 24)
+def depthwise(side: int, kernel: int, low: int, channels: int = 24) -> Sample:
+    weight = np.linspace(low, 127, kernel**2 * channels).astype(np.int16).reshape(kernel, kernel, channels)
     r = kernel // 2
-    x = Layout((1, side, side, 24), halo=Halo(r, r, r, r))
+    x = Layout((1, side, side, channels), halo=Halo(r, r, r, r))
     spec = s.QDepthwiseConv2D(window(kernel), REQUANT)
-    name = f"depthwise {kernel}x{kernel}, weights from {low}"
-    return Sample(name, spec, (x,), Layout((1, side, side, 24)), sums(24, weight, REQUANT))
+    name = f"depthwise {kernel}x{kernel} of {channels}, weights from {low}"
+    return Sample(name, spec, (x,), Layout((1, side, side, channels)), sums(channels, weight, REQUANT))
 
 
 def element_samples(image: Layout) -> list[Sample]:
@@ -129,10 +129,14 @@ def samples(side: int) -> list[Sample]:
         conv(side, -128, replace(REQUANT, left=False), to=5),
         conv(side, -255 + 127, REQUANT, to=8),
         conv(side, 0, replace(REQUANT, clamp_min=3), to=17),
+        conv(side, -90, REQUANT, to=32),
+        conv(side, -128, REQUANT, to=64),
         conv(side, -120, replace(REQUANT, rounding=Rounding.FLOAT64, left=False)),
         depthwise(side, 3, -127),
         depthwise(side, 3, -128),
         depthwise(side, 7, -127),
+        depthwise(side, 3, -200, channels=32),
+        depthwise(side, 5, -128, channels=64),
         Sample("add", s.QAdd(20, (1, 2), (HALF, HALF), TINY, REQUANT), (image, image), image),
         Sample("average", pool, (image,), image),
         Sample("max", replace(pool, kind="max"), (image,), image),

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from math import prod
 from typing import Any, Protocol
 
 import numpy as np
@@ -24,10 +25,15 @@ from pilite.compiler.kernels import (
     reduce,
 )
 from pilite.compiler.kernels.depthwise import Madd16, Mull8
+from pilite.compiler.kernels.depthwise_vnni import DepthwiseVnni
 from pilite.compiler.kernels.gemm_avx2 import Madd
 from pilite.compiler.kernels.gemm_neon import Dot, Mull, Pairs, PairsByHand
+from pilite.compiler.kernels.gemm_vnni import DotUnsigned
 from pilite.compiler.kernels.isa import ISAS
+from pilite.compiler.kernels.isa_avx512 import Xmm, Ymm, Zmm
 from pilite.compiler.layout import Layout
+
+UNROLLED_TAPS = 128  # of a depthwise window: more would make long code, and are rare
 
 Constants = tuple[npt.NDArray[Any], ...]
 
@@ -163,6 +169,28 @@ LSTM = (
     "gate_tanh",
     "cell_tanh",
 )
+
+
+def full_blocks(columns: int) -> Callable[[Any, s.Arrays], bool]:
+    """Output channels that leave at most an eighth of blocks of `columns` empty.
+
+    Blocks of sixteen, the smallest there are, take every number of channels.
+    """
+
+    def wants(spec: s.QConv2D | s.QDepthwiseConv2D, arrays: s.Arrays) -> bool:
+        channels = len(arrays["bias"])
+        padded = -(-channels // columns) * columns
+        return columns == 16 or (padded - channels) * 8 <= padded
+
+    return wants
+
+
+def small_window(columns: int) -> Callable[[Any, s.Arrays], bool]:
+    """Windows whose taps can be unrolled, over channels that leave little of blocks of `columns` empty."""
+    full = full_blocks(columns)
+    return lambda spec, arrays: prod(spec.window.kernel) <= UNROLLED_TAPS and full(spec, arrays)
+
+
 KERNELS: tuple[Kernel, ...] = (
     Kernel(
         "qs8_gemm_8x8c4__neondot",
@@ -199,6 +227,18 @@ KERNELS: tuple[Kernel, ...] = (
         in_order=True,
     ),
     Kernel("qs8_gemm_4x4c16__neon", s.QConv2D, Gemm(Mull(), "gemm_mull", 4), ("neon",), instruction="smlal"),
+    *(
+        Kernel(
+            f"qs8_gemm_{rows}x{columns}c4__avx512vnni",
+            s.QConv2D,
+            Gemm(DotUnsigned(), f"gemm_vnni_{columns}", columns),
+            ("avx512",),
+            frozenset({"avx512vnni"}),
+            "vpdpbusd",
+            wants=full_blocks(columns),
+        )
+        for rows, columns in ((6, 64), (12, 32), (14, 16))
+    ),
     Kernel(
         "qs8_gemm_4x16c2__avx2", s.QConv2D, Gemm(Madd(), "gemm_madd", 16), ("avx2",), instruction="vpmaddwd"
     ),
@@ -212,8 +252,24 @@ KERNELS: tuple[Kernel, ...] = (
         wants=depthwise_dot.wants,
     ),
     Kernel("qs8_dwconv_4x8__neon", s.QDepthwiseConv2D, Depthwise(Mull8()), ("neon",), instruction="smlal"),
+    *(
+        Kernel(
+            f"qs8_dwconv_4x{4 * isa.lanes}c4__avx512vnni",
+            s.QDepthwiseConv2D,
+            DepthwiseVnni(isa),
+            ("avx512",),
+            frozenset({"avx512vnni"}),
+            "vpdpbusd",
+            wants=small_window(4 * isa.lanes),
+        )
+        for isa in (Zmm(), Ymm(), Xmm())
+    ),
     Kernel(
-        "qs8_dwconv_4x16__avx2", s.QDepthwiseConv2D, Depthwise(Madd16()), ("avx2",), instruction="vpmaddwd"
+        "qs8_dwconv_4x16__avx2",
+        s.QDepthwiseConv2D,
+        Depthwise(Madd16()),
+        ("avx2", "avx512"),
+        instruction="vpmaddwd",
     ),
     Kernel("qs8_add_8", s.QAdd, Plain(lambda n, p, x, y, c: pointwise.add(n, ISAS[c.isa], p, x[0], x[1], y))),
     Kernel(

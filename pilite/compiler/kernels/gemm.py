@@ -98,6 +98,19 @@ class Strategy(ABC):
         """acc + an int8x16, any split over the lanes. Only strategies with weight offsets need it."""
         raise NotImplementedError
 
+    def sum_run(self, acc: Any, total: Any, x: Any, base: Any, length: int) -> None:
+        """acc or total += the `length` elements of x from `base`, and nothing behind them."""
+        lanes = self.isa.lanes
+        vectors, rest = divmod(length, 16)
+        if vectors:
+            with loop(vectors) as k:
+                assign(acc, self.sum16(whole(acc, lanes), load(x, base + k * 16, 16)), lanes)
+        if rest >= 8:
+            for part in self.isa.widen8(load(x, base + vectors * 16, 8)):
+                assign(acc, whole(acc, lanes) + part, lanes)
+        for k in range(rest // 8 * 8, rest):
+            T.buffer_store(total, total[0] + T.Cast("int32", x[base + vectors * 16 + k]), [0])
+
     def padded(self, length: int) -> int:
         return -(-length // self.granule) * self.granule
 
@@ -189,7 +202,6 @@ def row_sums(strategy: Strategy, geo: Geometry, x: Any, sums: Any) -> None:
     """sums[pixel] = the sum of x under the window. Exact bytes only:
     no zero weight hides what follows them.
     """
-    vectors, rest = divmod(geo.runs.length, 16)
     lanes = strategy.isa.lanes
     lines = geo.images * geo.lines
     with loop(lines, parallel=geo.parallel) as r, loop(geo.width) as column:
@@ -198,15 +210,7 @@ def row_sums(strategy: Strategy, geo: Geometry, x: Any, sums: Any) -> None:
         assign(acc, strategy.isa.fill(0), lanes)
         T.buffer_store(total, T.int32(0), [0])
         with geo.runs.walk() as (offset, _):
-            base = geo.source.at(image, line, column) + offset
-            if vectors:
-                with loop(vectors) as k:
-                    assign(acc, strategy.sum16(whole(acc, lanes), load(x, base + k * 16, 16)), lanes)
-            if rest >= 8:
-                for part in strategy.isa.widen8(load(x, base + vectors * 16, 8)):
-                    assign(acc, whole(acc, lanes) + part, lanes)
-            for k in range(rest // 8 * 8, rest):
-                T.buffer_store(total, total[0] + T.Cast("int32", x[base + vectors * 16 + k]), [0])
+            strategy.sum_run(acc, total, x, geo.source.at(image, line, column) + offset, geo.runs.length)
         across = call("int32", f"llvm.vector.reduce.add.v{lanes}i32", whole(acc, lanes))
         store(sums, r * geo.width + column, across + total[0], 1)
 

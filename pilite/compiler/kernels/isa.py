@@ -1,6 +1,6 @@
 """The ISA table: what the kernels may ask of an instruction set. Geometry and packing never appear here.
 
-Vectors hold `lanes` int32 values. All 8-bit storage is signed. `Neon` and `Avx2` implement
+Vectors hold `lanes` int32 values. All 8-bit storage is signed. They implement
 fixedpoint.Primitives.
 """
 
@@ -149,7 +149,7 @@ class Neon(Isa):
         both = shuffle([low, high], range(8))
         if zero_point:
             both = self.neon("int16x8", "sqadd.v8i16", both, constant(zero_point, "int16", 8))
-        return _clamp8(self.neon("int8x8", "sqxtn.v8i8", both), clamp_min, clamp_max, 8)
+        return clamp8(self.neon("int8x8", "sqxtn.v8i8", both), clamp_min, clamp_max, 8)
 
     def _narrow16(self, x: Any, right: int) -> Any:
         if right:
@@ -177,11 +177,8 @@ class Neon(Isa):
         return self.neon("int32x4", "sdot.v4i32.v16i8", acc, a, b)
 
 
-class Avx2(Isa):
-    """x86-64-v3."""
-
-    name = "avx2"
-    lanes = 8
+class X86(Isa):
+    """What x86-64-v3 and v4 share, at any width."""
 
     @staticmethod
     def encode_right(bits: int) -> int:
@@ -195,23 +192,24 @@ class Avx2(Isa):
 
     def _bits_31_to_62(self, x: Any, m: Any, nudge: int) -> Any:
         """Of x * m + nudge: even and odd lanes as 64-bit products (vpmuldq)."""
-        even, odd = (self._product(x, m, high) + T.broadcast(T.int64(nudge), 4) for high in (False, True))
-        low = T.reinterpret("int32x8", self._shift_right_logical(even, 31))
-        top = T.reinterpret("int32x8", even_left(odd, 1))
-        return shuffle([low, top], [i if i % 2 == 0 else 8 + i for i in range(8)])
+        even, odd = (self._product(x, m, high) + self._i64(nudge) for high in (False, True))
+        low = T.reinterpret(self.i32, self._shift_right_logical(even, 31))
+        top = T.reinterpret(self.i32, odd << self._i64(1))
+        return shuffle([low, top], [i if i % 2 == 0 else self.lanes + i for i in range(self.lanes)])
 
-    @staticmethod
-    def _shift_right_logical(x: Any, n: int) -> Any:
-        unsigned = T.reinterpret("uint64x4", x)
-        return unsigned >> T.broadcast(T.uint64(n), 4)
+    def _i64(self, value: int) -> Any:
+        return T.broadcast(T.int64(value), self.lanes // 2)
+
+    def _shift_right_logical(self, x: Any, n: int) -> Any:
+        unsigned = T.reinterpret(f"uint64x{self.lanes // 2}", x)
+        return unsigned >> T.broadcast(T.uint64(n), self.lanes // 2)
 
     def _product(self, x: Any, m: Any, high: bool) -> Any:
         def half(v: Any) -> Any:
-            wide = T.reinterpret("int64x4", v)
+            wide = T.reinterpret(f"int64x{self.lanes // 2}", v)
             if high:
-                wide = T.reinterpret("int64x4", self._shift_right_logical(wide, 32))
-            n = T.broadcast(T.int64(32), 4)
-            return (wide << n) >> n
+                wide = T.reinterpret(f"int64x{self.lanes // 2}", self._shift_right_logical(wide, 32))
+            return (wide << self._i64(32)) >> self._i64(32)
 
         return half(x) * half(m)
 
@@ -223,7 +221,11 @@ class Avx2(Isa):
         """vcvtps2dq is to even by default, and makes -2**31 of what is too large."""
         if guard:
             x = tirx.min(x, T.broadcast(T.float32(32768.0), self.lanes))
-        return call(self.i32, "llvm.x86.avx.cvt.ps2dq.256", x)
+        return self._to_nearest(x)
+
+    @abstractmethod
+    def _to_nearest(self, x: Any) -> Any:
+        """vcvtps2dq."""
 
     def shift_right_ties_up(self, x: Any, n: Any) -> Any:
         """floor((x + 2**(n-1)) / 2**n) without overflow: the last bit shifted out is the carry."""
@@ -237,6 +239,16 @@ class Avx2(Isa):
         up = tirx.Select((x & mask) > threshold, self.fill(1), self.fill(0))
         return (x >> n) + up
 
+
+class Avx2(X86):
+    """x86-64-v3."""
+
+    name = "avx2"
+    lanes = 8
+
+    def _to_nearest(self, x: Any) -> Any:
+        return call(self.i32, "llvm.x86.avx.cvt.ps2dq.256", x)
+
     def widen8(self, x: Any) -> list[Any]:
         return [T.Cast("int32x8", x)]
 
@@ -247,7 +259,7 @@ class Avx2(Isa):
         if zero_point:
             narrow = call("int16x8", "llvm.sadd.sat.v8i16", narrow, constant(zero_point, "int16", 8))
         bytes_ = call("int8x16", "llvm.x86.sse2.packsswb.128", narrow, narrow)
-        return _clamp8(shuffle([bytes_], range(8)), clamp_min, clamp_max, 8)
+        return clamp8(shuffle([bytes_], range(8)), clamp_min, clamp_max, 8)
 
     def madd(self, acc: Any, a: Any, b: Any) -> Any:
         """acc[i] += a[2i]*b[2i] + a[2i+1]*b[2i+1] on int16x16: vpmaddwd, vpaddd."""
@@ -259,15 +271,10 @@ class Avx2(Isa):
         if zero_point:
             both = call("int16x16", "llvm.sadd.sat.v16i16", both, constant(zero_point, "int16", 16))
         halves = (shuffle([both], range(i, i + 8)) for i in (0, 8))
-        return _clamp8(call("int8x16", "llvm.x86.sse2.packsswb.128", *halves), clamp_min, clamp_max, 16)
+        return clamp8(call("int8x16", "llvm.x86.sse2.packsswb.128", *halves), clamp_min, clamp_max, 16)
 
 
-def even_left(x: Any, n: int) -> Any:
-    """x << n on int64x4."""
-    return x << T.broadcast(T.int64(n), 4)
-
-
-def _clamp8(x: Any, low: int, high: int, lanes: int) -> Any:
+def clamp8(x: Any, low: int, high: int, lanes: int) -> Any:
     if low > -128:
         x = tirx.max(x, constant(low, "int8", lanes))
     if high < 127:
@@ -280,4 +287,5 @@ AVX2_ORDER: tuple[int, ...] = tuple(
     8 * (lane // 4) + 4 * vector + lane % 4 for vector in range(2) for lane in range(8)
 )
 
-ISAS: dict[str, Isa] = {isa.name: isa for isa in (Neon(), Avx2())}
+# AVX-512 brings nothing to kernels of eight elements; those with its dot product name an `Isa` of their own.
+ISAS: dict[str, Isa] = {"neon": Neon(), "avx2": Avx2(), "avx512": Avx2()}

@@ -1,0 +1,129 @@
+"""AVX-512 (F, BW, CD, DQ, VL) with VNNI: what x86-64-v4 adds to the ISA table, at three register widths."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+from tvm import tirx
+from tvm.script.ir_builder import tirx as T
+
+from pilite.compiler.kernels.emit import constant, shuffle
+from pilite.compiler.kernels.isa import X86, call, clamp8
+
+# Names of the saturating packs by int32 lanes: two vectors to one of half the element width, per 128 bits.
+PACKS = {
+    4: ("llvm.x86.sse2.packssdw.128", "llvm.x86.sse2.packsswb.128"),
+    8: ("llvm.x86.avx2.packssdw", "llvm.x86.avx2.packsswb"),
+    16: ("llvm.x86.avx512.packssdw.512", "llvm.x86.avx512.packsswb.512"),
+}
+NEAREST = {4: "llvm.x86.sse2.cvtps2dq", 8: "llvm.x86.avx.cvt.ps2dq.256"}
+
+
+class Vnni(X86):
+    """One register width; `lanes` int32 values."""
+
+    name = "avx512"
+
+    @property
+    def bytes_(self) -> int:
+        return 4 * self.lanes
+
+    def _to_nearest(self, x: Any) -> Any:
+        return call(self.i32, NEAREST[self.lanes], x)
+
+    def widen8(self, x: Any) -> list[Any]:
+        raise NotImplementedError("kernels of eight elements use the AVX2 row of the table")
+
+    def narrow8(self, q: Sequence[Any], zero_point: int, clamp_min: int, clamp_max: int) -> Any:
+        raise NotImplementedError("kernels of eight elements use the AVX2 row of the table")
+
+    def dot(self, acc: Any, unsigned: Any, signed: Any) -> Any:
+        """acc[i] += the sum of four products uint8 x int8: vpdpbusd (does not saturate)."""
+        return call(self.i32, f"llvm.x86.avx512.vpdpbusd.{32 * self.lanes}", acc, unsigned, signed)
+
+    def ones(self, count: int) -> Any:
+        """uint8 vector of `count` ones, then zeros."""
+        size = self.bytes_
+        one, zero = constant(1, "uint8", size), constant(0, "uint8", size)
+        if count == size:
+            return one
+        return shuffle([one, zero], [i if i < count else size for i in range(size)])
+
+    def order(self, vectors: int) -> list[int]:
+        """Channel held by (vector, lane) so that `narrow` puts the results of `vectors` in order."""
+        return [
+            4 * vectors * (lane // 4) + 4 * vector + lane % 4
+            for vector in range(vectors)
+            for lane in range(self.lanes)
+        ]
+
+    def quads(self, rows: Sequence[Any]) -> list[Any]:
+        """Four int8 vectors -> four that hold (rows[0][c], ..., rows[3][c]) side by side, c by `order(4)`."""
+        words = [self._unpack(a, b, high, 8) for a, b in (rows[:2], rows[2:]) for high in (False, True)]
+        return [self._unpack(words[i], words[2 + i], high, 16) for i in (0, 1) for high in (False, True)]
+
+    def _unpack(self, a: Any, b: Any, high: bool, bits: int) -> Any:
+        """vpunpck{l,h}{bw,wd}: elements of a and b alternate, per 128 bits."""
+        count, per_lane = self.bytes_ * 8 // bits, 128 // bits
+        first = per_lane // 2 if high else 0
+        picked = [
+            side + lane + first + i
+            for lane in range(0, count, per_lane)
+            for i in range(per_lane // 2)
+            for side in (0, count)
+        ]
+        dtype = f"int{bits}x{count}"
+        mixed = shuffle([T.reinterpret(dtype, a), T.reinterpret(dtype, b)], picked)
+        return T.reinterpret(f"int8x{self.bytes_}", mixed)
+
+    def narrow(self, q: Sequence[Any], zero_point: int, clamp_min: int, clamp_max: int) -> Any:
+        """One, two or four int32 vectors -> as many times `lanes` int8, zero point added, clamped."""
+        count = self.lanes * len(q)
+        words = [_add16(v, zero_point, self.lanes * min(len(q), 2)) for v in self._words16(q)]
+        if len(q) == 4:
+            packed = call(f"int8x{count}", PACKS[self.lanes][1], *words)
+        elif len(q) == 2:
+            packed = _saturate("int8x32", "wb", words[0], "int32")
+        else:
+            halves = (shuffle(words, range(i, i + 8)) for i in (0, 8))
+            packed = call("int8x16", PACKS[4][1], *halves)
+        return clamp8(packed, clamp_min, clamp_max, count)
+
+    def _words16(self, q: Sequence[Any]) -> list[Any]:
+        """Pairs of int32 vectors as saturated int16; a lone one as half a vector."""
+        if len(q) == 1:
+            return [_saturate("int16x16", "dw", q[0], "int16")]
+        pairs = (q[i : i + 2] for i in range(0, len(q), 2))
+        return [call(f"int16x{2 * self.lanes}", PACKS[self.lanes][0], *pair) for pair in pairs]
+
+
+class Xmm(Vnni):
+    lanes = 4
+
+
+class Ymm(Vnni):
+    lanes = 8
+
+
+class Zmm(Vnni):
+    lanes = 16
+
+    def _to_nearest(self, x: Any) -> Any:
+        """With every lane, rounded as the control register says: to nearest, ties to even."""
+        every, current = tirx.const(-1, "int16"), T.int32(4)
+        return call(self.i32, "llvm.x86.avx512.mask.cvtps2dq.512", x, self.fill(0), every, current)
+
+
+def _saturate(dtype: str, step: str, x: Any, mask: str) -> Any:
+    """vpmovsdw or vpmovswb: every element of a zmm to half its width, saturated, in order."""
+    kind, lanes = dtype.split("x")
+    every = tirx.const(-1, mask)
+    return call(dtype, f"llvm.x86.avx512.mask.pmovs.{step}.512", x, constant(0, kind, int(lanes)), every)
+
+
+def _add16(words: Any, value: int, lanes: int) -> Any:
+    """words + value on int16, saturated."""
+    if not value:
+        return words
+    return call(f"int16x{lanes}", f"llvm.sadd.sat.v{lanes}i16", words, constant(value, "int16", lanes))
