@@ -110,6 +110,21 @@ def line_samples(image: Layout) -> list[Sample]:
     ]
 
 
+def xnnpack_samples(image: Layout) -> list[Sample]:
+    """What only numerics xnnpack computes."""
+    requant = replace(REQUANT, left=False)
+    falling = {"exp": (65535 * 0.97 ** np.arange(256)).astype(np.int32)}
+    average = s.QMeanFloat((1, 2), 5, 0.02, 3.5, 1)
+    return [
+        Sample(
+            "weighted add", s.QWeightedAdd((1, 2), (700_000, 900_000), 20, requant), (image, image), image
+        ),
+        Sample("mean in float32", average, (image,), Layout((1, 1, 1, 24))),
+        Sample("softmax by table", s.SoftmaxTable(1 / 256, -128), (image,), image, falling),
+        Sample("quantize to even", s.QuantizeFloatEven(10.0, 3), (replace(image, dtype="float32"),), image),
+    ]
+
+
 def samples(side: int) -> list[Sample]:
     """At least one for every spec and every path through its kernels."""
     image = Layout((1, side, side, 24))
@@ -144,6 +159,7 @@ def samples(side: int) -> list[Sample]:
         Sample("mean of all", s.QMean((1, 2, 3), 3, HALF, REQUANT), (image,), Layout((1, 1, 1, 1))),
         Sample("softmax", s.Softmax(-128), (image,), image, falling),
         Sample("table", s.Table(), (image,), image, reverse),
+        *xnnpack_samples(image),
         Sample("quantize", s.QuantizeFloat(0.1, 3), (real,), image),
         Sample("dequantize", s.DequantizeFloat(0.1, 3), (image,), real),
         Sample("move", s.Move((0, 0, 0, 0), flip=True), (replace(image, dtype="uint8"),), image),

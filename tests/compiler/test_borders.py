@@ -58,8 +58,8 @@ def filled(layout: Layout, needed: Halo, seed: int) -> Array:
 def _random(rng: np.random.Generator, shape: tuple[int, ...], dtype: str) -> Array:
     if dtype == "float32":
         return rng.normal(0, 4, shape).astype(np.float32)
-    if dtype == "int32":  # positions in an image of SMALL pixels a side
-        return rng.integers(0, SMALL, shape, np.int32)
+    if dtype in ("int32", "int64"):  # positions in an image of SMALL pixels a side, among others
+        return rng.integers(0, SMALL, shape, np.dtype(dtype))
     return rng.integers(0, 256, shape).astype(np.uint8).view(dtype)
 
 
@@ -102,7 +102,8 @@ def test_the_samples_tell_something(sample: Sample) -> None:
     """Results vary, so that a wrong address shows."""
     (got,) = results([run(sample, tuple(x.halo for x in sample.xs), cpus.load(HERE))], HERE)
 
-    assert len(np.unique(got)) > 5 or got.size == 1
+    found = set(np.unique(got))
+    assert len(found) > 5 or got.size == 1 or found == {0, 1}
 
 
 @pytest.mark.parametrize("halo", BORDERS[1:], ids=str)

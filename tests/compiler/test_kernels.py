@@ -30,11 +30,16 @@ ALLOWED_SYMBOLS = {"memcpy", "memset", "_GLOBAL_OFFSET_TABLE_"}
 STACK_BYTES = 8192
 
 
+FLOAT_SPECS = (s.QMeanFloat, s.SoftmaxTable)  # from and to integers, computed in float32 as XNNPACK does
+FLOAT_ROUNDINGS = (Rounding.FLOAT64, Rounding.FLOAT32)
+
+
 def is_float(sample: Sample) -> bool:
     requant = getattr(sample.spec, "requant", REQUANT)
     dtypes = {layout.dtype for layout in (*sample.xs, sample.y)}
     weights = isinstance(sample.spec, s.Bilinear) and sample.spec.real
-    return "float32" in dtypes or weights or requant.rounding is Rounding.FLOAT64
+    real = "float32" in dtypes or weights or isinstance(sample.spec, FLOAT_SPECS)
+    return real or requant.rounding in FLOAT_ROUNDINGS
 
 
 @dataclass(frozen=True, eq=False)
