@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
 ESTIMATED_RIVALS = (*RIVALS, "litert-builtin")
 ESTIMATED_CPUS = ("cortex-a53", "cortex-a72", "cortex-a76")
-TUNED_MODELS = ("mobilenet_v2_1.0_96_uint8", "mobilenet_v2_1.0_96_int8")  # V2's channels, few pixels
+TUNED_MODELS = ("mobilenet_v2_1.0_224_int8",)
 
 
 @verb("model", "cpu")
@@ -96,9 +96,15 @@ def show(rows: Sequence[Row], layers: bool) -> None:
     report.plot(rows, ARTIFACTS / "estimate" / "cycles.svg")
 
 
-@verb("model")
+@verb("model", "kernel")
 def tune(
-    c: Context, model: Sequence[str] = (), cpu: str = "", board: str = "", rounds: str = "5", json: str = ""
+    c: Context,
+    model: Sequence[str] = (),
+    cpu: str = "",
+    board: str = "",
+    kernel: Sequence[str] = (),
+    rounds: str = "5",
+    json: str = "",
 ) -> None:
     """Try every tile of every kernel; keep the best by class of operators in toolchains/tiles/<cpu>.toml."""
     if bool(cpu) == bool(board):
@@ -111,7 +117,7 @@ def tune(
 
     where = boards.load(board, ARTIFACTS) if board else None
     core = where.cpu if where else cpu
-    trials = trials_of(list(model) or TUNED_MODELS, core)
+    trials = trials_of(list(model) or TUNED_MODELS, core, kernel)
     paths = [path for trial in trials for path in trial.artifacts]
     measured = timed(where, paths, repeats) if where else tuning.cycles(paths, core, ARTIFACTS, print)
     by = f"ns on {where.name}" if where else f"cycles of {core}'s core model"
@@ -128,14 +134,20 @@ def tune(
     print(f"toolchains/tiles/{core}.toml: {len(best)} of {len(found)} classes have a choice")
 
 
-def trials_of(names: Sequence[str], cpu: str) -> list[Trial]:
-    """Every candidate of a CPU with every model, built with marks; first the one that chooses nothing."""
+def trials_of(names: Sequence[str], cpu: str, only: Sequence[str]) -> list[Trial]:
+    """Every candidate of a CPU with every model, built with marks; first the one that chooses nothing.
+
+    `only`: the kernels whose tiles are tried; empty: all.
+    """
     from pilite.compiler import cpu as cpus
     from pilite.compiler.kernels import tuning as kernels
     from pilite.lab import tune as tuning
 
+    tiles = kernels.candidates(cpus.load(cpu))
+    known = list(dict.fromkeys(tile.partition("@")[0] for tile in tiles))
+    wanted = chosen(",".join(only), known, "--kernel") or known
+    tiles = [tuning.DEFAULT, *(tile for tile in tiles if tile.partition("@")[0] in wanted)]
     found = sources(names)
-    tiles = [tuning.DEFAULT, *kernels.candidates(cpus.load(cpu))]
     return [
         tuning.Trial(tile, tuple(built(s, cpu, numerics="ref", markers=True, tile=tile) for s in found))
         for tile in tiles

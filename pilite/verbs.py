@@ -52,6 +52,7 @@ HELP = {
     "keep": "releases that stay on a board",
     "key": "private key file: that the board's user accepts, or that signs the release",
     "last": "how many of the newest rows are shown",
+    "kernel": "name of `kernels` whose tiles are tried; repeatable; default: all of the CPU",
     "labels": "file with one label per line and class",
     "layers": "compare every operator's output, not only the model's",
     "limit": "only boards that match: comma-separated names, groups or patterns such as pi4-*",

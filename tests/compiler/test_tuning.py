@@ -31,9 +31,9 @@ def vector() -> Sample:
 @pytest.mark.parametrize(
     ("sample", "name"),
     [
-        (SAMPLE, "conv window k256 n16"),
-        (conv(SMALL, -127, REQUANT, 12), "conv window k256 n4"),
-        (vector(), "conv vector k64 n2"),
+        (SAMPLE, "conv window m64 k256 n16"),
+        (conv(SMALL, -127, REQUANT, 12), "conv window m64 k256 n4"),
+        (vector(), "conv 1x1 m1 k64 n2"),
         (depthwise(6, 3, -127), "depthwise 3x3 s1 w8"),
         (depthwise(64, 5, -127), "depthwise 5x5 s1 w32"),
     ],
@@ -50,7 +50,7 @@ def test_without_a_choice_the_first_kernel_that_fits_is_used() -> None:
     )
 
 
-@pytest.mark.parametrize("operators", ["conv window k256 n16", cpus.EVERY_CLASS])
+@pytest.mark.parametrize("operators", ["conv window m64 k256 n16", cpus.EVERY_CLASS])
 def test_a_choice_decides_kernel_and_rows(operators: str) -> None:
     cpu = replace(CPU, choices=((operators, Choice(PLAIN, 3)),))
     kernel, tiled = choose(SAMPLE.spec, SAMPLE.arrays, SAMPLE.y, cpu)

@@ -1,7 +1,7 @@
 """Which kernel and tile a class of operators gets: KERNELS in its order, unless `tune` chose otherwise.
 
-A class joins operators that want the same tile. It knows no model: the kind of product, the length of its
-sums and what the number of channels is a multiple of, each as a power of two.
+A class joins operators that want the same tile. It knows no model: the kind of product, the number of pixels,
+the length of its sums and what the number of channels is a multiple of, each as a power of two.
 """
 
 from __future__ import annotations
@@ -11,25 +11,23 @@ from pilite.compiler.cpu import Cpu
 from pilite.compiler.kernels import KERNELS, Depthwise, Gemm, Kernel, select
 from pilite.compiler.layout import Layout
 
-LONGEST, WIDEST, MOST = (
-    1024,
-    32,
-    16,
-)  # longer sums, wider rows and larger multiples make no class of their own
-ROWS = {"neon": (1, 2, 3, 4, 5, 6, 8)}  # what `tune` tries, by instruction set
+# Longer sums, more pixels, wider rows and larger multiples make no class of their own.
+LONGEST, LARGEST, WIDEST, MOST = 1024, 256, 32, 16
+ROWS = {"neon": (1, 2, 3, 4, 5, 6, 7, 8)}  # what `tune` tries, by instruction set
 FEW_ROWS = (1, 2, 3, 4)  # elsewhere: the scratch of a taller tile does not fit the stack
 
 
 def class_of(spec: s.Spec, arrays: s.Arrays, y: Layout) -> str:
     """The class of an operator with output `y`; "" if its kernels have no tile.
 
-    "conv 1x1 k64 n16": sums of at most 64 products, a multiple of 16 channels; "vector": one output pixel.
+    "conv 1x1 m256 k64 n16": many output pixels, sums of at most 64 products, a multiple of 16 channels.
     "depthwise 3x3 s2 w16": stride 2, rows of at most 16 output pixels.
     """
     if isinstance(spec, s.QConv2D):
         channels, *window = arrays["weight"].shape
-        kind = "vector" if y.elements == channels else "1x1" if window[:2] == [1, 1] else "window"
-        return f"conv {kind} k{_power(window[0] * window[1] * window[2], LONGEST)} n{_multiple(channels)}"
+        kind = "1x1" if window[:2] == [1, 1] else "window"
+        m, k = _power(y.elements // channels, LARGEST), _power(window[0] * window[1] * window[2], LONGEST)
+        return f"conv {kind} m{m} k{k} n{_multiple(channels)}"
     if isinstance(spec, s.QDepthwiseConv2D):
         (kh, kw), stride = spec.window.kernel, spec.window.stride[1]
         return f"depthwise {kh}x{kw} s{stride} w{_power(y.nhwc.shape[2], WIDEST)}"

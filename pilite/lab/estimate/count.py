@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 from pilite.lab.estimate.caches import memory_bytes
 from pilite.lab.estimate.cycles import Cost, Costs
@@ -13,7 +13,7 @@ from pilite.lab.estimate.profile import Profile, Section
 
 @dataclass(frozen=True)
 class Counted:
-    """`cycles` by core model: of the thread that takes longest, section by section. The rest: all threads."""
+    """`cycles` by core model: of the thread with most of them, without waiting. The rest: all threads."""
 
     instructions: int = 0
     cycles: dict[str, float] = field(default_factory=dict)
@@ -55,15 +55,16 @@ def count(profile: Profile, models: Sequence[Model]) -> Result:
     cost = Cost(profile)
     costs = {model.name: cost.costs(model) for model in models}
     sections: dict[int, Counted] = {}
-    whole, shares = Counted(), (0.0, 0.0)
+    whole = Counted()
     for section in profile.sections:
         counted = _section(profile, cost, costs, section)
         sections[section.label] = sections.get(section.label, Counted()) + counted
         whole += counted
-        mean, longest = _shares(cost, costs[models[0].name], section)
-        shares = shares[0] + mean, shares[1] + longest
-    balance = shares[0] / shares[1] if shares[1] else 1.0
-    return Result(whole, sections, balance, _threads(profile, cost, costs))
+    threads = _threads(profile, cost, costs)
+    longest = {name: max((t.cycles[name] for t in threads), default=0.0) for name in costs}
+    shares = [thread.cycles[models[0].name] for thread in threads]
+    balance = sum(shares) / len(shares) / max(shares) if any(shares) else 1.0
+    return Result(replace(whole, cycles=longest), sections, balance, threads)
 
 
 def _threads(profile: Profile, cost: Cost, costs: dict[str, Costs]) -> tuple[Thread, ...]:
@@ -81,14 +82,13 @@ def _section(profile: Profile, cost: Cost, costs: dict[str, Costs], section: Sec
     misses = [level.misses for level in section.caches] or [0]
     return Counted(
         profile.instructions(section),
-        {name: _shares(cost, one, section)[1] for name, one in costs.items()},
+        {name: _longest(cost, one, section) for name, one in costs.items()},
         misses[0],
         misses[-1],
         memory_bytes(section.caches),
     )
 
 
-def _shares(cost: Cost, costs: Costs, section: Section) -> tuple[float, float]:
-    """Cycles of the mean and of the longest thread."""
-    each = [cost.section(costs, section, [thread]) for thread in section.threads]
-    return (sum(each) / len(each), max(each)) if each else (0.0, 0.0)
+def _longest(cost: Cost, costs: Costs, section: Section) -> float:
+    """Cycles of the thread that did most of a section."""
+    return max((cost.section(costs, section, [thread]) for thread in section.threads), default=0.0)

@@ -294,7 +294,8 @@ def _missed(found: Sequence[Pair], facts: dict[str, Any]) -> list[str]:
 
 
 def _millions(cycles: float) -> str:
-    return f"{cycles / 1e6:.1f}" if cycles >= 1e7 else f"{cycles / 1e6:.2f}"
+    """Three digits, or one after the point."""
+    return f"{cycles / 1e6:.{1 if cycles >= 1e7 else 2 if cycles >= 1e6 else 3}f}"
 
 
 def _table(lines: Sequence[dict[str, Any]]) -> str:
