@@ -13,7 +13,7 @@ from pathlib import Path
 
 from invoke.context import Context
 
-from pilite.boardtasks import deploy, facts, onboard, rollback
+from pilite.boardtasks import deploy, facts, onboard, rollback, stop
 from pilite.commandline import CommandLine, Namespace
 from pilite.comparetasks import accuracy, compare
 from pilite.console import show_table, whole_number, write_json
@@ -23,7 +23,7 @@ from pilite.maketasks import build, release, toolchain, verify_release
 from pilite.measuretasks import bench, history, profile, regressions, report, selfcheck
 from pilite.verbs import ARTIFACTS, ROOT, SHARED_MODELS, cpus_of, verb
 
-BOARD_TASKS = (onboard, facts, deploy, rollback)
+BOARD_TASKS = (onboard, facts, deploy, rollback, stop)
 COMPARE_TASKS = (compare, accuracy)
 MEASURE_TASKS = (bench, history, profile, regressions, report, selfcheck)
 MAKE_TASKS = (build, toolchain, release, verify_release)

@@ -148,6 +148,16 @@ def rollback(
     finish("Rolled back", fleet.each(chosen_boards, ARTIFACTS, back), json)
 
 
+@verb("board")
+def stop(c: Context, board: Sequence[str] = (), limit: str = "") -> None:
+    """Stop virtual boards and forget what was deployed on them; a real board stays as it is."""
+    from pilite.lab import boards
+
+    for where in boards.select(board or DEFAULT_BOARDS, ARTIFACTS, limit):
+        boards.stop(where, ARTIFACTS)
+        print(f"{where.name}: {'stopped' if where.emulated else 'nothing to stop'}")
+
+
 def finish(title: str, outcome: Outcome[list[Deployed]], json: str) -> None:
     """Show what boards did; write both sides to `json`; raise what the others said."""
     from pilite.lab import deploy as deployment

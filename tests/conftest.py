@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import functools
 import os
+import re
 import shutil
 from collections.abc import Callable, Generator
 from pathlib import Path
@@ -45,6 +46,20 @@ def missing_qemu() -> str:
     return ""
 
 
+@functools.cache
+def missing_vm() -> str:
+    """Why no vm board can run here, or ""."""
+    tools = {
+        "qemu-system-aarch64": "qemu-system-arm",
+        "sqfstar": "squashfs-tools",
+        "mkfs.ext4": "e2fsprogs",
+        "mmdebstrap": "mmdebstrap",
+    }
+    path = f"{os.environ.get('PATH', '')}:/usr/sbin:/sbin"
+    lacking = [package for tool, package in tools.items() if not shutil.which(tool, path=path)]
+    return f"no vm board: apt-get install {' '.join(lacking)}" if lacking else ""
+
+
 MISSING: dict[str, Callable[[], str]] = {"docker": missing_docker, "qemu": missing_qemu}
 
 
@@ -61,17 +76,34 @@ def pytest_addoption(parser: pytest.Parser) -> None:
     )
 
 
+KINDS_OF_BOARDS = ("local", "container", "vm")
+
+
+def kind_of_board(item: pytest.Item) -> str:
+    """The kind of board that a test uses, by its parameters and fixtures."""
+    words = [item.name, *getattr(item, "fixturenames", ())]
+    return next((kind for kind in ("vm", "container") if any(_names(word, kind) for word in words)), "local")
+
+
+def _names(word: str, kind: str) -> bool:
+    """Whether a fixture is of this kind, or a test's name has it as a parameter."""
+    return word in (kind, f"{kind}_bed") or kind in re.split(r"[\[\]-]", word)[1:]
+
+
 def pytest_runtest_setup(item: pytest.Item) -> None:
+    for fault in item.iter_markers("fault"):
+        item.user_properties.append(("fault", f"{kind_of_board(item)}: {fault.args[0]}"))
     for marker, missing in MISSING.items():
         if item.get_closest_marker(marker) and missing():
             pytest.skip(missing())
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Tell the test runner's processes what to share: one board in Docker, and what a file's tests keep."""
+    """Tell the test runner's processes what to share: a board of each kind, and what a file's tests keep."""
     for item in items:
-        alone = item.get_closest_marker("docker")
-        item.add_marker(pytest.mark.xdist_group("docker" if alone else str(item.path.relative_to(ROOT))))
+        board = "docker" if item.get_closest_marker("docker") else kind_of_board(item)
+        file = str(item.path.relative_to(ROOT))
+        item.add_marker(pytest.mark.xdist_group(file if board == "local" else board))
 
 
 @pytest.hookimpl(wrapper=True)
@@ -79,6 +111,23 @@ def pytest_runtest_makereport(item: pytest.Item) -> Generator[None, pytest.TestR
     report = yield
     fail_if_skipped(report)
     return report
+
+
+def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
+    """The table of faults: a row per `@pytest.mark.fault(name)`, a column per kind of board."""
+    results: dict[str, dict[str, str]] = {}
+    for outcome in ("passed", "skipped", "failed", "error"):  # a failure covers what passed
+        for report in terminalreporter.stats.get(outcome, []):
+            for name, fault in getattr(report, "user_properties", []):
+                if name == "fault":
+                    kind, text = fault.split(": ", 1)
+                    results.setdefault(text, {})[kind] = outcome
+    if results:
+        terminalreporter.section(f"{len(results)} faults")
+        terminalreporter.write_line(f"{'fault':<64}" + "".join(f"{kind:<11}" for kind in KINDS_OF_BOARDS))
+        for text, cells in results.items():
+            row = "".join(f"{cells.get(kind, '-'):<11}" for kind in KINDS_OF_BOARDS)
+            terminalreporter.write_line(f"{text:<64}{row}".rstrip())
 
 
 @pytest.hookimpl(wrapper=True)

@@ -2,6 +2,7 @@
 
 local      this machine, without SSH
 container  an arm64 Debian container under qemu-user with a real sshd
+vm         the same with its own kernel, in qemu-system-aarch64; its power can be cut
 ssh        a machine with an address, such as a Raspberry Pi
 """
 
@@ -72,6 +73,7 @@ class Kind:
     connect: Callable[[Board, Path], Connection]
     complete: Callable[[Board, Path], Board]
     stop: Callable[[Board, Path], None]
+    power_cut: Callable[[Board, Path], None] | None = None  # as if its plug was pulled
     ours: bool = True  # made or owned by this checkout: it trusts our releases without being onboarded
 
 
@@ -197,6 +199,14 @@ def stop(board: Board, artifacts: Path) -> None:
     KINDS[board.kind].stop(board, artifacts)
 
 
+def power_cut(board: Board, artifacts: Path) -> None:
+    """Pull the plug of a virtual board that has one. Raises BoardError for another board."""
+    cut = KINDS[board.kind].power_cut
+    if cut is None:
+        raise BoardError(f"{board.name}: a board of kind {board.kind} has no plug that pilite could pull.")
+    cut(board, artifacts)
+
+
 def _complete_local(board: Board, artifacts: Path) -> Board:
     cpu = hostcpu.best() if board.cpu == "best" else board.cpu
     root = board.root or str((artifacts / "board" / board.name).resolve())
@@ -229,6 +239,24 @@ def _stop_container(board: Board, artifacts: Path) -> None:
     container.remove(board, artifacts)
 
 
+def _connect_vm(board: Board, artifacts: Path) -> Connection:
+    from pilite.lab import vm
+
+    return vm.connect(board, artifacts)
+
+
+def _stop_vm(board: Board, artifacts: Path) -> None:
+    from pilite.lab import vm
+
+    vm.remove(board, artifacts)
+
+
+def _cut_vm(board: Board, artifacts: Path) -> None:
+    from pilite.lab import vm
+
+    vm.power_cut(board, artifacts)
+
+
 def _complete_ssh(board: Board, artifacts: Path) -> Board:
     return replace(board, root=board.root or f"/home/{board.user}/pilite", python=board.python or "python3")
 
@@ -244,10 +272,10 @@ def _stop_nothing(board: Board, artifacts: Path) -> None:
     """A real board stays on."""
 
 
+_LOGIN = ("host", "user", "key", "host_key")
 KINDS: dict[str, Kind] = {
     "local": Kind((), True, False, _connect_local, _complete_local, _stop_nothing),
     "container": Kind((), False, True, _connect_container, _complete_container, _stop_container),
-    "ssh": Kind(
-        ("host", "user", "key", "host_key"), True, False, _connect_ssh, _complete_ssh, _stop_nothing, False
-    ),
+    "vm": Kind((), False, True, _connect_vm, _complete_container, _stop_vm, _cut_vm),
+    "ssh": Kind(_LOGIN, True, False, _connect_ssh, _complete_ssh, _stop_nothing, ours=False),
 }

@@ -8,26 +8,18 @@ from __future__ import annotations
 import hashlib
 import io
 import os
-import socket
 import tarfile
 import time
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
-from cryptography.hazmat.primitives.serialization import (
-    Encoding,
-    NoEncryption,
-    PrivateFormat,
-    PublicFormat,
-)
 from docker.errors import DockerException, ImageNotFound, NotFound
 from docker.models.containers import Container
 
 import docker
 from pilite.errors import BoardError
 from pilite.lab import emulation, hostcpu, image, lock, ssh
+from pilite.lab.boardkeys import Keys, make_keys
 from pilite.lab.boards import Board
 from pilite.lab.connection import Connection
 
@@ -35,17 +27,6 @@ PATIENCE = 60.0  # seconds until sshd answers; it takes about one, more on a bus
 LABEL = "pilite.board"
 # What sshd needs to log users in, and nothing else of root.
 CAPABILITIES = ["AUDIT_WRITE", "CHOWN", "DAC_OVERRIDE", "KILL", "SETGID", "SETUID", "SYS_CHROOT"]
-USER_ID = 1000  # of `bench` in recipe.toml
-
-
-@dataclass(frozen=True)
-class Keys:
-    """Two key pairs of one board, made once per checkout: who we are and who the board is."""
-
-    client: Path
-    client_public: str
-    host: Path
-    host_public: str
 
 
 def connect(board: Board, artifacts: Path) -> Connection:
@@ -66,26 +47,6 @@ def remove(board: Board, artifacts: Path) -> None:
         return
     except DockerException as problem:
         raise BoardError(f"{board.name}: Docker: {problem}") from None
-
-
-def make_keys(folder: Path) -> Keys:
-    """Read the board's keys, or make them."""
-    pairs = [(folder / name, _key_pair(folder / name)) for name in ("client_ed25519", "host_ed25519")]
-    (client_path, client_public), (host_path, host_public) = pairs
-    return Keys(client_path, client_public, host_path, host_public)
-
-
-def _key_pair(path: Path) -> str:
-    """Make a private key file if there is none; its public line."""
-    public = path.with_suffix(".pub")
-    if not public.is_file():
-        path.parent.mkdir(parents=True, exist_ok=True)
-        key = Ed25519PrivateKey.generate()
-        path.unlink(missing_ok=True)
-        path.touch(mode=0o600)
-        path.write_bytes(key.private_bytes(Encoding.PEM, PrivateFormat.OpenSSH, NoEncryption()))
-        public.write_bytes(key.public_key().public_bytes(Encoding.OpenSSH, PublicFormat.OpenSSH))
-    return public.read_text().strip()
 
 
 def client() -> docker.DockerClient:
@@ -184,7 +145,7 @@ def settings(board: Board, keys: Keys) -> bytes:
         image.file_member("etc/ssh/sshd_config", config.encode(), 0o644),
         image.file_member("etc/ssh/ssh_host_ed25519_key", keys.host.read_bytes(), 0o600),
         image.file_member(
-            "home/bench/.ssh/authorized_keys", keys.client_public.encode() + b"\n", 0o600, USER_ID
+            "home/bench/.ssh/authorized_keys", keys.client_public.encode() + b"\n", 0o600, image.USER
         ),
     )
     data = io.BytesIO()
@@ -209,7 +170,7 @@ def log_of(container: Container) -> str:
 def _patiently(container: Container, address: ssh.Address) -> Connection:
     """Log in as soon as sshd listens. Raises BoardError with the container's last words after PATIENCE."""
     end = time.monotonic() + PATIENCE
-    while not listens(address):
+    while not ssh.listens(address):
         container.reload()
         if container.status != "running" or time.monotonic() > end:
             raise BoardError(
@@ -217,12 +178,3 @@ def _patiently(container: Container, address: ssh.Address) -> Connection:
             )
         time.sleep(0.2)
     return ssh.connect(address, PATIENCE)
-
-
-def listens(address: ssh.Address) -> bool:
-    """Whether an SSH server answers; Docker's own proxy accepts connections before it does."""
-    try:
-        with socket.create_connection((address.host, address.port), timeout=5) as probe:
-            return probe.recv(4) == b"SSH-"
-    except OSError:
-        return False

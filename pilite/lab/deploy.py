@@ -15,7 +15,7 @@ import numpy as np
 import numpy.typing as npt
 
 from pilite.errors import BoardError, CheckFailed, PiliteError
-from pilite.lab import artifact, boards, inputs, loader, release, signing
+from pilite.lab import artifact, boards, elf, inputs, loader, release, signing
 from pilite.lab.artifact import Artifact
 from pilite.lab.boards import Board
 from pilite.lab.connection import Connection
@@ -120,8 +120,10 @@ def place_of(board: Board, connection: Connection, model: str, artifacts: Path) 
 
 
 def release_of(built: Artifact, artifacts: Path) -> Release:
-    """Everything that a board needs to run an artifact."""
+    """Everything that a board needs to run an artifact. Raises BoardError for what no board could load."""
     files = loader.build_loader(cast(loader.Arch, built.arch), artifacts)
+    for path in (built.path, files.library, files.runner):
+        elf.check(path, built.arch)
     return release.of(
         {
             "model.so": built.path,

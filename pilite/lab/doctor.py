@@ -257,6 +257,14 @@ PARTS = (
         command("mmdebstrap", "--version"),
         "no container board, no rivals in estimate; apt-get install mmdebstrap",
     ),
+    Part(
+        "qemu-system-aarch64",
+        False,
+        command("qemu-system-aarch64", "--version"),
+        "no vm board; apt-get install qemu-system-arm",
+    ),
+    Part("sqfstar", False, tool("sqfstar"), "no vm board; apt-get install squashfs-tools"),
+    Part("mkfs.ext4", False, tool("mkfs.ext4"), "no vm board; apt-get install e2fsprogs"),
     Part("ssh", False, command("ssh", "-V"), "no log-in by hand to boards; apt-get install openssh-client"),
     Part(
         "ssh-keygen",

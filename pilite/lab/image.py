@@ -1,4 +1,4 @@
-"""The container board's image: Debian packages unpacked into a tar, the same every time, for Docker."""
+"""The virtual boards' userland: Debian packages unpacked into a tar, the same every time, for Docker."""
 
 from __future__ import annotations
 
@@ -26,6 +26,7 @@ else:
 FOLDER = Path(__file__).resolve().parents[2] / "docker" / "vboard"
 FORMAT = "1"  # part of the recipe's hash: change it when this file makes other bytes from the same recipe
 NAME = "pilite-vboard"
+USER = 1000  # the number of `bench` in the recipe
 ENVIRONMENT = ["PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"]
 
 
@@ -83,7 +84,7 @@ def archive(recipe: Recipe, artifacts: Path) -> Path:
 def unpack(recipe: Recipe, output: Path) -> None:
     """Debian's packages as a tar, by mmdebstrap; 20 to 60 s. Raises BoardError."""
     if shutil.which("mmdebstrap") is None:
-        raise BoardError("The container board needs mmdebstrap to make its image: apt-get install mmdebstrap")
+        raise BoardError("Virtual boards need mmdebstrap to make their image: apt-get install mmdebstrap")
     command = [
         "mmdebstrap",
         "--quiet",
@@ -146,7 +147,12 @@ def additions(recipe: Recipe) -> Iterable[tuple[tarfile.TarInfo, io.BytesIO | No
         member.type, member.linkname, member.mode = tarfile.SYMTYPE, target, 0o777
         yield member, None
     for path, text in recipe.files.items():
-        yield file_member(path, text.encode(), 0o640 if path == "etc/shadow" else 0o644)
+        yield file_member(path, text.encode(), _mode(path))
+
+
+def _mode(path: str) -> int:
+    """Permissions of a recipe's file."""
+    return {"etc/shadow": 0o640, "etc/sudoers": 0o440}.get(path, 0o755 if "/sbin/" in path else 0o644)
 
 
 def file_member(path: str, data: bytes, mode: int, owner: int = 0) -> tuple[tarfile.TarInfo, io.BytesIO]:

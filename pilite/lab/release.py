@@ -125,7 +125,7 @@ def _state(output: str) -> State:
         else:
             words[word] = rest
     arrived = {name: (int(tables["size"][name]), digest) for name, digest in tables["file"].items()}
-    free = int(words.get("free", "0").split()[-1]) * 1024
+    free = int(words.get("free", "0")) * 1024
     return State(
         words.get("current", ""),
         words.get("previous", ""),
@@ -231,6 +231,11 @@ def _call(place: Place, verb: str, *arguments: str) -> Result:
 
 
 def _done(place: Place, result: Result) -> str:
+    where = f"{place.connection.where}: {place.folder}"
+    if result.code and "No space left on device" in result.err:
+        raise BoardError(
+            f"{where}: the board's disk is full: {result.tail} Make room there and deploy again."
+        )
     if result.code:
-        raise BoardError(f"{place.connection.where}: {place.folder}: {result.tail}. Deploy again.")
+        raise BoardError(f"{where}: {result.tail}. Deploy again.")
     return result.out

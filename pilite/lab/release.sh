@@ -75,9 +75,12 @@ look() { # changes nothing
 }
 
 begin() { # what is there, and what has arrived of ID
+  free=$(df -k --output=avail .)
+  free=${free##*[!0-9]}
+  [ "$free" -ge 64 ] || { say "No space left on device"; exit 74; } # not even a lease could be written
   lease
   look
-  echo "free" $(df -k --output=avail .)
+  echo "free $free"
   mkdir -p "incoming/$id"
   cd "incoming/$id"
   find . -type f -printf 'size %s %f\n' -exec sha256sum {} + | sed 's,^\([0-9a-f]*\)  \./,file \1 ,'

@@ -7,6 +7,7 @@ import binascii
 import logging
 import os
 import shlex
+import socket
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -104,6 +105,7 @@ def _open(client: fabric.Connection, address: Address) -> None:
     except _FAILURES as problem:
         raise BoardError(f"{address}: {_why(problem)}") from None
     client.transport.set_keepalive(5)
+    client.transport.channel_timeout = DEAD  # an hour, by default, in which a hung board would not be missed
 
 
 def _why(problem: BaseException) -> str:
@@ -112,11 +114,20 @@ def _why(problem: BaseException) -> str:
     return f"no connection ({str(problem) or type(problem).__name__}). Is it on, and is its address right?"
 
 
+def listens(address: Address) -> bool:
+    """Whether an SSH server answers; Docker's own proxy accepts connections before it does."""
+    try:
+        with socket.create_connection((address.host, address.port), timeout=5) as probe:
+            return probe.recv(4) == b"SSH-"
+    except OSError:
+        return False
+
+
 class SshConnection(Connection):
     """A board behind one fabric connection."""
 
     def __init__(self, client: fabric.Connection, address: Address) -> None:
-        self.where = str(address)
+        self.where, self.address = str(address), address
         self._client = client
 
     def run(

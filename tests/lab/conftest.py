@@ -12,11 +12,11 @@ import pytest
 from pilite.lab import boards
 from pilite.lab.boards import Board
 from pilite.lab.connection import Connection
-from tests.conftest import missing_docker
+from tests.conftest import missing_docker, missing_vm
 from tests.lab.stub import ARTIFACTS
 
 # Sending numpy takes half a minute: beds on the container share it, and Python's byte code.
-SHARE = 'mkdir -p "$1/site" "$1/pycache" "$2" && ln -s "$1/site" "$1/pycache" "$2"'
+SHARE = 'rm -rf "$2" && mkdir -p "$1/site" "$1/pycache" "$2" && ln -s "$1/site" "$1/pycache" "$2"'
 
 
 @dataclass(frozen=True)
@@ -64,8 +64,56 @@ def container_bed(tmp_path: Path, request: pytest.FixtureRequest) -> Iterator[Be
     shutil.rmtree(tmp_path, ignore_errors=True)
 
 
-@pytest.fixture(params=["local", pytest.param("container", marks=[pytest.mark.docker, pytest.mark.slow])])
+@pytest.fixture(scope="session")
+def vm() -> Iterator[Board]:
+    """A `vm` board of the tests' own, with an empty disk; forgotten after the last test."""
+    if missing_vm():
+        pytest.skip(missing_vm())
+    board = replace(boards.load("vm", ARTIFACTS), name="vm-test")
+    boards.stop(board, ARTIFACTS)
+    yield board
+    boards.stop(board, ARTIFACTS)
+
+
+@pytest.fixture
+def vm_bed(tmp_path: Path, vm: Board) -> Iterator[Bed]:
+    """The virtual machine, in a folder of its own there; it is started if a test before has cut its power."""
+    (tmp_path / "loader").symlink_to(ARTIFACTS / "loader")
+    shared, board = vm.root, replace(vm, root=f"{vm.root}-test/{tmp_path.name}")
+    with boards.connect(vm, ARTIFACTS) as connection:
+        connection.check(["sh", "-c", SHARE, "share", shared, board.root])
+        yield Bed(board, connection, tmp_path)
+    with boards.connect(vm, ARTIFACTS) as again:
+        again.run(["rm", "-rf", board.root])
+
+
+CONTAINER = pytest.param("container", marks=[pytest.mark.docker, pytest.mark.slow])
+VM = pytest.param("vm", marks=[pytest.mark.slow])
+
+
+@pytest.fixture(params=[CONTAINER, VM])
+def far_bed(request: pytest.FixtureRequest) -> Bed:
+    """Each kind of board that is reached over SSH, in turn."""
+    found: Bed = request.getfixturevalue(f"{request.param}_bed")
+    return found
+
+
+@pytest.fixture(params=["local", CONTAINER, VM])
+def every_bed(request: pytest.FixtureRequest) -> Bed:
+    """Each kind of board in turn, the slowest too."""
+    found: Bed = request.getfixturevalue(f"{request.param}_bed")
+    return found
+
+
+@pytest.fixture(params=["local", VM])
+def home_bed(request: pytest.FixtureRequest) -> Bed:
+    """This machine, and one with a kernel of its own."""
+    found: Bed = request.getfixturevalue(f"{request.param}_bed")
+    return found
+
+
+@pytest.fixture(params=["local", CONTAINER])
 def bed(request: pytest.FixtureRequest) -> Bed:
-    """Each kind of board in turn."""
+    """This machine, and a board that is reached over SSH."""
     found: Bed = request.getfixturevalue(f"{request.param}_bed")
     return found

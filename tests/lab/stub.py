@@ -32,6 +32,8 @@ class Stub:
     addend: int = 1
     cpu_required: int = 0
     trap: bool = False
+    page_bytes: int = 16384
+    code_for: str = ""  # the machine of its code, if it is not the board's
 
     def elf(self, arch: str) -> bytes:
         """The shared library; compiled once per variant."""
@@ -42,7 +44,8 @@ class Stub:
             "BUILD_ID": f'"{self.build_id}"',
             "TARGET": f'"{arch}-linux-gnu stub"',
         }
-        words = ["-O1", "-fPIC", "-shared", "-s", *(f"-D{name}={value}" for name, value in defines.items())]
+        linked = ["-fPIC", "-shared", "-s", f"-Wl,-z,max-page-size={self.page_bytes}"]
+        words = ["-O1", *linked, *(f"-D{name}={value}" for name, value in defines.items())]
         return compiled(arch, words)
 
     @property
@@ -67,7 +70,7 @@ class Stub:
         """Put it where `build` puts a model for this board."""
         path = artifact.place(artifacts, MODEL, board.cpu, "ref")
         path.parent.mkdir(parents=True, exist_ok=True)
-        path.write_bytes(seal(self.elf(board.arch), self.manifest(board.cpu, source_sha256)))
+        path.write_bytes(seal(self.elf(self.code_for or board.arch), self.manifest(board.cpu, source_sha256)))
         return path
 
     def answer(self, board: Board, artifacts: Path, seed: int = 0) -> list[npt.NDArray[Any]]:

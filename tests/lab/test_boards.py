@@ -105,7 +105,7 @@ def test_times_of_the_container_never_count(tmp_path: Path) -> None:
 
 
 WRONG: list[tuple[dict[str, Any], str]] = [
-    ({"kind": "vm2"}, "kind is 'vm2'; known kinds: local, container, ssh"),
+    ({"kind": "vm2"}, "kind is 'vm2'; known kinds: local, container, vm, ssh"),
     ({"cpu": ""}, "cpu missing; a board of kind ssh needs it"),
     ({"host_key": None}, "host_key missing"),
     ({"colour": "red"}, "unknown value colour; known: kind, cpu, threads"),

@@ -13,7 +13,7 @@ from docker.errors import DockerException
 
 import docker
 from pilite.errors import BoardError
-from pilite.lab import boards, hostcpu
+from pilite.lab import boardkeys, boards, hostcpu
 from pilite.lab import container as virtual
 from pilite.lab.connection import Connection
 from tests.lab.stub import ARTIFACTS
@@ -68,7 +68,7 @@ def test_another_cpu_makes_another_board_and_stop_forgets_it(tmp_path: Path) -> 
 
 
 def test_keys_are_made_once_and_only_their_owner_reads_them(tmp_path: Path) -> None:
-    first, second = virtual.make_keys(tmp_path / "keys"), virtual.make_keys(tmp_path / "keys")
+    first, second = boardkeys.make_keys(tmp_path / "keys"), boardkeys.make_keys(tmp_path / "keys")
     assert first == second
     assert first.client_public != first.host_public
     assert first.client_public.startswith("ssh-ed25519 AAAA")

@@ -74,6 +74,7 @@ def test_a_rollback_without_a_previous_release_is_refused(local_bed: Bed) -> Non
         deploy.rollback(local_bed.board, local_bed.connection, MODEL, local_bed.artifacts)
 
 
+@pytest.mark.fault("the new release computes something else")
 def test_a_wrong_answer_keeps_the_old_release(bed: Bed) -> None:
     old = put(bed, Stub(1))
     with pytest.raises(
@@ -83,6 +84,7 @@ def test_a_wrong_answer_keeps_the_old_release(bed: Bed) -> None:
     assert (link(bed, "current"), releases(bed)) == (old.release, [old.release])
 
 
+@pytest.mark.fault("the new release crashes")
 def test_a_crash_keeps_the_old_release(bed: Bed) -> None:
     old = put(bed, Stub(1))
     with pytest.raises(BoardError, match=r"the new release does not run there"):
@@ -90,12 +92,14 @@ def test_a_crash_keeps_the_old_release(bed: Bed) -> None:
     assert (link(bed, "current"), releases(bed)) == (old.release, [old.release])
 
 
+@pytest.mark.fault("artifact for a better CPU (wrong ISA)")
 def test_a_model_for_a_better_cpu_is_refused_by_the_loader(bed: Bed) -> None:
     with pytest.raises(BoardError, match=r"exit code 2.*this CPU lacks"):
         put(bed, Stub(cpu_required=ASIMDDP if bed.board.emulated else NO_CPU_HAS))
     assert link(bed, "current") == ""
 
 
+@pytest.mark.fault("release corrupted on the board")
 def test_a_release_damaged_on_the_board_is_sent_again(bed: Bed) -> None:
     first = put(bed, Stub())
     model = f"{bed.root}/{MODEL}/current/model.so"
@@ -105,6 +109,7 @@ def test_a_release_damaged_on_the_board_is_sent_again(bed: Bed) -> None:
     assert put(bed, Stub()).state == "unchanged"
 
 
+@pytest.mark.fault("rollback to a corrupted release")
 def test_a_rollback_to_a_damaged_release_is_refused(local_bed: Bed) -> None:
     old, new = put(local_bed, Stub(1)), put(local_bed, Stub(2))
     local_bed.connection.check(
@@ -143,6 +148,7 @@ class Damaging(LocalConnection):
             Path(target).write_bytes(data)
 
 
+@pytest.mark.fault("upload arrives damaged")
 def test_an_upload_that_arrives_damaged_is_refused(local_bed: Bed) -> None:
     old = put(local_bed, Stub(1))
     bad = Bed(local_bed.board, Damaging(), local_bed.artifacts)
@@ -166,6 +172,7 @@ class Cut(LocalConnection):
         super().put(source, target, **options)
 
 
+@pytest.mark.fault("link breaks between two files")
 @pytest.mark.parametrize("files", range(7))
 def test_an_upload_that_breaks_off_is_continued(local_bed: Bed, files: int) -> None:
     old = put(local_bed, Stub(1))
@@ -197,6 +204,7 @@ def killing_tools(folder: Path, step: str, count: int) -> Path:
     return folder
 
 
+@pytest.mark.fault("board's shell killed at any step")
 @pytest.mark.slow
 @pytest.mark.parametrize("step", STEPS)
 def test_a_kill_at_any_step_leaves_a_whole_release_and_the_next_deploy_works(

@@ -12,7 +12,7 @@ import jsonschema
 import pytest
 
 from pilite.errors import BoardError, PiliteError
-from pilite.lab import boards, facts, hostkey, onboard, remarks, ssh, wheels
+from pilite.lab import boardkeys, boards, facts, hostkey, onboard, remarks, ssh, wheels
 from pilite.lab import container as virtual
 from pilite.lab.connection import Connection
 from pilite.lab.onboard import Visitor
@@ -26,7 +26,7 @@ SCHEMA = Path(onboard.__file__).with_name("schemas") / "facts-1.json"
 
 
 def visitor(door: Doorman, tmp_path: Path, fingerprint: str = "") -> Visitor:
-    keys = virtual.make_keys(tmp_path / "keys")
+    keys = boardkeys.make_keys(tmp_path / "keys")
     return Visitor("pi", "127.0.0.1", "pi", keys.client, door.port, fingerprint)
 
 
@@ -40,6 +40,7 @@ def test_without_a_fingerprint_it_is_shown_and_nothing_is_sent(tmp_path: Path) -
     assert not list(tmp_path.glob("*.toml"))
 
 
+@pytest.mark.fault("wrong fingerprint at onboarding")
 def test_another_fingerprint_is_refused_and_nothing_is_sent(tmp_path: Path) -> None:
     wrong = "SHA256:" + "A" * 43
     with doorman() as door:
@@ -59,7 +60,7 @@ def test_the_right_fingerprint_is_pinned_and_a_refused_key_is_named(tmp_path: Pa
 
 
 def test_a_fingerprint_is_what_ssh_keygen_prints(tmp_path: Path) -> None:
-    key = virtual.make_keys(tmp_path).host_public
+    key = boardkeys.make_keys(tmp_path).host_public
     done = subprocess.run(["ssh-keygen", "-lf", "-"], input=key, capture_output=True, text=True, check=True)
     assert done.stdout.split()[1] == hostkey.fingerprint(key)
 
@@ -130,7 +131,7 @@ def test_a_machine_becomes_a_board_and_its_file_is_enough_to_deploy(
 ) -> None:
     """The container board, met like a Pi: by its address and its fingerprint."""
     known = boards.load("container", ARTIFACTS)
-    keys = virtual.make_keys(ARTIFACTS / "board" / "container" / "keys")
+    keys = boardkeys.make_keys(ARTIFACTS / "board" / "container" / "keys")
     port = virtual.port_of(virtual.client().containers.get(virtual.name_of(known, ARTIFACTS)))
     right = hostkey.fingerprint(keys.host_public)
     login = Visitor("stranger", "127.0.0.1", "bench", keys.client, port, right)

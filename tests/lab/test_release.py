@@ -34,6 +34,7 @@ def resign(bed: Bed, folder: str, key: Path, purpose: str = release.PURPOSE) -> 
     Path(folder, release.SIGNATURE).write_text(signing.sign(manifest.read_bytes(), key, purpose))
 
 
+@pytest.mark.fault("release signed by a stranger")
 def test_a_release_of_a_stranger_is_refused_and_the_current_one_stays(local_bed: Bed, tmp_path: Path) -> None:
     old = put(local_bed, Stub(1))
     (local_bed.artifacts / "keys").rename(tmp_path / "lost")  # the next deploy makes another key
@@ -44,6 +45,7 @@ def test_a_release_of_a_stranger_is_refused_and_the_current_one_stays(local_bed:
     assert (link(local_bed, "current"), releases(local_bed)) == (old.release, [old.release])
 
 
+@pytest.mark.fault("release and manifest altered on the board")
 @pytest.mark.parametrize("how", ["unsigned", "another key", "another purpose"])
 def test_an_altered_release_cannot_come_back(local_bed: Bed, how: str, tmp_path: Path) -> None:
     """Whoever changes a file and its manifest on the board still lacks the key."""
@@ -102,6 +104,7 @@ def test_a_second_deployer_is_refused_with_the_first_ones_name(local_bed: Bed) -
         ("other", "half of it was written"),
     ],
 )
+@pytest.mark.fault("deployer that died holds the lease")
 def test_a_lease_ends(local_bed: Bed, lease: str, why: str) -> None:
     put(local_bed, Stub(1))
     now = int(float(Path("/proc/uptime").read_text().split()[0]))
@@ -122,6 +125,7 @@ def test_a_deploy_gives_its_lease_back_also_when_it_fails(local_bed: Bed) -> Non
     assert not Path(local_bed.root, MODEL, ".lease").exists()
 
 
+@pytest.mark.fault("two deploys of one checkout")
 def test_two_deploys_of_one_checkout_do_not_mix(local_bed: Bed) -> None:
     put(local_bed, Stub(1))
     place = Place(local_bed.connection, f"{local_bed.root}/{MODEL}")
@@ -178,6 +182,7 @@ def uploads(bed: Bed) -> Path:
     return found / "model.so"
 
 
+@pytest.mark.fault("link breaks inside a file")
 @pytest.mark.parametrize("most", [1, 1000])
 def test_a_file_that_broke_off_is_continued_where_it_ended(local_bed: Bed, most: int) -> None:
     put(local_bed, Stub(1))
@@ -190,6 +195,7 @@ def test_a_file_that_broke_off_is_continued_where_it_ended(local_bed: Bed, most:
     assert size - most <= done.sent_bytes  # the rest of model.so, and the files that came after it
 
 
+@pytest.mark.fault("half an upload that is not ours")
 @pytest.mark.parametrize("damage", ["a wrong byte", "zeros", "longer", "empty"])
 def test_a_beginning_that_is_not_ours_is_sent_again(local_bed: Bed, damage: str) -> None:
     put(local_bed, Stub(1))

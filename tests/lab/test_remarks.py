@@ -28,6 +28,7 @@ def said(values: dict[str, Any]) -> dict[str, bool]:
         ("pi4b", "cortex-a72", []),
         ("pi5", "cortex-a76", []),
         ("container", "cortex-a72", []),
+        ("vm", "cortex-a72", []),
     ],
 )
 def test_a_sound_board_gets_its_cpu_and_few_words(name: str, cpu: str, names: list[str]) -> None:

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from pilite.errors import BoardError
-from pilite.lab import boards, ssh
+from pilite.lab import boardkeys, boards, ssh
 from pilite.lab import container as virtual
 from pilite.lab.connection import Connection
 from tests.lab.stub import ARTIFACTS, ROOT
@@ -19,7 +19,7 @@ from tests.lab.stub import ARTIFACTS, ROOT
 def address(container: Connection) -> ssh.Address:
     """Where the running container is, and its right keys."""
     board = boards.load("container", ARTIFACTS)
-    keys = virtual.make_keys(ARTIFACTS / "board" / board.name / "keys")
+    keys = boardkeys.make_keys(ARTIFACTS / "board" / board.name / "keys")
     port = virtual.port_of(virtual.client().containers.get(virtual.name_of(board, ARTIFACTS)))
     return ssh.Address(board.name, "127.0.0.1", port, board.user, keys.client, keys.host_public)
 
@@ -30,13 +30,15 @@ def test_the_pinned_host_key_is_accepted(address: ssh.Address) -> None:
         assert connection.check(["id", "-un"]) == "bench\n"
 
 
+@pytest.mark.fault("wrong host key")
 @pytest.mark.docker
 def test_another_host_key_is_refused(address: ssh.Address, tmp_path: Path) -> None:
-    other = virtual.make_keys(tmp_path).host_public
+    other = boardkeys.make_keys(tmp_path).host_public
     with pytest.raises(BoardError, match=r"shows another host key than the pinned one"):
         ssh.connect(replace(address, host_key=other), 60)
 
 
+@pytest.mark.fault("unknown host key")
 @pytest.mark.docker
 def test_a_host_key_that_is_not_pinned_is_refused(address: ssh.Address) -> None:
     with pytest.raises(BoardError, match=r"its host key is not pinned"):
@@ -45,15 +47,16 @@ def test_a_host_key_that_is_not_pinned_is_refused(address: ssh.Address) -> None:
 
 @pytest.mark.docker
 def test_another_user_key_is_refused(address: ssh.Address, tmp_path: Path) -> None:
-    other = virtual.make_keys(tmp_path).client
+    other = boardkeys.make_keys(tmp_path).client
     with pytest.raises(BoardError, match=rf"the board refuses the key {other}"):
         ssh.connect(replace(address, key=other), 60)
 
 
+@pytest.mark.fault("board is off")
 def test_a_board_that_is_off_is_named_with_its_address(tmp_path: Path) -> None:
     with socket.socket() as unused:
         unused.bind(("127.0.0.1", 0))
-        keys = virtual.make_keys(tmp_path)
+        keys = boardkeys.make_keys(tmp_path)
         port = unused.getsockname()[1]
         off = ssh.Address("pi", "127.0.0.1", port, "pi", keys.client, keys.host_public)
         with pytest.raises(BoardError, match=rf"^pi \(pi@127\.0\.0\.1:{port}\): no connection .*Is it on"):
