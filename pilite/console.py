@@ -146,13 +146,18 @@ class Waiting:
 
 
 def show_table(title: str, rows: Sequence[Row]) -> None:
-    """Print rows that share their keys as a table with the keys as its head; nothing without rows."""
+    """Print rows that share their keys as a table with the keys as its head; nothing without rows.
+
+    Lines between cells, and colours unless NO_COLOR is set, are for terminals only.
+    """
     if not rows:
         return
+    from rich import box
     from rich.console import Console
     from rich.table import Table
 
-    table = Table(title=title, title_justify="left", title_style="bold", header_style="bold")
+    lines = box.HEAVY_HEAD if os.isatty(1) else None
+    table = Table(title=title, box=lines, title_justify="left", title_style="bold", header_style="bold")
     for name, value in rows[0].items():
         table.add_column(name, justify="right" if is_number(value) else "left", overflow="fold")
     for row in rows:

@@ -123,6 +123,13 @@ def test_a_table_shows_rows_under_their_keys(capsys: pytest.CaptureFixture[str])
     assert all(word in out for word in ("Title", "name", "[red]x", "1.500", "yes"))
 
 
+def test_output_that_is_no_terminal_is_plain() -> None:
+    code, out, err = typed("kernels", TERM="xterm-256color", COLORTERM="truecolor")
+    assert code == 0, err
+    assert "\x1b" not in out
+    assert not set(out) & set("┃│━─┏┓")
+
+
 def test_json_is_written_whole_or_not_at_all(tmp_path: Path) -> None:
     path = tmp_path / "result.json"
     console.write_json(path, {"schema": "x/1"})

@@ -36,7 +36,9 @@ def test_a_runtime_that_left_early_is_compared_over_the_common_rounds() -> None:
 def test_too_few_rounds_decide_nothing() -> None:
     few, enough = stats.LEAST_ROUNDS - 1, stats.LEAST_ROUNDS
     assert stats.compare([[1.0]] * few, [[9.0]] * few).verdict == "undecided"
+    assert stats.compare([[1.0]] * few, [[1.0]] * few).verdict == "undecided"
     assert stats.compare([[1.0]] * enough, [[9.0]] * enough).verdict == "faster"
+    assert stats.compare([[1.0]] * enough, [[1.0]] * enough).verdict == "same"
 
 
 def noisy(rng: np.random.Generator, ms: float, spread: float, rounds: int = 30, runs: int = 3) -> Any:
