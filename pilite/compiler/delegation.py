@@ -204,6 +204,17 @@ def _same_quantization(node: Node, graph: Graph) -> str | None:
     return None
 
 
+def _flipped(node: Node, graph: Graph) -> str | None:
+    """Between int8 and uint8 only the sign bit is known to move alike in every version of LiteRT."""
+    x, y = graph.tensors[node.inputs[0]], graph.tensors[node.outputs[0]]
+    if x.quant is None or y.quant is None or x.dtype == y.dtype:
+        return None
+    distance = y.quant.zero_point - x.quant.zero_point
+    if x.quant.scales == y.quant.scales and distance == (128 if y.dtype == "uint8" else -128):
+        return None
+    return f"turns {x.dtype} into {y.dtype} of another scale or range, {BUILTIN}"
+
+
 def _softmax(node: Node, graph: Graph) -> str | None:
     x, y = graph.tensors[node.inputs[0]], graph.tensors[node.outputs[0]]
     if x.shape[-1] > 2**15 or _scale(y) < 2.0**-14:
@@ -271,9 +282,9 @@ POLICIES: dict[str, Policy] = {
     "MEAN": Policy("XNNPACK: fp32", rules=(_normal_scales,)),
     "MIRROR_PAD": _MOVED,
     "PACK": _MOVED,
-    "PAD": _MOVED,
+    "PAD": Policy("XNNPACK moves bytes", rules=(_same_quantization,)),
     "PADV2": _MOVED,
-    "QUANTIZE": Policy("XNNPACK; builtin between int8 and uint8", _converted, (_normal_scales,)),
+    "QUANTIZE": Policy("XNNPACK; sign flips builtin", _converted, (_normal_scales, _flipped)),
     "RESHAPE": _MOVED,
     "SLICE": _MOVED,
     "SOFTMAX": Policy("builtin of aarch64", _never, (_softmax,)),

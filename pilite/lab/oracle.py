@@ -66,10 +66,9 @@ PROMISED = {
     ("xnnpack", "q31"): "litert",
     ("xnnpack", "f64"): "litert",
 }
-PROMISED_ARCH, PROMISED_CPU = (
-    "aarch64",
-    "cortex-a72",
-)  # where `xnnpack` is promised, whatever the artifact's CPU
+# Of `xnnpack`, whatever the artifact's CPU. On a Cortex-A53 LiteRT has other uint8 kernels (README).
+PROMISED_CPU = "cortex-a72"
+PROMISED_CPUS = (PROMISED_CPU, "cortex-a76")
 REFERENCES = ("tflite-ref", "litert-ref")  # the first that is installed; tflite-runtime ends at Python 3.11
 
 
@@ -142,7 +141,7 @@ def promised(numerics: str, fully_connected: str, cpu: str) -> Oracle:
     key = PROMISED[numerics, fully_connected]
     runtime = RUNTIMES[key]
     if not runtime.is_reference:
-        return choose(key, cpu if hostcpu.arch_of(cpu) == PROMISED_ARCH else PROMISED_CPU)
+        return choose(key, cpu if cpu in PROMISED_CPUS else PROMISED_CPU)
     return choose(key, cpu) if is_installed(runtime.package) else reference()
 
 
@@ -151,7 +150,7 @@ def is_promised(oracle: Oracle, numerics: str, fully_connected: str) -> bool:
     found, wanted = oracle.runtime, RUNTIMES[PROMISED[numerics, fully_connected]]
     if (found.package, found.kernels) != (wanted.package, wanted.kernels):
         return False
-    return found.is_reference or hostcpu.arch_of(str(oracle.cpu)) == PROMISED_ARCH
+    return found.is_reference or oracle.cpu in PROMISED_CPUS
 
 
 def stands_in(oracle: Oracle, numerics: str, fully_connected: str) -> bool:

@@ -8,7 +8,7 @@ import pytest
 
 from models.zoo.writer import OpSpec, TensorSpec, write
 from pilite.compiler import delegation, tflite
-from pilite.compiler.graph import Add, Graph, Pool2D
+from pilite.compiler.graph import Add, Graph, Pad, Pool2D
 from pilite.compiler.ops import OPS
 from pilite.errors import ModelError
 from tests.small import CONV, DENSE, DEPTHWISE, POOL, bias, one, per_axis, value, weights
@@ -61,6 +61,14 @@ REFUSED = {
     "empty range": (
         conv(y=replace(Y, zero_points=(127,)), activation="RELU"),
         "its activation RELU leaves one output value, which XNNPACK refuses",
+    ),
+    "uint8 of another scale": (
+        one("QUANTIZE", [value(4)], value(4, name="y", dtype="uint8", scale=0.2, zero_point=131)),
+        "turns int8 into uint8 of another scale or range, so LiteRT leaves it",
+    ),
+    "border of another scale": (
+        one("PAD", [value(1, 2)], value(1, 3, name="y", scale=0.2), Pad((0, 1), (0, 0))),
+        "its operand and output differ in scale or zero point, which XNNPACK refuses",
     ),
     "pool with another scale": (
         one("MAX_POOL_2D", [value(1, 4, 4, 2)], value(1, 2, 2, 2, name="y", zero_point=4), POOL),

@@ -16,6 +16,7 @@ from pilite.compiler import cpu as cpus
 from pilite.compiler.fixedpoint import (
     DTYPES,
     Factor,
+    Multiplier,
     Requant,
     Rndnu,
     Rounding,
@@ -29,6 +30,7 @@ from pilite.compiler.fixedpoint import (
     nearest_xnnpack,
     operands,
     requantize,
+    rounding_doubling_high_mul,
     shift_right_ties_up,
 )
 from pilite.compiler.graph import Tensor
@@ -192,6 +194,26 @@ def run(isa: Isa, m: Scale, requant: Requant) -> KernelRun:
     size = ACCUMULATORS.size
     params = [Param("x", "int32", size), Param("y", "int8", size)]
     return KernelRun(function("kernel", params, body), (ACCUMULATORS,), np.empty(size, np.int8))
+
+
+@pytest.mark.parametrize("cpu", EVERY_CPU)
+def test_vectors_round_as_the_families_that_only_explain(cpu: str) -> None:
+    """ties-up rounds the product and then the shift, single rounds once."""
+    isa, half, third = ISAS[cpus.load(cpu).isa], Multiplier(1 << 30, -3), Multiplier(0x5555_5555, -7)
+    cases = [
+        (m, Requant(rounding, 0, -128, 127))
+        for rounding in (Rounding.TIES_UP, Rounding.SINGLE)
+        for m in (half, third)
+    ]
+
+    found = results([run(isa, m, requant) for m, requant in cases], cpu)
+    for (m, requant), got in zip(cases, found, strict=True):
+        product = ACCUMULATORS.astype(np.int64) * m.mantissa
+        if requant.rounding is Rounding.SINGLE:
+            wanted = shift_right_ties_up(product, 31 + m.right)
+        else:
+            wanted = shift_right_ties_up(rounding_doubling_high_mul(ACCUMULATORS, m.mantissa), m.right)
+        np.testing.assert_array_equal(got, np.clip(wanted, -128, 127), err_msg=f"{m} {requant}")
 
 
 @pytest.mark.parametrize("cpu", EVERY_CPU)

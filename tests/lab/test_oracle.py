@@ -95,6 +95,25 @@ def test_the_promise_decides_whose_bytes_are_right(
     assert not oracle.stands_in(judge, numerics, variant)
 
 
+def test_xnnpack_is_promised_as_on_aarch64_also_for_code_of_other_machines(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    without(monkeypatch)
+    for cpu in ("x86-64-v3", "cortex-a53"):
+        assert oracle.promised("xnnpack", "q31", cpu).cpu == oracle.PROMISED_CPU
+        assert not oracle.is_promised(Oracle("litert", "2.3.0", cpu), "xnnpack", "q31")
+    assert oracle.is_promised(Oracle("litert", "2.3.0", "cortex-a76"), "xnnpack", "q31")
+    assert not oracle.is_promised(Oracle("litert-builtin", "2.3.0", "cortex-a76"), "xnnpack", "q31")
+
+
+def test_an_older_runtime_is_a_guest_only(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("platform.machine", lambda: "x86_64")
+    older = oracle.choose("litert-1.4", "cortex-a72")
+    assert older.name == "ai-edge-litert 1.4.0 default (XNNPACK) on cortex-a72 under QEMU"
+    with pytest.raises(PiliteError, match=r"--against litert-1\.4@cortex-a72"):
+        oracle.choose("litert-1.4", "x86-64-v3")
+
+
 def test_without_tflite_runtime_litert_stands_in_and_says_so(monkeypatch: pytest.MonkeyPatch) -> None:
     without(monkeypatch, "tflite-runtime")
     judge = oracle.promised("ref", "q31", "cortex-a72")

@@ -1,0 +1,61 @@
+"""Whole models in numerics xnnpack, operator by operator: on every CPU the bytes of LiteRT on a Pi.
+
+Larger ones: `python3 run.py compare --model M --numerics xnnpack --cpu C --layers`.
+"""
+
+from __future__ import annotations
+
+import functools
+from pathlib import Path
+
+import pytest
+
+import models
+from pilite.compiler import pipeline
+from pilite.lab import artifact, compare, hostcpu, oracle
+from tests.native import ARTIFACTS, EVERY_CPU
+
+ZOO = ("mobilenet_v2_0.1_32_uint8", "mobilenet_v2_0.1_32_int8")
+PUBLISHED = "mlperf_tiny_kws_int8"  # SOFTMAX, AVERAGE_POOL_2D: left to builtin kernels
+
+pytestmark = [pytest.mark.slow, pytest.mark.qemu]
+
+
+@pytest.mark.parametrize("cpu", EVERY_CPU)
+@pytest.mark.parametrize("name", ZOO)
+def test_every_operator_of_a_zoo_model_gives_the_bytes_of_litert_on_a_pi(name: str, cpu: str) -> None:
+    assert_same(models.resolve(name, ARTIFACTS).path, name, cpu)
+
+
+@pytest.mark.parametrize("cpu", EVERY_CPU)
+def test_every_operator_of_a_published_model_gives_the_bytes_of_litert_on_a_pi(
+    cpu: str, shared_models: Path
+) -> None:
+    assert_same(shared_models / f"{PUBLISHED}.tflite", PUBLISHED, cpu)
+
+
+def assert_same(model: Path, name: str, cpu: str) -> None:
+    plain, layers = (
+        pipeline.build(model, name, cpu, "xnnpack", ARTIFACTS, layers=every).path for every in (False, True)
+    )
+    right = truth(model, oracle.promised("xnnpack", "q31", core(cpu)))
+    done = compare.compare(compare.Built(plain, layers), right, (1,), ARTIFACTS)
+
+    compare.verify([done])
+    assert not done.wrong
+    assert done.operators
+
+
+def core(cpu: str) -> str:
+    """One guest serves all CPUs: XNNPACK's kernels differ between cores, their bytes do not."""
+    return "cortex-a76" if hostcpu.arch_of(cpu) == "aarch64" else cpu
+
+
+@functools.cache
+def truth(model: Path, found: oracle.Oracle) -> compare.Truth:
+    sets = compare.cases(artifact.read(_any(model)).inputs)
+    return compare.Truth(model, found, sets, ARTIFACTS)
+
+
+def _any(model: Path) -> Path:
+    return pipeline.build(model, model.stem, hostcpu.best(), "xnnpack", ARTIFACTS).path
