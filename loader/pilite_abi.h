@@ -1,9 +1,11 @@
 /* pilite_abi.h - the contract between a compiled model (.so) and the loader. C99, no dependencies.
  *
  * File: [ELF .so][canonical JSON manifest, padded with blanks to 8][pilite_footer, 64 bytes]
- * Rule: the major version must match; a minor version only appends fields. `struct_size` and `size` tell what exists. */
+ * Rule: the major version must match; a minor version only appends fields. `struct_size` and `size` tell what exists.
+ * ABI.md has the whole of it. */
 #ifndef PILITE_ABI_H
 #define PILITE_ABI_H
+#include <stddef.h>
 #include <stdint.h>
 #ifdef __cplusplus
 extern "C" {
@@ -63,6 +65,9 @@ typedef struct {
   /* Since 1.1: the first bytes of the arena, kept between runs; all zero is the initial state. */
   uint64_t state_bytes;
 } pilite_model;
+
+/* What the host of ABI 1.0 has. A model asks for this much, whatever was appended since; see ABI.md. */
+#define PILITE_HOST_BYTES_1_0 (offsetof(pilite_host, parallel_launch) + sizeof(void*))
 
 typedef const pilite_model* (*pilite_model_get_fn)(void); /* the one exported symbol: pilite_model_get */
 

@@ -22,6 +22,7 @@ constexpr char kHelp[] =
     "  --threads N      threads, the caller included (1)\n"
     "  --cpus 0,1,2,3   pin the threads; one CPU per thread\n"
     "  --runs N         run N times after one warm-up and print the times\n"
+    "  --bench          run for 3 s or more after a warm-up; median, spread and runs per second\n"
     "  --markers        make one more run between two harmless system calls, for a profiler\n"
     "  --info           print the manifest, of any architecture; nothing is run\n"
     "Exit: 0 done, 1 the run failed, 2 wrong use or refused model.\n";
@@ -37,7 +38,7 @@ struct Arguments {
   int cpus[PILITE_MAX_THREADS];
   int n_cpus;
   long threads, runs, seed;
-  bool info, help, random, markers;
+  bool info, help, random, markers, bench;
 };
 
 bool parse_long(const char* text, long low, long high, long* value) {
@@ -84,6 +85,8 @@ bool parse(int argc, char** argv, Arguments* a) {
       a->help = true;
     } else if (!strcmp(word, "--info")) {
       a->info = true;
+    } else if (!strcmp(word, "--bench")) {
+      a->bench = true;
     } else if (!strcmp(word, "--markers")) {
       a->markers = true;
     } else if (word[0] != '-' && !a->model) {
@@ -93,6 +96,7 @@ bool parse(int argc, char** argv, Arguments* a) {
       return false;
     }
   }
+  if (a->bench && !a->n_inputs) a->random = true;  // what is in the inputs does not matter here
   if (a->n_cpus && a->n_cpus != a->threads) {
     fprintf(stderr, "pilite-run: --cpus names %d CPUs for --threads %ld; give one per thread\n", a->n_cpus,
             a->threads);
@@ -182,6 +186,33 @@ int time_runs(long runs, double load_ms, double first_ms, pilite_session* sessio
   return 0;
 }
 
+constexpr double kBenchMs = 3000;
+constexpr int kBenchLeast = 10, kBenchMost = 100000;
+
+// The q-th quantile of sorted samples, the nearest one.
+double quantile(const double* sorted, int n, double q) { return sorted[static_cast<int>(q * (n - 1) + 0.5)]; }
+
+int bench(const Arguments& a, double load_ms, double first_ms, pilite_session* session) {
+  double* samples = static_cast<double*>(malloc(kBenchMost * sizeof(double)));
+  if (!samples) return kFailed;
+  const double begin = milliseconds();
+  int n = 0, code = 0;
+  while (!code && n < kBenchMost && (n < kBenchLeast || milliseconds() - begin < kBenchMs)) {
+    const double start = milliseconds();
+    code = pilite_run(session) ? failed(kFailed) : 0;
+    samples[n++] = milliseconds() - start;
+  }
+  if (!code) {
+    qsort(samples, static_cast<size_t>(n), sizeof(double), compare);
+    const double median = quantile(samples, n, 0.5);
+    printf("bench: %ld threads, %d runs: median %.4f ms, min %.4f, p90 %.4f, p99 %.4f; ", a.threads, n, median,
+           samples[0], quantile(samples, n, 0.9), quantile(samples, n, 0.99));
+    printf("%.1f runs/s; load %.4f, first %.4f\n", 1e3 / median, load_ms, first_ms);
+  }
+  free(samples);
+  return code;
+}
+
 // System calls that the kernel refuses and an emulator's plugin sees: a warm-up follows, what counts follows, end.
 enum Mark : long { kWarm = 0x5A0, kStart = 0x5A1, kStop = 0x5A2 };
 
@@ -231,6 +262,9 @@ int run_session(const Arguments& a, double load_ms, pilite_session* session) {
   }
   if (a.runs) {
     if (int code = time_runs(a.runs, load_ms, first_ms, session)) return code;
+  }
+  if (a.bench) {
+    if (int code = bench(a, load_ms, first_ms, session)) return code;
   }
   return a.output ? write_outputs(a.output, session) : 0;
 }

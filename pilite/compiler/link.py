@@ -118,7 +118,7 @@ __attribute__((visibility("hidden"))) void* __TVMBackendParallelLaunch;
 static const pilite_tensor inputs[] = {{{_tensors(d.inputs)}}};
 static const pilite_tensor outputs[] = {{{_tensors(d.outputs)}}};
 static int bind_host(const pilite_host* host) {{
-  if (!host || host->size < sizeof(pilite_host) || host->abi >> 16 != PILITE_ABI_MAJOR) return -1;
+  if (!host || host->size < PILITE_HOST_BYTES_1_0 || host->abi >> 16 != PILITE_ABI_MAJOR) return -1;
   __TVMBackendParallelLaunch = (void*)host->parallel_launch;
   return 0;
 }}

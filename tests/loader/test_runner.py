@@ -229,3 +229,19 @@ def test_aarch64_refuses_an_x86_model(tmp_path: Path, aarch64: LoaderFiles) -> N
     done = run_program(emulate("max", aarch64.runner, model, "--random", "1"))
     assert done.returncode == 2
     assert "made for x86-64 (ELF machine 62), this computer is aarch64" in done.stderr
+
+
+def test_bench_prints_one_line_with_its_order_right(
+    files: LoaderFiles, fake: Path, inputs: list[str]
+) -> None:
+    done = run_program([files.runner, fake, "--bench", "--threads", "2", *inputs], files.library)
+    line = done.stdout.splitlines()[-1]
+    found = re.fullmatch(
+        r"bench: 2 threads, (\d+) runs: median (\S+) ms, min (\S+), p90 (\S+), p99 (\S+); (\S+) runs/s; .*",
+        line,
+    )
+
+    assert found, line
+    runs, median, least, p90, p99 = (float(value) for value in found.groups()[:5])
+    assert runs >= 10
+    assert least <= median <= p90 <= p99
