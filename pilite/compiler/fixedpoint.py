@@ -23,6 +23,7 @@ import numpy.typing as npt
 
 INT8_MIN, INT8_MAX = -128, 127
 INT32_MAX = (1 << 31) - 1
+MOST_FIXES = 2  # a third would cost more than integers
 
 Int64 = npt.NDArray[np.int64]
 
@@ -35,6 +36,7 @@ class Rounding(str, Enum):
     )
     FLOAT64 = "float64"  # round_half_away(double(acc) * scale). FULLY_CONNECTED of newer reference kernels
     FLOAT32 = "float32"  # round_half_even(float(acc) * factor). XNNPACK's fp32 kernels, int8 models
+    FUSED = "fused"  # round_half_even(fma(float(acc), factor, addend)), constants proved equal to GEMMLOWP's
     RNDNU = "rndnu"  # doubling-high-mul, truncated; then shift, ties up. XNNPACK's NEON kernels, uint8 models
     # Nobody promises these two; `compare --layers` knows them to explain what LiteRT's and tflite-runtime's
     # builtin kernels do.
@@ -57,9 +59,14 @@ CONSTANTS: dict[Rounding, Constants] = {
     Rounding.FLOAT32: Constants(("factor",), 1.0),
     Rounding.RNDNU: Constants(("mantissa", "right"), 0.5, ("left",)),
     Rounding.TIES_UP: Constants(("mantissa", "right"), 1 - 2.0**-32, ("left",)),
+    Rounding.FUSED: Constants(("factor", "addend")),
     Rounding.SINGLE: Constants(("mantissa", "right"), 1 - 2.0**-32, ("left",)),
 }
-DTYPES = {"scale": "float64", "factor": "float32"}  # of the constants; the others are int32
+DTYPES = {
+    "scale": "float64",
+    "factor": "float32",
+    "addend": "float32",
+}  # of the constants; the others are int32
 
 
 @dataclass(frozen=True)
@@ -72,13 +79,15 @@ class Requant:
     clamp_max: int
     left: bool = False  # some multiplier reaches the limit of CONSTANTS: shift left, or guard the conversion
     right: tuple[int, int] = (0, 31)  # least and largest right shift of the channels
+    fixes: int = 0  # of FUSED: accumulators of a channel that are mended: at0 by by0, at1 by by1
 
     @property
     def operands(self) -> tuple[str, ...]:
         """Names of the arrays that the kernel needs."""
         needed = CONSTANTS[self.rounding]
         names = needed.names + (needed.large if self.left else ())
-        return tuple(name for name in names if name != "right" or not self.common_right)
+        fixes = tuple(f"{name}{i}" for i in range(self.fixes) for name in ("at", "by"))
+        return tuple(name for name in names if name != "right" or not self.common_right) + fixes
 
     @property
     def common_right(self) -> int:
@@ -336,6 +345,12 @@ class Primitives(Protocol):
     def shift_left_saturating(self, x: Any, n: Any) -> Any:
         """x * 2**n, or a value of the same sign beyond 2**30 where that leaves int32."""
 
+    def scale_fused(self, x: Any, factor: Any, addend: Any, signed: bool) -> Any:
+        """round_half_even(fma(float32(x), factor, addend)); `signed`: the addend has the sign of x."""
+
+    def mend(self, y: Any, x: Any, at: Any, by: Any) -> Any:
+        """y + by where x is `at`."""
+
     def scale_float32(self, x: Any, factor: Any, guard: bool) -> Any:
         """round_half_even(float32(x) * factor); `guard`: beyond 32,767 it may be any larger number."""
 
@@ -351,6 +366,11 @@ def requantize(
         return v.scale_float64(acc, operand("scale"))
     if requant.rounding is Rounding.FLOAT32:
         return v.scale_float32(acc, operand("factor"), requant.left)
+    if requant.rounding is Rounding.FUSED:
+        y = v.scale_fused(acc, operand("factor"), operand("addend"), requant.negative_ties_show)
+        for i in range(requant.fixes):
+            y = v.mend(y, acc, operand(f"at{i}"), operand(f"by{i}"))
+        return y
     if requant.left:
         move = v.shift_left_saturating if requant.rounding is Rounding.RNDNU else v.shift_left
         acc = move(acc, operand("left"))

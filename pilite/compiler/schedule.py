@@ -5,7 +5,7 @@ shares equal code.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -13,10 +13,13 @@ import numpy as np
 from pilite.compiler.aot import Call, Pointer
 from pilite.compiler.cpu import Cpu
 from pilite.compiler.kernels import Constants, Kernel
+from pilite.compiler.kernels.isa import ISAS
 from pilite.compiler.kernels.tuning import choose, class_of
 from pilite.compiler.layout import Layout
 from pilite.compiler.plan import Blob, Need, plan
 from pilite.compiler.program import ARENA, IO, STATE, WEIGHTS, Program, Stage, Value
+from pilite.compiler.prove import cheaper
+from pilite.compiler.spec import QConv2D, QDepthwiseConv2D
 
 
 @dataclass(frozen=True, eq=False)
@@ -74,6 +77,9 @@ def layout(value: Value) -> Layout:
 
 
 def _choose(program: Program, stage: Stage, cpu: Cpu) -> _Chosen:
+    if isinstance(stage.spec, (QConv2D, QDepthwiseConv2D)) and ISAS[cpu.isa].fuses:
+        spec, arrays = cheaper(stage.spec, stage.arrays)
+        stage = replace(stage, spec=spec, arrays=arrays)
     y = layout(program.values[stage.output])
     kernel, cpu = choose(stage.spec, stage.arrays, y, cpu)
     variant, constants = kernel.family.prepare(stage.spec, stage.arrays)

@@ -20,7 +20,7 @@ from pilite import seal
 from pilite.compiler import artifact, link, pipeline, tflite
 from pilite.compiler import cpu as cpus
 from pilite.compiler.pipeline import Build
-from pilite.errors import ModelError, PiliteError
+from pilite.errors import CompileError, ModelError, PiliteError
 from tests import native
 from tests.batch import BUILD_ID, OPTIONS
 from tests.conftest import ROOT
@@ -193,7 +193,7 @@ def test_a_failed_write_leaves_nothing_behind(tmp_path: Path, monkeypatch: pytes
         raise OSError(28, "No space left on device")
 
     monkeypatch.setattr("os.fsync", full)
-    with pytest.raises(OSError, match="No space left"):
+    with pytest.raises(CompileError, match=r"model\.so: cannot be written: No space left.*make room"):
         artifact.write(path, b"new")
 
     assert [p.name for p in tmp_path.iterdir()] == ["model.so"]

@@ -27,6 +27,7 @@ class Isa(ABC):
     name: ClassVar[str]
     lanes: ClassVar[int]  # int32 values in a register
     narrow_shifts: ClassVar[bool] = False  # narrow8 can shift by a constant at no cost
+    fuses: ClassVar[bool] = False  # a float32 requantization, where proved, costs less than the integer one
 
     @property
     def i32(self) -> str:
@@ -62,6 +63,17 @@ class Isa(ABC):
     @property
     def f32(self) -> str:
         return f"float32x{self.lanes}"
+
+    def scale_fused(self, x: Any, factor: Any, addend: Any, signed: bool) -> Any:
+        if signed:
+            sign = x & self.fill(-(2**31))
+            addend = T.reinterpret(self.f32, T.reinterpret(self.i32, addend) | sign)
+        return self.round_float32(
+            call(self.f32, f"llvm.fma.v{self.lanes}f32", T.Cast(self.f32, x), factor, addend), guard=False
+        )
+
+    def mend(self, y: Any, x: Any, at: Any, by: Any) -> Any:
+        return tirx.Select(x == at, y + by, y)
 
     @staticmethod
     @abstractmethod
@@ -179,6 +191,8 @@ class Neon(Isa):
 
 class X86(Isa):
     """What x86-64-v3 and v4 share, at any width."""
+
+    fuses = True
 
     @staticmethod
     def encode_right(bits: int) -> int:

@@ -1,0 +1,241 @@
+"""Proves that a cheaper requantization gives the same bytes for every accumulator that a channel can reach.
+
+The exact step (doubling-high-mul, then a shift) and its replacement in float32,
+
+    round_half_even(fma(float32(acc), factor, addend))         addend with the sign of acc where `signed`
+
+never fall as acc grows. After the clamp at most 255 steps are left, and the first accumulator T of each step
+is known in closed form. So two looks a step prove all accumulators: at T the replacement has reached it,
+at T - 1 it has not. `factor` is sought among the float32 next to the multiplier, `addend` in the middle of
+what the steps allow. Where none does for all steps, up to MOST_FIXES accumulators of a channel may be off by
+one and are mended by comparison.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from itertools import product as pairs
+from typing import Any, TypeAlias
+
+import numpy as np
+import numpy.typing as npt
+
+from pilite.compiler.fixedpoint import MOST_FIXES, Requant, Rounding
+from pilite.compiler.spec import Arrays, QConv2D, QDepthwiseConv2D
+
+Float32: TypeAlias = npt.NDArray[np.float32]
+Float64: TypeAlias = npt.NDArray[np.float64]
+Int64: TypeAlias = npt.NDArray[np.int64]
+Bools: TypeAlias = npt.NDArray[np.bool_]
+
+NEIGHBOURS = (0, 1, -1, 2, -2, 3, -3, 4, -4)  # float32 steps from the multiplier
+# (bounds ignored below, above, neighbour): exceptions only where no factor does without
+TRIES = tuple(
+    (below, above, neighbour)
+    for count in range(MOST_FIXES + 1)
+    for neighbour, below in pairs(NEIGHBOURS, range(count + 1))
+    for above in (count - below,)
+)
+INT32 = 1 << 31
+UNREACHED = -INT32  # an accumulator that no channel reaches: `reach` would have to be exhausted for it
+
+
+@dataclass(frozen=True, eq=False)
+class Channels:
+    """GEMMLOWP constants and the accumulators, bias included, that the channels reach: `low` to `high`."""
+
+    mantissa: Int64
+    right: Int64
+    low: Int64
+    high: Int64
+
+    def first(self, step: npt.NDArray[np.int64], ties_up: bool) -> Int64:
+        """The least acc whose result is at least `step`; (channels, steps).
+
+        A shift gives k from x = k * 2**r - 2**(r-1) on, one later where the tie of a k <= 0 goes away from
+        zero. The product floor((acc * m + 2**30) / 2**31) gives x from ceil((x * 2**31 - 2**30) / m) on.
+        """
+        r = self.right[:, None]
+        half = (np.int64(1) << r) >> 1
+        x = (step << r) - half + (np.int64(0) if ties_up else (r > 0) & (step <= 0))
+        numerator = np.clip(x, -INT32, INT32) * INT32 - (1 << 30)
+        m = np.maximum(self.mantissa[:, None], 1)
+        first: Int64 = -(-numerator // m)
+        return first
+
+
+def reach(weight: npt.ArrayLike, bias: npt.ArrayLike) -> tuple[Int64, Int64] | None:
+    """Least and largest accumulator of each channel for x in [-128, 127]; None if int32 might wrap.
+
+    weight: (channels, anything), bias: (channels,), zero points folded in.
+    """
+    w, b = np.asarray(weight, np.int64), np.asarray(bias, np.int64)
+    up, down = np.maximum(w, 0).sum(1), np.minimum(w, 0).sum(1)
+    low, high = b - 128 * up + 127 * down, b + 127 * up - 128 * down
+    inside = low.min(initial=0) >= -INT32 and high.max(initial=0) < INT32
+    return (low, high) if inside else None
+
+
+@dataclass(frozen=True, eq=False)
+class Steps:
+    """What has to hold: the result reaches `value` at `first` and not before, where `seen` is true."""
+
+    value: Int64  # (steps,)
+    first: Int64  # (channels, steps)
+    seen: Bools  # (channels, steps): inside what the channel can reach
+    signed: bool
+
+    def of(self, channels: Bools) -> Steps:
+        return Steps(self.value, self.first[channels], self.seen[channels], self.signed)
+
+
+@dataclass(frozen=True, eq=False)
+class Fused:
+    """Constants of the replacement, by channel: see `Rounding.FUSED`."""
+
+    factor: Float32
+    addend: Float32
+    at: Int64  # (MOST_FIXES, channels): accumulators that are off by one; UNREACHED where there is none
+    by: Int64  # what has to be added there
+
+    def arrays(self) -> dict[str, npt.NDArray[Any]]:
+        fixes = {
+            f"{n}{i}": v[i].astype(np.int32)
+            for n, v in (("at", self.at), ("by", self.by))
+            for i in range(MOST_FIXES)
+        }
+        return {"factor": self.factor, "addend": self.addend, **fixes}
+
+    @property
+    def fixes(self) -> int:
+        return int(np.count_nonzero(self.by, axis=0).max(initial=0))
+
+
+def cheaper(spec: QConv2D | QDepthwiseConv2D, arrays: Arrays) -> tuple[QConv2D | QDepthwiseConv2D, Arrays]:
+    """The same operator with the fused requantization, if it is proved equal; else as it is."""
+    weight = np.asarray(arrays["weight"])
+    rows = (
+        weight.reshape(-1, weight.shape[-1]).T
+        if isinstance(spec, QDepthwiseConv2D)
+        else weight.reshape(len(weight), -1)
+    )
+    bounds = reach(rows, arrays["bias"])
+    if bounds is None or spec.requant.rounding is not Rounding.GEMMLOWP or spec.requant.left:
+        return spec, arrays
+    found = fused(spec.requant, arrays["mantissa"], arrays["right"], bounds)
+    if found is None:
+        return spec, arrays
+    requant = replace(spec.requant, rounding=Rounding.FUSED, fixes=found.fixes)
+    return replace(spec, requant=requant), {**arrays, **found.arrays()}
+
+
+def fused(
+    requant: Requant, mantissa: npt.ArrayLike, right: npt.ArrayLike, bounds: tuple[Int64, Int64]
+) -> Fused | None:
+    """Constants proved equal to `requant` with GEMMLOWP rounding; None if some channel has none.
+
+    First without exceptions, then with more and more accumulators that are mended one by one.
+    """
+    channels = Channels(np.asarray(mantissa, np.int64), np.asarray(right, np.int64), *bounds)
+    value = np.arange(requant.clamp_min + 1, requant.clamp_max + 1) - requant.zero_point
+    first = channels.first(value[None, :], not requant.negative_ties_show)
+    seen = (first > channels.low[:, None]) & (first <= channels.high[:, None])
+    steps = Steps(value, first, seen, requant.negative_ties_show)
+    real = np.ldexp(channels.mantissa.astype(np.float64), -31 - channels.right)
+    found = Fused(
+        np.zeros(len(real), np.float32),
+        np.zeros(len(real), np.float32),
+        np.full((MOST_FIXES, len(real)), UNREACHED),
+        np.zeros((MOST_FIXES, len(real)), np.int64),
+    )
+    unsolved = np.ones(len(real), bool)
+    for below, above, neighbour in TRIES:
+        if unsolved.any():
+            _try(found, unsolved, steps.of(unsolved), _neighbour(real[unsolved], neighbour), (below, above))
+    return None if unsolved.any() else found
+
+
+def _try(found: Fused, unsolved: Bools, steps: Steps, factor: Float32, ignored: tuple[int, int]) -> None:
+    """One factor and addend for every unsolved channel; those that hold are solved."""
+    addend = _middle(factor, steps, ignored)
+    low, high = _faults(factor, addend, steps)
+    rises = addend >= -factor / 2 if steps.signed else np.ones(len(factor), bool)  # across zero
+    count = (low == 1).sum(1) + (high == 1).sum(1)
+    good = rises & ~(low == 2).any(1) & ~(high == 2).any(1) & (count <= MOST_FIXES)
+    index = np.flatnonzero(unsolved)[good]
+    found.factor[index], found.addend[index] = factor[good], addend[good]
+    for row, channel in zip(np.flatnonzero(good), index, strict=True):
+        at = [(steps.first[row, k], 1) for k in np.flatnonzero(low[row])]
+        at += [(steps.first[row, k] - 1, -1) for k in np.flatnonzero(high[row])]
+        for i, (acc, by) in enumerate(at):
+            found.at[i, channel], found.by[i, channel] = acc, by
+    unsolved[index] = False
+
+
+def _neighbour(real: Float64, distance: int) -> Float32:
+    """The float32 that many steps from the nearest one of `real`; 0 stays 0."""
+    bits = real.astype(np.float32).view(np.int32) + np.int32(distance)
+    return np.where(real > 0, bits.view(np.float32), np.float32(0))
+
+
+def _middle(factor: Float32, steps: Steps, ignored: tuple[int, int]) -> Float32:
+    """The middle of the addends that the steps allow, the tightest few bounds on both sides ignored.
+
+    T * f + a >= k - 1/2 > (T - 1) * f + a. Below zero a signed addend counts negatively: bounds change sides.
+    """
+    f = factor[:, None].astype(np.float64)
+    least = (steps.value - 0.5)[None, :] - steps.first * f
+    most = least + f
+    if steps.signed:
+        at, before = steps.first < 0, steps.first <= 0
+        floor = np.maximum(np.where(at, -np.inf, least), np.where(before, -most, -np.inf))
+        least, most = floor, np.minimum(np.where(before, np.inf, most), np.where(at, -least, np.inf))
+    low = _ranked(np.where(steps.seen, -least, np.inf), ignored[0])
+    high = _ranked(np.where(steps.seen, most, np.inf), ignored[1])
+    low, high = -np.where(np.isinf(low), f[:, 0] - high, low), np.where(np.isinf(high), f[:, 0] - low, high)
+    both = np.isfinite(low) & np.isfinite(high)
+    return (np.where(both, low, 0.0) / 2 + np.where(both, high, 0.0) / 2).astype(np.float32)
+
+
+def _ranked(values: Float64, rank: int) -> Float64:
+    """The smallest value of each row but `rank`."""
+    if values.shape[1] <= rank:
+        return np.full(len(values), np.inf)
+    ranked: Float64 = np.partition(values, rank, axis=1)[:, rank]
+    return ranked
+
+
+def _faults(factor: Float32, addend: Float32, steps: Steps) -> tuple[Int64, Int64]:
+    """For every step by how many accumulators the result comes late or early: 0, 1 or, for more, 2."""
+    f, a = factor[:, None], addend[:, None]
+
+    def reached(distance: int) -> Bools:
+        result: Bools = scaled(steps.first + distance, f, a, steps.signed) >= steps.value
+        return result
+
+    late, early = ~reached(0) & steps.seen, reached(-1) & steps.seen
+    low, high = late.astype(np.int64), early.astype(np.int64)
+    if late.any():
+        low += late & ~reached(1)
+    if early.any():
+        high += early & reached(-2)
+    return low, high
+
+
+def scaled(acc: Int64, factor: npt.ArrayLike, addend: npt.ArrayLike, signed: bool) -> Float64:
+    """round_half_even(fma(float32(acc), factor, addend)); the sum is rounded once, as fused instructions do.
+
+    The product of two float32 is exact in float64. The sum is rounded to odd there (its lost part is known by
+    Knuth's TwoSum), after which rounding to float32 is right: 53 >= 24 + 2 bits.
+    """
+    x = np.asarray(acc, np.float64).astype(np.float32)
+    a = np.asarray(addend, np.float64)
+    a = np.where(np.asarray(acc) < 0, -a, a) if signed else a
+    product = x.astype(np.float64) * np.asarray(factor, np.float64)
+    total: Float64 = np.atleast_1d(product + a)
+    back = total - product
+    lost = (product - (total - back)) + (a - back)
+    even = (total.view(np.int64) & 1) == 0
+    toward = np.nextafter(total, np.where(lost > 0, np.inf, -np.inf))
+    odd = np.where((lost != 0) & even, toward, total)
+    return np.rint(odd.astype(np.float32).astype(np.float64))

@@ -1,0 +1,142 @@
+"""The fused requantization against the exact one, on every accumulator that random channels reach."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from fractions import Fraction
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import pytest
+
+from pilite.compiler import prove
+from pilite.compiler.fixedpoint import (
+    MOST_FIXES,
+    Requant,
+    Rounding,
+    rounding_doubling_high_mul,
+    rounding_shift_right,
+)
+from pilite.compiler.layout import Layout
+from pilite.compiler.spec import QConv2D
+from tests.samples import REQUANT, conv
+
+Array = npt.NDArray[Any]
+
+
+def exact(acc: Array, mantissa: int, right: int) -> Array:
+    return rounding_shift_right(rounding_doubling_high_mul(acc, mantissa), right)
+
+
+def computed(found: prove.Fused, channel: int, acc: Array, signed: bool) -> Array:
+    """What the kernel computes: fma, round, mend."""
+    q = prove.scaled(acc, found.factor[channel], found.addend[channel], signed)
+    for i in range(found.fixes):
+        q = np.where(acc == found.at[i, channel], q + found.by[i, channel], q)
+    return q
+
+
+def draw(rng: np.random.Generator, channels: int) -> tuple[Requant, Array, Array, Array]:
+    """A requantization, mantissas, shifts, and how far accumulators go to both sides."""
+    zero_point = int(rng.integers(-128, 128))
+    low = zero_point if rng.integers(2) else -128
+    requant = Requant(Rounding.GEMMLOWP, zero_point, low, 127)
+    mantissa = rng.integers(1 << 30, 1 << 31, channels)
+    return requant, mantissa, rng.integers(0, 14, channels), rng.integers(100, 60_000, channels)
+
+
+@pytest.mark.parametrize("seed", range(24))
+def test_fused_constants_give_the_exact_bytes_for_every_reachable_accumulator(seed: int) -> None:
+    requant, mantissa, right, span = draw(np.random.default_rng(seed), 8)
+    for channel in range(8):
+        one = slice(channel, channel + 1)
+        found = prove.fused(requant, mantissa[one], right[one], (-span[one], span[one]))
+        if found is None:
+            continue
+        acc = np.arange(-span[channel], span[channel] + 1)
+        clamps = (requant.clamp_min - requant.zero_point, requant.clamp_max - requant.zero_point)
+        right_bytes = np.clip(exact(acc, int(mantissa[channel]), int(right[channel])), *clamps)
+        got = np.clip(computed(found, 0, acc, requant.negative_ties_show), *clamps)
+        np.testing.assert_array_equal(got, right_bytes)
+
+
+def test_most_channels_have_fused_constants() -> None:
+    """Without this the test above could pass by finding nothing."""
+    rng = np.random.default_rng(99)
+    found = 0
+    for _ in range(50):
+        requant, mantissa, right, span = draw(rng, 1)
+        found += prove.fused(requant, mantissa, right, (-span, span)) is not None
+    assert found >= 45
+
+
+def test_the_naive_constants_are_wrong_somewhere() -> None:
+    """Negative control: the multiplier itself and no addend, as one would write without a proof."""
+    wrong = 0
+    for seed in range(24):
+        requant, mantissa, right, span = draw(np.random.default_rng(seed), 1)
+        acc = np.arange(-span[0], span[0] + 1)
+        real = np.float32(np.ldexp(float(mantissa[0]), -31 - int(right[0])))
+        naive = prove.scaled(acc, real, np.float32(0), signed=False)
+        clamps = (requant.clamp_min - requant.zero_point, requant.clamp_max - requant.zero_point)
+        wrong += bool(
+            (np.clip(naive, *clamps) != np.clip(exact(acc, int(mantissa[0]), int(right[0])), *clamps)).any()
+        )
+    assert wrong >= 12
+
+
+@pytest.mark.parametrize("ties_up", [False, True])
+@pytest.mark.parametrize("right", [0, 1, 7, 22, 31])
+def test_the_first_accumulator_of_a_step_is_found_in_closed_form(right: int, ties_up: bool) -> None:
+    rng = np.random.default_rng(right)
+    mantissa = rng.integers(1 << 30, 1 << 31, 4)
+    ends = np.full(4, 1 << 20)
+    channels = prove.Channels(mantissa, np.full(4, right), -ends, ends)
+    steps = np.arange(-255, 256)
+    for channel, first in enumerate(channels.first(steps[None, :], ties_up)):
+        for step, acc in zip(steps, first, strict=True):
+            if abs(acc) >= 2**31 - 1:
+                continue
+            around = np.array([acc - 1, acc])
+            product = rounding_doubling_high_mul(around, int(mantissa[channel]))
+            shifted = (
+                (product + ((1 << right) >> 1)) >> right if ties_up else rounding_shift_right(product, right)
+            )
+            assert shifted[0] < step <= shifted[1]
+
+
+def test_the_emulated_fused_sum_is_rounded_once() -> None:
+    """Against exact fractions, with addends far below the last bit of the product."""
+    rng = np.random.default_rng(5)
+    acc = rng.integers(-(2**31), 2**31, 2000)
+    factor = rng.random(2000).astype(np.float32) * np.float32(2.0**-22)
+    addend = (rng.normal(0, 1, 2000) * 2.0 ** rng.integers(-60, 2, 2000)).astype(np.float32)
+    got = prove.scaled(acc, factor, addend, signed=False)
+    for a, f, d, q in zip(acc, factor, addend, got, strict=True):
+        total = Fraction(float(np.float32(a))) * Fraction(float(f)) + Fraction(float(d))
+        assert q == np.rint(np.float64(_nearest32(total)))
+
+
+def _nearest32(value: Fraction) -> np.float32:
+    """The float32 nearest to a fraction; its neighbours are compared exactly."""
+    start = np.float32(float(value))
+    near = [start, np.nextafter(start, np.float32(np.inf)), np.nextafter(start, np.float32(-np.inf))]
+    return min(near, key=lambda x: (abs(Fraction(float(x)) - value), int(x.view(np.int32)) & 1))
+
+
+def test_an_operator_whose_accumulator_may_wrap_stays_as_it_is() -> None:
+    sample = conv(6, -127, replace(REQUANT, left=False))
+    arrays = {**sample.arrays, "bias": np.full(16, 2**31 - 1, np.int32)}
+    assert isinstance(sample.spec, QConv2D)
+    assert isinstance(sample.y, Layout)
+    assert prove.cheaper(sample.spec, arrays) == (sample.spec, arrays)
+
+
+def test_a_proved_operator_says_so_and_brings_its_constants() -> None:
+    sample = conv(6, -127, replace(REQUANT, left=False, clamp_min=REQUANT.zero_point))
+    assert isinstance(sample.spec, QConv2D)
+    spec, arrays = prove.cheaper(sample.spec, sample.arrays)
+    assert spec.requant.rounding is Rounding.FUSED
+    assert spec.requant.fixes <= MOST_FIXES
+    assert {*spec.requant.operands} <= {*arrays}
