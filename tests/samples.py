@@ -25,6 +25,7 @@ class Sample:
 
 REQUANT = Requant(Rounding.GEMMLOWP, 3, -128, 127, left=True)
 HALF, TINY = Multiplier(1 << 30, 0), Multiplier(1 << 30, -19)
+UNEVEN = Multiplier(1_234_567_891, 0)
 SMALL, LARGE = 6, 64  # pixels along a side: one task, and work for several threads
 
 
@@ -153,6 +154,12 @@ def samples(side: int) -> list[Sample]:
         depthwise(side, 3, -200, channels=32),
         depthwise(side, 5, -128, channels=64),
         Sample("add", s.QAdd(20, (1, 2), (HALF, HALF), TINY, REQUANT), (image, image), image),
+        Sample(
+            "add, linear",
+            s.QAdd(20, (1, 2), (UNEVEN, replace(UNEVEN, mantissa=1_987_654_321)), TINY, REQUANT),
+            (image, image),
+            image,
+        ),
         Sample("average", pool, (image,), image),
         Sample("max", replace(pool, kind="max"), (image,), image),
         Sample("mean", s.QMean((1, 2), 3, HALF, REQUANT), (image,), Layout((1, 1, 1, 24))),

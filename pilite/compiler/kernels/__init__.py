@@ -14,6 +14,7 @@ from tvm import tirx
 from pilite.compiler import spec as s
 from pilite.compiler.cpu import Cpu
 from pilite.compiler.kernels import (
+    addition,
     copy,
     depthwise,
     depthwise_dot,
@@ -270,6 +271,14 @@ KERNELS: tuple[Kernel, ...] = (
         Depthwise(Madd16()),
         ("avx2", "avx512"),
         instruction="vpmaddwd",
+    ),
+    Kernel(
+        "qs8_linear_add_8__neon",
+        s.QAdd,
+        Plain(lambda n, p, x, y, c: addition.add(n, p, x[0], x[1], y)),
+        ("neon",),
+        instruction="mla",
+        wants=addition.wants,
     ),
     Kernel("qs8_add_8", s.QAdd, Plain(lambda n, p, x, y, c: pointwise.add(n, ISAS[c.isa], p, x[0], x[1], y))),
     Kernel(

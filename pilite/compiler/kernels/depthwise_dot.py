@@ -217,10 +217,17 @@ class _Code:
         for r, line in enumerate(acc):
             for c, pixel in enumerate(line):
                 q = [
-                    requantize(ISA, whole(a, 4), requant, lambda name, p=part: operand(name, p))  # type: ignore[misc]
+                    requantize(
+                        ISA,
+                        whole(a, 4),
+                        requant,
+                        lambda name, p=part: operand(name, p),  # type: ignore[misc]
+                        shifted=False,
+                    )
                     for part, a in enumerate(pixel)
                 ]
-                narrow = ISA.narrow8(q, requant.zero_point, requant.clamp_min, requant.clamp_max)
+                limits = (requant.zero_point, requant.clamp_min, requant.clamp_max)
+                narrow = ISA.narrow8(q, *limits, requant.common_right)
                 offset = at + (row[1] + r) * self.y.strides[1] + c * self.y.strides[2]
                 store_first(self.buffers["y"], offset, narrow, BLOCK, min(channels, BLOCK))
 
