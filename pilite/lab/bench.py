@@ -16,7 +16,7 @@ import numpy as np
 import numpy.typing as npt
 
 from pilite.errors import CheckFailed
-from pilite.lab import facts, honesty, oracle, protocol, report, store, trial
+from pilite.lab import facts, honesty, oracle, protocol, remarks, report, store, trial
 from pilite.lab.boards import Board
 from pilite.lab.connection import Connection
 from pilite.lab.measure import PROTOCOL
@@ -70,12 +70,13 @@ def bench(
     """Measure the current releases of some models on a board and write artifacts/bench/<id>/.
 
     `settings` None: the default effort. A virtual board gets FUNCTIONAL always.
-    Raises BoardError if a model is not deployed or the board fails. Mismatches are in the result: see
-    `Bench.verify`.
+    Raises BoardError if a model is not deployed, the board fails or is another than its file says.
+    Mismatches are in the result: see `Bench.verify`.
     """
     chosen = settings or protocol.DEFAULT
     chosen = chosen if board.timing_valid else protocol.FUNCTIONAL
     before = facts.facts(board, connection)
+    remarks.expect_its_file(board, before)
     trials = {}
     for subject in subjects:
         racers = [PILITE, *rivals]

@@ -8,6 +8,7 @@ from typing import Any
 
 from pilite.errors import BoardError
 from pilite.lab import hostcpu
+from pilite.lab.boards import Board
 
 Facts = dict[str, Any]
 
@@ -176,3 +177,13 @@ def differences(model: str, core_part: str, facts: Facts) -> list[str]:
         for name, text in said.items()
         if text and facts[name] != text
     ]
+
+
+def expect_its_file(board: Board, facts: Facts) -> None:
+    """Raises BoardError if a board is another one than its file says: its times would get a wrong name."""
+    wrong = differences(board.model, board.core_part, facts)
+    if wrong:
+        raise BoardError(
+            f"{board.name}: it is not the board of boards/{board.name}.toml: {'; '.join(wrong)}. Connect the "
+            f"right one, or onboard this one under its own name."
+        )

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
 import pytest
 
 from pilite.errors import BoardError
-from pilite.lab import facts, remarks
+from pilite.lab import bench, facts, remarks
+from tests.lab.conftest import Bed
 from tests.lab.test_facts import recorded
 
 NOW = 1764150000.0  # when the recordings claim to be taken
@@ -112,3 +114,10 @@ def test_a_board_that_is_not_its_file_is_told_apart() -> None:
         "model is Raspberry Pi 4 Model B Rev 1.4, its file says Raspberry Pi 5",
         "core_part is 0xd08, its file says 0xd0b",
     ]
+
+
+def test_bench_refuses_a_board_that_is_not_its_file(local_bed: Bed) -> None:
+    board = replace(local_bed.board, name="pi5", core_part="0xd0b")
+    with pytest.raises(BoardError, match=r"^pi5: it is not the board of boards/pi5\.toml: core_part is"):
+        bench.bench(board, local_bed.connection, [], local_bed.artifacts)
+    remarks.expect_its_file(local_bed.board, of("pi4b"))  # its file says nothing
