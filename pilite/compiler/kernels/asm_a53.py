@@ -185,8 +185,8 @@ def text(program: Program) -> list[str]:
     loop = _pairs(program.loop, 0, 2 * CHUNK)
     rest = _pairs(program.rest, looped, None)
     lines = [line for row in range(rows) for line in _load_row(row, first.advance)]
-    couples, _ = _prepare(rows, (loop or rest)[0], [])
-    lines += [line for couple in couples for line in couple]
+    couples, waiting = _prepare(rows, (loop or rest)[0], [])  # a first chunk of one pair has loads that wait
+    lines += [line for couple in (*couples, *waiting) for line in couple]
     if loop:
         lines.append("1:")
         for k, (wide, couples) in enumerate(_phases(rows, loop, loop[:1])):
