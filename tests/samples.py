@@ -97,11 +97,13 @@ def line_samples(image: Layout) -> list[Sample]:
     halves = {name: (values / 1024).astype(np.float32) for name, values in weights.items()}
     gates, tables = 4 * 24, ("sigmoid", "gate_tanh", "cell_tanh")
     weights_of = ("input_weight", "recurrent_weight")
-    network: dict[str, Any] = {name: np.ones((4, 24, 24), np.int8) for name in weights_of}
+    network: dict[str, Any] = {
+        name: (np.arange(4 * 24 * 24) % 7 - 3).astype(np.int8).reshape(4, 24, 24) for name in weights_of
+    }
     network |= {name: np.ones(gates, np.int32) for name in ("input_bias", "recurrent_bias")}
     network |= {name: np.arange(-(1 << 15), 1 << 15).astype(np.int16) for name in tables}
     steps, hidden = Layout((1, width, 24)), Layout((1, 24))
-    lstm = s.QLstm(False, (s.Gate(TINY, TINY),) * 4, 19, 0, TINY, 3, 3)
+    lstm = s.QLstm(False, (s.Gate(HALF, HALF),) * 4, 9, 0, Multiplier(1 << 30, -15), 3, 3)
     return [
         Sample("lstm", lstm, (steps, hidden, replace(hidden, dtype="int16")), steps, network),
         Sample("bilinear", s.Bilinear(False, 0), (image,), image, lines | weights),

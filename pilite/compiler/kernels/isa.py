@@ -67,7 +67,7 @@ class Isa(ABC):
     def scale_fused(self, x: Any, factor: Any, addend: Any, signed: bool) -> Any:
         if signed:
             sign = x & self.fill(-(2**31))
-            addend = T.reinterpret(self.f32, T.reinterpret(self.i32, addend) | sign)
+            addend = T.reinterpret(self.f32, T.reinterpret(self.i32, addend) ^ sign)
         return self.round_float32(
             call(self.f32, f"llvm.fma.v{self.lanes}f32", T.Cast(self.f32, x), factor, addend), guard=False
         )
