@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import subprocess
 import sys
 from collections import Counter
@@ -158,7 +159,7 @@ def test_three_percent_above_its_budget_a_model_fails(tmp_path: Path) -> None:
     file = tmp_path / "budgets.json"
     command = [sys.executable, "tasks.py", "estimate", "--gate", str(file), "--cpu", "cortex-a72"]
     name = ["--model", "mobilenet_v1_0.1_32_int8"]
-    subprocess.run([*command, *name], cwd=ROOT, check=True)
+    subprocess.run([*command, *name], cwd=ROOT, check=True, env={**os.environ, "CI": ""})
     document = json.loads(file.read_text())
     document["rows"][0]["budget"]["instructions"] = int(document["rows"][0]["budget"]["instructions"] / 1.03)
     file.write_text(json.dumps(document))
