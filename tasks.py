@@ -28,7 +28,7 @@ COMPARE_TASKS = (compare, accuracy)
 MEASURE_TASKS = (bench, history, profile, regressions, report, selfcheck)
 MAKE_TASKS = (build, toolchain, release, verify_release)
 ESTIMATE_TASKS = (estimate, tune)
-PARALLEL = ("-n", "auto", "--dist", "loadgroup")  # groups: tests/conftest.py
+PARALLEL = ("-n", "auto", "--dist", "loadfile")  # what a file's tests keep is made once
 CHECKS = (  # what `lint` runs, in this order
     ("ruff", "check", "."),
     ("ruff", "format", "--check", "."),

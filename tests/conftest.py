@@ -7,6 +7,7 @@ reason that starts with `hardware:` stays a skip: what no installation brings, a
 
 from __future__ import annotations
 
+import fcntl
 import functools
 import os
 import re
@@ -98,12 +99,16 @@ def pytest_runtest_setup(item: pytest.Item) -> None:
             pytest.skip(missing())
 
 
-def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Tell the test runner's processes what to share: a board of each kind, and what a file's tests keep."""
-    for item in items:
-        board = "docker" if item.get_closest_marker("docker") else kind_of_board(item)
-        file = str(item.path.relative_to(ROOT))
-        item.add_marker(pytest.mark.xdist_group(file if board == "local" else board))
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_protocol(item: pytest.Item) -> Generator[None, object, object]:
+    """The runner's processes share one virtual board of each kind: one test at a time uses it."""
+    board = "docker" if item.get_closest_marker("docker") else kind_of_board(item)
+    if board == "local":
+        return (yield)
+    lock = ROOT / "artifacts" / f".{board}.tests.lock"
+    with lock.open("w") as file:
+        fcntl.flock(file, fcntl.LOCK_EX)
+        return (yield)
 
 
 @pytest.hookimpl(wrapper=True)

@@ -166,7 +166,7 @@ def test_a_compiled_model_and_both_rivals_run_on_the_container(container_bed: Be
     deploy.deploy(bed.board, bed.connection, subject.name, bed.artifacts)
     done = bench.bench(bed.board, bed.connection, [subject], bed.artifacts, threads=(1, 4))
     done.verify()
-    assert done.document["notes"] == []
+    assert done.document["notes"][0] == "container is virtual: its times say nothing about speed"
     assert [(row["runtime"], row["threads"]) for row in done.document["rows"]] == [
         (runtime, threads) for runtime in ("pilite", "tflite", "litert") for threads in (1, 4)
     ]
