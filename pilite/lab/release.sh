@@ -86,8 +86,16 @@ begin() { # what is there, and what has arrived of ID
   find . -type f -printf 'size %s %f\n' -exec sha256sum {} + | sed 's,^\([0-9a-f]*\)  \./,file \1 ,'
 }
 
+own() { # FOLDER: new inodes for its files. The server of a dead link may hold the old ones open: busy, or still written
+  for file in "$1"/*; do
+    cp -p "$file" "$file.new" || { rm -f "$file.new"; exit 74; }
+    mv -T "$file.new" "$file"
+  done
+}
+
 stage() { # incoming/ID -> releases/ID, if it is what its manifest says and the manifest is signed
   lease
+  own "incoming/$id"
   (verify "incoming/$id" "the copy on the board") || { code=$?; rm -rf "incoming/$id"; exit $code; }
   (cd "incoming/$id" && find . -type f -exec sync {} + && sync .)
   sync incoming

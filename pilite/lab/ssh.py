@@ -143,10 +143,10 @@ class SshConnection(Connection):
             return Result(done.exited, done.stdout, done.stderr)
 
         result = self._answer(remote, short(command))
-        if result.code < 0:
-            raise BoardError(
-                f"{self.where}: {short(command)}: no exit code: killed there, or the link broke."
-            )
+        # Without an exit code: a signal ended it there (a crash), or the link is gone.
+        transport = self._client.transport
+        if result.code < 0 and (transport is None or not transport.is_active()):
+            raise BoardError(f"{self.where}: {short(command)}: the link broke before it ended.")
         if result.code in TIMED_OUT:
             raise too_long(self.where, command, timeout)
         return result
