@@ -93,10 +93,11 @@ def models(c: Context) -> None:
 
 
 @verb()
-def test(c: Context, fast: bool = False) -> None:
+def test(c: Context, fast: bool = False, long: bool = False) -> None:
     """Run every test that this machine can; under CI=true a skip for a missing part is a failure."""
-    selection = ["-m", "not slow and not docker and not qemu"] if fast else []
-    if python_module("pytest", *PARALLEL, *selection) != 0:
+    quick = "not slow and not docker and not qemu and not long"
+    selection = quick if fast else "" if long else "not long"
+    if python_module("pytest", *PARALLEL, "-m", selection) != 0:
         raise CheckFailed("tests failed.")
 
 

@@ -39,6 +39,7 @@ HELP = {
     "estimated": "cycles of estimate's core models instead of time on a board; see --cpu",
     "export": "write the history to this .jsonl or .parquet file",
     "fast": "under two minutes: leave out tests marked slow, docker or qemu",
+    "long": "also what takes minutes a test: virtual machines, the toolchain image, releases in bare Debians",
     "folder": "of the release",
     "fingerprint": "SHA256:... of the host key, read on the board's screen; without it: it is shown, no more",
     "gate": "file of budgets; fails more than 2 % above one, keeps gains except under CI=true; no rivals",

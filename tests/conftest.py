@@ -99,6 +99,14 @@ def pytest_runtest_setup(item: pytest.Item) -> None:
             pytest.skip(missing())
 
 
+@pytest.hookimpl(tryfirst=True)  # before `-m` selects
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """A virtual machine boots for minutes: what needs one is long."""
+    for item in items:
+        if kind_of_board(item) == "vm":
+            item.add_marker(pytest.mark.long)
+
+
 @pytest.hookimpl(wrapper=True)
 def pytest_runtest_protocol(item: pytest.Item) -> Generator[None, object, object]:
     """The runner's processes share one virtual board of each kind: one test at a time uses it."""

@@ -27,7 +27,7 @@ EXAMPLES = ROOT / "examples"
 NAME, CPU, SIDE = "mobilenet_v1_0.25_128_uint8", "cortex-a53", 128
 SUITES = ("bookworm", "trixie")  # Debian 12 and 13: Raspberry Pi OS of today and tomorrow
 
-pytestmark = [pytest.mark.slow, pytest.mark.docker]
+pytestmark = [pytest.mark.slow, pytest.mark.long, pytest.mark.docker]
 
 
 @pytest.fixture(scope="module")

@@ -94,6 +94,7 @@ def test_other_authorities_make_another_image(tmp_path: Path) -> None:
 
 
 @pytest.mark.slow
+@pytest.mark.long
 @pytest.mark.docker
 def test_a_package_that_is_not_the_locked_one_fails_the_build_with_a_diff(
     toolchain: Image, tmp_path: Path
@@ -123,6 +124,7 @@ def test_a_package_that_is_not_the_locked_one_fails_the_build_with_a_diff(
 
 
 @pytest.mark.slow
+@pytest.mark.long
 @pytest.mark.docker
 def test_the_tools_are_there_and_run_as_nobody_on_read_only_files(toolchain: Image) -> None:
     script = (

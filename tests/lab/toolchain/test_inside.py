@@ -32,6 +32,7 @@ def built(model: Path, name: str, artifacts: Path, compile: Compile) -> bytes:
 
 
 @pytest.mark.slow
+@pytest.mark.long
 @pytest.mark.docker
 @pytest.mark.parametrize("name", cpu.names())
 def test_the_bytes_are_those_of_a_build_outside(
@@ -42,6 +43,7 @@ def test_the_bytes_are_those_of_a_build_outside(
 
 
 @pytest.mark.slow
+@pytest.mark.long
 @pytest.mark.docker
 def test_a_model_that_is_refused_inside_is_refused_with_the_same_words(
     compile_inside: Compile, tmp_path: Path
@@ -56,6 +58,7 @@ def test_a_model_that_is_refused_inside_is_refused_with_the_same_words(
 
 
 @pytest.mark.slow
+@pytest.mark.long
 @pytest.mark.docker
 def test_an_image_with_another_compiler_is_told_from_a_wrong_result(
     compile_inside: Compile, model: Path
