@@ -72,6 +72,8 @@ def depths() -> Iterator[tuple[str, Make]]:
     for n in EDGES[:12]:
         yield f"conv 3x3 from {n}", conv((1, 3, 4, n), 3, (3, 3))
         yield f"conv 1x3 dilated from {n}", conv((1, 2, 7, n), 8, (1, 3), dilation=(1, 2))
+    for n in (1, 3, 9, 17):  # many runs, too long together to be straight code, each shorter than a step
+        yield f"conv 9x9 dilated from {n}", conv((1, 5, 6, n), 5, (9, 9), dilation=(1, 2))
 
 
 def windows() -> Iterator[tuple[str, Make]]:

@@ -76,7 +76,8 @@ def check_inside(models: Sequence[graphs.Graph], cpu: str, folder: Path) -> None
 @pytest.mark.parametrize("cpu", EVERY_CPU)
 @pytest.mark.parametrize("dtype", one_op.DTYPES)
 def test_models_of_one_operator_stay_inside_their_buffers(dtype: str, cpu: str, tmp_path: Path) -> None:
-    cases = [one_op.seeded(op, dtype, 500 + seed) for op in one_op.OPS for seed in range(4)]
+    ops = [op for op, kind in one_op.ROWS if kind == dtype]
+    cases = [one_op.seeded(op, dtype, 500 + seed) for op in ops for seed in range(4)]
 
     for i, models in enumerate(fitting([tflite.parse(case.model, case.name) for case in cases])):
         (tmp_path / str(i)).mkdir()

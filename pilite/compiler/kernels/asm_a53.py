@@ -71,7 +71,9 @@ def straight(rows: int, offsets: Sequence[int], pairs: int, chains: tuple[int, .
 
 
 def looped(rows: int, pairs: int, chains: tuple[int, ...]) -> Program:
-    """One run: steps of STEP pairs, and the rest."""
+    """One run: steps of STEP pairs, and the rest. Shorter runs have no loop: a loop runs at least once."""
+    if pairs < STEP:
+        return straight(rows, (0,), pairs, chains)
     first = next(i for i in range(len(chains) + 1) if sum(chains[:i]) == STEP)
     rest = straight(rows, (0,), pairs % STEP, chains[first:]).rest if pairs % STEP else Piece()
     return Program(rows, Piece((Chunk(CHUNK),) * (STEP // CHUNK), chains[:first]), rest)

@@ -231,7 +231,7 @@ class PairsByHand(_Neon):
         if asm_a53.is_straight(count, pairs.shape[2]):
             return Variant(offset, chains=longest_chains(pairs.reshape(oc, -1, 2)))
         looped = pairs.shape[2] // asm_a53.STEP * asm_a53.STEP
-        steps = longest_chains(pairs[:, :, :looped].reshape(-1, asm_a53.STEP, 2))
+        steps = longest_chains(pairs[:, :, :looped].reshape(-1, asm_a53.STEP, 2)) if looped else ()
         rest = longest_chains(pairs[:, :, looped:].reshape(oc * count, -1, 2))
         return Variant(offset, chains=steps + rest)
 
