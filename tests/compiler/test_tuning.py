@@ -93,4 +93,6 @@ def test_no_choice_changes_a_byte(cpu: str, tmp_path: Path) -> None:
 
 def test_every_kernel_with_a_tile_is_a_candidate_somewhere() -> None:
     offered = {tile.partition("@")[0] for name in cpus.names() for tile in candidates(cpus.load(name))}
-    assert offered == {kernel.name for kernel in KERNELS if "gemm" in kernel.name or "dwconv" in kernel.name}
+    by_geometry = ("dwconv", ("neondot", "avx512vnni"))  # these choose their tile by themselves
+    tiled = {kernel.name for kernel in KERNELS if "gemm" in kernel.name or "dwconv" in kernel.name}
+    assert offered == {n for n in tiled if by_geometry[0] not in n or not n.endswith(by_geometry[1])}
