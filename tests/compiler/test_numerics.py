@@ -249,7 +249,7 @@ def test_multipliers_that_need_more_are_known_by_their_size() -> None:
     assert not large(Rounding.FLOAT64, 1e9)
 
 
-# FUSED stands for GEMMLOWP: its constants come from a proof (tests/compiler/test_prove.py), not from a multiplier.
+# FUSED stands for GEMMLOWP: its constants come from a proof (test_prove.py), not from a multiplier.
 @pytest.mark.parametrize("rounding", [rounding for rounding in Rounding if rounding is not Rounding.FUSED])
 def test_every_rounding_has_its_constants(rounding: Rounding) -> None:
     requant = Requant(rounding, 0, -128, 127, left=True)
