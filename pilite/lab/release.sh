@@ -87,6 +87,7 @@ begin() { # what is there, and what has arrived of ID
 }
 
 own() { # FOLDER: new inodes for its files. The server of a dead link may hold the old ones open: busy, or still written
+  rm -f "$1"/*.new # of a shell that was killed here
   for file in "$1"/*; do
     cp -p "$file" "$file.new" || { rm -f "$file.new"; exit 74; }
     mv -T "$file.new" "$file"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import operator
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -153,6 +154,13 @@ class Numbers:
         suffix = f"f{bits}" if self.lanes == 1 else f"v{self.lanes}f{bits}"
         return call(_vector(self.dtype, self.lanes), f"llvm.{name}.{suffix}", x)
 
+    def wrapping(self, op: Callable[[Any, Any], Any], a: Any, b: Any) -> Any:
+        """a op b, of integers as two's complement: unsigned, since LLVM may assume that a signed sum fits."""
+        if self.real:
+            return op(a, b)
+        unsigned = (T.Cast(_vector(f"u{self.dtype}", self.lanes), x) for x in (a, b))
+        return T.Cast(_vector(self.dtype, self.lanes), op(*unsigned))
+
     @property
     def real(self) -> bool:
         return self.dtype == "float32"
@@ -195,9 +203,9 @@ CONDITIONS: dict[str, Callable[[Any, Any], Any]] = {
 }
 # kind(numbers of y, *operands); a NaN goes where TFLite's comparisons send it.
 KINDS: dict[str, Callable[..., Any]] = {
-    "add": lambda _, a, b: a + b,
-    "sub": lambda _, a, b: a - b,
-    "mul": lambda _, a, b: a * b,
+    "add": lambda n, a, b: n.wrapping(operator.add, a, b),
+    "sub": lambda n, a, b: n.wrapping(operator.sub, a, b),
+    "mul": lambda n, a, b: n.wrapping(operator.mul, a, b),
     "div": _div,
     "floor_div": _floor_div,
     "maximum": lambda _, a, b: tirx.Select(a > b, a, b),
@@ -206,7 +214,7 @@ KINDS: dict[str, Callable[..., Any]] = {
     "logical_and": lambda _, a, b: a & b,
     "logical_or": lambda _, a, b: a | b,
     "logical_not": lambda n, a: a ^ n.fill(1),
-    "neg": lambda n, a: a * n.fill(-1),
+    "neg": lambda n, a: n.wrapping(operator.mul, a, n.fill(-1)),
     "sqrt": lambda n, a: n.intrinsic("sqrt", a),
 }
 
