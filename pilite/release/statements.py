@@ -12,18 +12,20 @@ from datetime import datetime, timezone
 from pathlib import Path
 from typing import Any
 
+import jsonschema
+
 from pilite import VERSION
 from pilite.compiler import artifact
 from pilite.errors import CheckFailed
 from pilite.release.files import EPOCH
 
 ROOT = Path(__file__).resolve().parents[2]
+SCHEMA = Path(__file__).with_name("provenance.schema.json")
 STATEMENT = "https://in-toto.io/Statement/v1"
 PREDICATE = "https://slsa.dev/provenance/v1"
-BUILD_TYPE = "pilite.release/1"
+BUILD_TYPE, BUILDER = "urn:pilite:release:1", "urn:pilite:release"
 LOADER_SOURCES = ("*.cc", "*.h", "*.hpp", "*.py", "README.md")
-RELEASE_SOURCES = ("*.py", "templates/*")
-IN_LOADER = ("ziglang",)  # whose parts are linked into the loader's and the artifacts' code
+RELEASE_SOURCES = ("*.py", "*.json", "templates/*")
 
 
 @dataclass(frozen=True)
@@ -84,10 +86,18 @@ def provenance(parameters: Parameters, subjects: Mapping[str, str]) -> bytes:
                 "internalParameters": {"command": parameters.command()},
                 "resolvedDependencies": [*inputs, *({"uri": purl(n, v)} for n, v in sorted(tools.items()))],
             },
-            "runDetails": {"builder": {"id": "pilite.release", "version": {"pilite": VERSION}}},
+            "runDetails": {"builder": {"id": BUILDER, "version": {"pilite": VERSION}}},
         },
     }
-    return (json.dumps(document, indent=1, sort_keys=True) + "\n").encode()
+    text = json.dumps(document, indent=1, sort_keys=True) + "\n"
+    checked(json.loads(text))
+    return text.encode()
+
+
+def checked(document: Any) -> Any:
+    """The statement; raises jsonschema.ValidationError if it is not what provenance.schema.json says."""
+    jsonschema.validate(document, json.loads(SCHEMA.read_text(encoding="utf-8")))
+    return document
 
 
 def _material(uri: str, digest: str) -> dict[str, Any]:
@@ -101,18 +111,13 @@ def purl(name: str, version: str) -> str:
 def parameters_of(data: bytes, what: str) -> Parameters:
     """What a provenance says was asked for. Raises CheckFailed if it is no provenance of a release."""
     try:
-        predicate = json.loads(data)["predicate"]["buildDefinition"]
-        given = predicate["externalParameters"]
-        if predicate["buildType"] != BUILD_TYPE:
-            raise ValueError(predicate["buildType"])
-        return Parameters(
-            tuple(Model(str(row["name"]), str(row["sha256"])) for row in given["models"]),
-            tuple(map(str, given["cpus"])),
-            tuple(map(str, given["numerics"])),
-            str(given["fully_connected"]),
-        )
-    except (ValueError, KeyError, TypeError) as problem:
-        raise CheckFailed(f"{what}: is no provenance of a pilite release ({problem}).") from None
+        document = checked(json.loads(data))
+    except (ValueError, jsonschema.ValidationError) as problem:
+        why = problem.message[:120] if isinstance(problem, jsonschema.ValidationError) else problem
+        raise CheckFailed(f"{what}: is no provenance of a pilite release ({why}).") from None
+    given = document["predicate"]["buildDefinition"]["externalParameters"]
+    models = tuple(Model(row["name"], row["sha256"]) for row in given["models"])
+    return Parameters(models, tuple(given["cpus"]), tuple(given["numerics"]), given["fully_connected"])
 
 
 def bill(models: Sequence[Model], artifacts: Mapping[str, str]) -> bytes:

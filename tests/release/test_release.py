@@ -9,8 +9,11 @@ import shutil
 import subprocess
 import tarfile
 import zipfile
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
+import jsonschema
 import pytest
 from packaging.utils import parse_wheel_filename
 
@@ -234,8 +237,51 @@ def test_the_provenance_names_every_file_and_says_how_to_make_them_again(made: l
     assert statements.parameters_of(data, make.PROVENANCE) == WANTED
 
 
+Statement = dict[str, Any]
+
+
+def definition(statement: Statement) -> Statement:
+    return statement["predicate"]["buildDefinition"]  # type: ignore[no-any-return]
+
+
+WRONG: dict[str, Callable[[Statement], object]] = {
+    "another kind": lambda s: s.update(_type="https://in-toto.io/Statement/v0.1"),
+    "another predicate": lambda s: s.update(predicateType="https://slsa.dev/provenance/v0.2"),
+    "no subject": lambda s: s["subject"].clear(),
+    "subject without hash": lambda s: s["subject"][0]["digest"].clear(),
+    "subject in another folder": lambda s: s["subject"][0].update(name="../x"),
+    "short hash": lambda s: s["subject"][0]["digest"].update(sha256="ab"),
+    "input without hash": lambda s: definition(s)["resolvedDependencies"][0].pop("digest"),
+    "tool without version": lambda s: definition(s)["resolvedDependencies"][-1].update(uri="pkg:pypi/x"),
+    "no command": lambda s: definition(s)["internalParameters"].pop("command"),
+    "no model": lambda s: definition(s)["externalParameters"]["models"].clear(),
+    "one CPU twice": lambda s: definition(s)["externalParameters"].update(cpus=["a", "a"]),
+    "another build type": lambda s: definition(s).update(buildType="urn:pilite:release:2"),
+    "no builder": lambda s: s["predicate"]["runDetails"].clear(),
+    "a time": lambda s: s["predicate"]["runDetails"].update(metadata={"startedOn": "2026-01-01T00:00:00Z"}),
+}
+
+
+@pytest.mark.parametrize("name", WRONG)
+def test_a_provenance_that_its_schema_does_not_allow_is_neither_written_nor_read(
+    name: str, made: list[File]
+) -> None:
+    statement = json.loads(part(made, make.PROVENANCE))
+    assert statements.checked(statement) is statement
+    WRONG[name](statement)
+
+    with pytest.raises(jsonschema.ValidationError):
+        statements.checked(statement)
+    with pytest.raises(CheckFailed, match=r"provenance.intoto.json: is no provenance of a pilite release"):
+        statements.parameters_of(json.dumps(statement).encode(), make.PROVENANCE)
+
+
+def test_the_schema_of_the_provenance_is_a_schema() -> None:
+    jsonschema.Draft202012Validator.check_schema(json.loads(statements.SCHEMA.read_text()))
+
+
 @pytest.mark.parametrize(
-    "data", [b"", b"{}", b"[]", b'{"predicate": {"buildDefinition": {"buildType": "x"}}}']
+    "data", [b"", b"{}", b"[]", b"\xff", b'{"predicate": {"buildDefinition": {"buildType": "x"}}}']
 )
 def test_what_is_no_provenance_is_refused(data: bytes) -> None:
     with pytest.raises(CheckFailed, match=r"provenance.intoto.json: is no provenance of a pilite release"):
