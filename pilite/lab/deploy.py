@@ -130,7 +130,6 @@ def release_of(built: Artifact, artifacts: Path) -> Release:
             "libpilite.so": files.library,
             "pilite-run": files.runner,
             "pilite.py": ROOT / "loader" / "pilite.py",
-            "measure.py": Path(__file__).with_name("measure.py"),
         }
     )
 
