@@ -17,6 +17,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from models.zoo.writer import TensorSpec
+from pilite.compiler import moves
 from pilite.compiler.graph import (
     ABSENT,
     Add,
@@ -194,11 +195,31 @@ def _mean(d: Draw, op: str) -> OneOp:
     reduced = {int(axis) for axis in axes}
     result = tuple(1 if i in reduced else n for i, n in enumerate(shape) if keep or i not in reduced)
     y = _mean_of(d, d.tensors[x], result)
+    return _reduction(d, op, x, y, [int(axis) for axis in axes], keep)
+
+
+def _reduction(d: Draw, op: str, x: int, y: int, axes: list[int], keep: bool) -> OneOp:
+    """The axes in order, or in any order and from both ends."""
+    reduced, rank = set(axes), len(d.tensors[x].shape)
     if d.chance(0.7):
         return d.finish(op, (x,), y, Mean(tuple(sorted(reduced)), keep))
     given = np.array([axis - rank if d.chance(0.5) else axis for axis in axes], np.int32)
     operand = d.tensor(given.shape, dtype="int32", data=given)
     return d.finish(op, (x, operand), y, Mean(tuple(sorted(reduced)), keep))
+
+
+def _reduce(d: Draw, op: str) -> OneOp:
+    """SUM, REDUCE_MAX, REDUCE_MIN."""
+    shape, keep = d.shape(), d.chance(0.5)
+    rank = len(shape)
+    count = 0 if d.chance(0.1) else int(d.rng.integers(1, rank + 1))
+    axes = [int(axis) for axis in d.rng.permutation(rank)[:count]]
+    x = d.value(shape)
+    result = tuple(1 if i in axes else n for i, n in enumerate(shape) if keep or i not in axes)
+    y = d.value(result, like=x)
+    if op == "SUM" and d.dtype in DTYPES and d.chance(0.7):
+        y = d.activation(result, d.near(d.tensors[x].scales[0] * math.prod(shape[i] for i in axes) / 4, 6))
+    return _reduction(d, op, x, y, axes, keep)
 
 
 def _mean_of(d: Draw, x: TensorSpec, shape: Shape) -> int:
@@ -331,9 +352,12 @@ OPS: dict[str, Callable[[Draw, str], OneOp]] = {
     "PAD": _pad,
     "PADV2": _pad,
     "QUANTIZE": _quantize,
+    "REDUCE_MAX": _reduce,
+    "REDUCE_MIN": _reduce,
     "RESHAPE": _reshape,
     "SOFTMAX": _softmax,
     "SQUEEZE": _squeeze,
+    "SUM": _reduce,
 }
 # The dtypes that an operator computes in; the others do both 8-bit types.
 SPECIAL: dict[str, tuple[str, ...]] = {
@@ -341,5 +365,6 @@ SPECIAL: dict[str, tuple[str, ...]] = {
     **move_ops.DTYPES,
     **recurrent_ops.DTYPES,
     "ADD": (*DTYPES, "int32", "float32"),
+    **dict.fromkeys(("REDUCE_MAX", "REDUCE_MIN", "SUM"), moves.DTYPES),
 }
 ROWS = [(op, dtype) for op in OPS for dtype in SPECIAL.get(op, DTYPES)]

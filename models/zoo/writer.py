@@ -153,7 +153,7 @@ def _new_axis(op: OpSpec, tensors: Sequence[TensorSpec]) -> list[TensorSpec]:
 
 OPERANDS: dict[str, Callable[[OpSpec, Sequence[TensorSpec]], list[TensorSpec]]] = {
     "EXPAND_DIMS": _new_axis,
-    "MEAN": _axes,
+    **dict.fromkeys(("MEAN", "REDUCE_MAX", "REDUCE_MIN", "SUM"), _axes),
     "PAD": _borders,
     "PADV2": _borders_and_value,
     "RESHAPE": _new_shape,
@@ -189,6 +189,9 @@ INT8_VERSIONS = {
     "FULLY_CONNECTED": 4,
     "MAX_POOL_2D": 2,
     "MEAN": 2,
+    "REDUCE_MAX": 2,
+    "REDUCE_MIN": 2,
+    "SUM": 2,
     "PAD": 2,
     "PADV2": 2,
     "SOFTMAX": 2,

@@ -104,6 +104,13 @@ def _softmax(node: Node, graph: Graph) -> str | None:
     return None
 
 
+def _total(node: Node, graph: Graph) -> str | None:
+    """Quantized sums are scaled, sums of numbers are as they come."""
+    if output(node, graph).dtype in EIGHT_BIT:
+        return eight_bit(node, graph) or _sum(node, graph)
+    return moves.movable(node, graph)
+
+
 def _pad_rank(node: Node, graph: Graph) -> str | None:
     rank = len(output(node, graph).shape)
     return f"pads {rank} dimensions, more than TFLite's {MAX_PAD_RANK}" if rank > MAX_PAD_RANK else None
@@ -116,7 +123,8 @@ def _sum(node: Node, graph: Graph) -> str | None:
     if 256 * count >= 2**31:
         return f"sums {count} values, more than TFLite's 32-bit sum holds; pool in two steps"
     # TFLite divides the multiplier by the count, but its exponent only by the power of two below.
-    ratio = quant(x).scale / quant(y).scale / 2 ** (count.bit_length() - 1)
+    divisor = 1 if node.op == "SUM" else 2 ** (count.bit_length() - 1)
+    ratio = quant(x).scale / quant(y).scale / divisor
     return TOO_SMALL if overflows(reach(x) * count, ratio) else None
 
 
@@ -146,7 +154,10 @@ CHECKS: dict[str, tuple[Rule, ...]] = {
     "PAD": (_quantized_if_bytes, _pad_rank),
     "PADV2": (_quantized_if_bytes, _pad_rank),
     "QUANTIZE": (to_eight_bit, rescale),
+    "REDUCE_MAX": (moves.movable, equal_quant),
+    "REDUCE_MIN": (moves.movable, equal_quant),
     "RESHAPE": (moves.movable,),
     "SOFTMAX": (eight_bit, _softmax),
     "SQUEEZE": (moves.movable,),
+    "SUM": (_total,),
 }

@@ -106,6 +106,8 @@ class Add:
 
 @dataclass(frozen=True)
 class Mean:
+    """MEAN, SUM, REDUCE_MAX, REDUCE_MIN."""
+
     axes: tuple[int, ...]  # non-negative, sorted, unique
     keep_dims: bool
 

@@ -188,6 +188,7 @@ IMAGES = {
         97, 74, 4, graph.Resize, TWO, (_flag("align_corners", 0), _flag("half_pixel_centers", 1))
     ),
 }
+REDUCER = (OptionField("keep_dims", "flag", (0,)),)
 LSTM = (_activation(0), OptionField("cell_clip", "real", (1,)), _flag("time_major", 3))
 OPERATORS = {
     **MOVES,
@@ -202,13 +203,16 @@ OPERATORS = {
     "EXPAND_DIMS": OperatorSchema(70, 52, 1, graph.NoOptions, TWO),
     "FULLY_CONNECTED": OperatorSchema(9, 8, 14, graph.FullyConnected, TWO_OR_THREE, FULLY_CONNECTED),
     "MAX_POOL_2D": OperatorSchema(17, 5, 3, graph.Pool2D, ONE, POOL_2D),
-    "MEAN": OperatorSchema(40, 27, 3, graph.Mean, TWO, (OptionField("keep_dims", "flag", (0,)),)),
+    "MEAN": OperatorSchema(40, 27, 3, graph.Mean, TWO, REDUCER),
     "PAD": OperatorSchema(34, 22, 6, graph.Pad, TWO),
     "PADV2": OperatorSchema(60, 43, 6, graph.Pad, THREE),
     "QUANTIZE": OperatorSchema(114, 89, 6, graph.NoOptions, ONE),
+    "REDUCE_MAX": OperatorSchema(82, 27, 3, graph.Mean, TWO, REDUCER),
+    "REDUCE_MIN": OperatorSchema(89, 27, 3, graph.Mean, TWO, REDUCER),
     "RESHAPE": OperatorSchema(22, 17, 1, graph.NoOptions, range(1, 3)),
     "SOFTMAX": OperatorSchema(25, 9, 3, graph.Softmax, ONE, (OptionField("beta", "real", (0,)),)),
     "SQUEEZE": OperatorSchema(43, 30, 1, graph.NoOptions, ONE),
+    "SUM": OperatorSchema(74, 27, 2, graph.Mean, TWO, REDUCER),
     "UNIDIRECTIONAL_SEQUENCE_LSTM": OperatorSchema(44, 71, 4, graph.Lstm, range(20, 25), LSTM),
 }
 CUSTOM = 32

@@ -158,7 +158,7 @@ SHAPES: dict[str, Callable[[Node, Graph], Shape]] = {
     "EXPAND_DIMS": _view,
     "FULLY_CONNECTED": _fully_connected,
     "MAX_POOL_2D": _pool_2d,
-    "MEAN": _mean,
+    **dict.fromkeys(("MEAN", "REDUCE_MAX", "REDUCE_MIN", "SUM"), _mean),
     "PAD": _pad,
     "PADV2": _pad,
     "QUANTIZE": _same,

@@ -196,8 +196,17 @@ class Pool:
 
 
 @dataclass(frozen=True)
+class Reduce:
+    """y = kind(start, x, x, ...) over `axes`, in their order, on numbers as they are stored; sums wrap."""
+
+    kind: str  # "add", "maximum" or "minimum"
+    axes: tuple[int, ...]
+    start: float
+
+
+@dataclass(frozen=True)
 class QMean:
-    """y = zero_point + (sum(x) - n * zero_point(x)) * multiplier over `axes`."""
+    """y = zero_point + (sum(x) - n * zero_point(x)) * multiplier over `axes`: a mean or a sum."""
 
     axes: tuple[int, ...]
     input_zero_point: int
@@ -342,6 +351,7 @@ Spec: TypeAlias = (
     | QLstm
     | ArgExtreme
     | Pool
+    | Reduce
     | QMean
     | QMeanFloat
     | Table

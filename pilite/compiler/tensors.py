@@ -55,7 +55,7 @@ def _tensor(file: Container, table: Table, index: int, name: str) -> Tensor:
     if table.table(schema.Tensor.sparsity) is not None:
         raise Refused("is stored sparse; convert the model again with dense weights")
     dtype = _dtype(table, (*DTYPES, "int16") if is_variable else DTYPES)
-    shape = _shape(table, np.dtype(dtype).itemsize)
+    shape = _shape(table, dtype)
     quant = _quant(table, shape, dtype)
     data = None if is_variable else _data(file, table, shape, dtype)
     return Tensor(index, name, shape, dtype, quant, data, is_variable)
@@ -75,7 +75,8 @@ def _dtype(table: Table, allowed: Sequence[str]) -> str:
     raise WrongDtype(f"works on {dtype} tensors; {REFUSED_DTYPES.get(dtype, FULL_INTEGER)}")
 
 
-def _shape(table: Table, itemsize: int) -> tuple[int, ...]:
+def _shape(table: Table, dtype: str) -> tuple[int, ...]:
+    """A list of integers may be empty: no axes, the shape of a scalar."""
     stored = table.numbers(schema.Tensor.shape, "int32")
     if stored is not None and stored.size > MAX_RANK:
         raise Refused(f"has {stored.size} dimensions, more than {MAX_RANK}")
@@ -84,7 +85,8 @@ def _shape(table: Table, itemsize: int) -> tuple[int, ...]:
         raise Refused(
             f"has the dynamic shape {list(shape)}; convert the model again with a fixed input shape"
         )
-    if math.prod(shape) == 0 or math.prod(shape) * itemsize > MAX_BYTES:
+    is_empty = math.prod(shape) == 0 and not (shape == (0,) and dtype in ("int32", "int64"))
+    if is_empty or math.prod(shape) * np.dtype(dtype).itemsize > MAX_BYTES:
         raise Refused(f"has the shape {list(shape)}: empty or above 2 GB")
     return shape
 
@@ -121,7 +123,7 @@ def _data(file: Container, table: Table, shape: tuple[int, ...], dtype: str) -> 
     """The constant as a read-only view of the file."""
     stored = file.constant(table)
     if stored is None:
-        return None
+        return None if math.prod(shape) else np.empty(shape, dtype)
     expected = math.prod(shape) * np.dtype(dtype).itemsize
     if stored.size != expected:
         raise Refused(f"has {stored.size} bytes of data where {expected} follow from {dtype}{list(shape)}")

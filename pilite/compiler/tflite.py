@@ -107,6 +107,9 @@ def _node(file: Container, operator: Operator, tensors: Sequence[Tensor], faults
     if isinstance(record, Lstm) and len(operator.intermediates) > Lstm.HIDDEN:
         record = replace(record, hidden=intermediate(file, operator.intermediates[Lstm.HIDDEN]))
     inputs = _data_operands(operator.op, operator.inputs[data])
+    empty = next((i for i in (*inputs, *operator.outputs) if i != ABSENT and not tensors[i].elements), None)
+    if empty is not None:
+        raise Refused(f"tensor {_show(tensors[empty])} has no values; convert the model again")
     return Node(operator.index, operator.op, inputs, operator.outputs, record)
 
 

@@ -215,6 +215,27 @@ REFUSED = {
         one("MEAN", [value(4, 2**21)], value(1, 1), Mean((0, 1), keep_dims=True)),
         "sums 8388608 values, more than TFLite's 32-bit sum holds; pool in two steps",
     ),
+    "sum size": (
+        one("SUM", [value(4, 2**21)], value(1, 1), Mean((0, 1), keep_dims=True)),
+        "sums 8388608 values, more than TFLite's 32-bit sum holds; pool in two steps",
+    ),
+    "sum scale": (
+        one("SUM", [value(1, 2, scale=1.0)], value(1, 1, scale=1e-9), Mean((1,), keep_dims=True)),
+        f"its output scale is so small that TFLite's 32-bit arithmetic overflows; {AGAIN}",
+    ),
+    "largest of another scale": (
+        one("REDUCE_MAX", [value(4, 2)], value(4, scale=0.25), Mean((1,), keep_dims=False)),
+        f"its operands and output differ in scale or zero point; {AGAIN}",
+    ),
+    "sum of bool": (
+        one(
+            "SUM",
+            [TensorSpec("x", (4, 2), "bool")],
+            TensorSpec("y", (4,), "bool"),
+            Mean((1,), keep_dims=False),
+        ),
+        "moves bool; operands and output must have one dtype of int8, uint8, int32, int64, float32",
+    ),
     "pad rank": (
         one("PAD", [value(1, 1, 1, 1, 1, 1)], value(2, 1, 1, 1, 1, 1), Pad((1, *[0] * 5), (0,) * 6)),
         "pads 6 dimensions, more than TFLite's 5",

@@ -99,6 +99,11 @@ OPTIONS: dict[str, tuple[str, Callable[[], bytes], str]] = {
         lambda: one("CONV_2D", [value(1, 4, 4, 3)], value(1, 4, 4, 3), CONV),
         "it has 1 operands and 1 outputs, which TFLite does not define; convert the model again",
     ),
+    "no values": (
+        "NEG",
+        lambda: one("NEG", [integers()], TensorSpec("y", (1,), "int32")),
+        "tensor 0 'k' has no values; convert the model again",
+    ),
     "operand left out": (
         "ADD",
         lambda: write([value(4), value(4)], [OpSpec("ADD", (0, -1), (1,), Add("NONE"))], [0], [1]),

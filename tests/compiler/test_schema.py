@@ -52,7 +52,7 @@ def test_operator_codes_and_option_types_are_those_of_the_generated_code(op: str
         "CONV_2D": "Conv2D",
         "DEPTHWISE_CONV_2D": "DepthwiseConv2D",
         "MAX_POOL_2D": "Pool2D",
-        "MEAN": "Reducer",
+        **dict.fromkeys(("MEAN", "REDUCE_MAX", "REDUCE_MIN", "SUM"), "Reducer"),
         "BATCH_TO_SPACE_ND": "BatchToSpaceND",
         "SPACE_TO_BATCH_ND": "SpaceToBatchND",
         "PADV2": "PadV2",

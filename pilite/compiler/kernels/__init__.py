@@ -304,6 +304,7 @@ KERNELS: tuple[Kernel, ...] = (
     Kernel("qs8_lstm", s.QLstm, Plain(lambda n, p, x, y, c: lstm.emit(n, p, x, y), LSTM, lstm.scratch)),
     Kernel("x_arg_extreme", s.ArgExtreme, Plain(lambda n, p, x, y, c: image.arg_extreme(n, p, x[0], y))),
     Kernel("s8_pool_8", s.Pool, Plain(lambda n, p, x, y, c: reduce.pool(n, ISAS[c.isa], p, x[0], y))),
+    Kernel("x_reduce_8", s.Reduce, Plain(lambda n, p, x, y, c: reduce.plain(n, p, x[0], y))),
     Kernel("qs8_mean_8", s.QMean, Plain(lambda n, p, x, y, c: reduce.mean(n, ISAS[c.isa], p, x[0], y))),
     Kernel(
         "qs8_mean_f32_8",

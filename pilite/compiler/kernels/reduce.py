@@ -1,4 +1,4 @@
-"""Kernels that sum or compare many elements: pools, mean, softmax."""
+"""Kernels that sum or compare many elements: pools, mean, plain reductions, softmax."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ from typing import Any
 from tvm import tirx
 from tvm.script.ir_builder import tirx as T
 
+from pilite.compiler.kernels.elements import KINDS, Numbers
 from pilite.compiler.kernels.emit import (
     PARALLEL_ELEMENTS,
     Param,
@@ -25,9 +26,9 @@ from pilite.compiler.kernels.emit import (
     whole,
 )
 from pilite.compiler.kernels.isa import Isa, call
-from pilite.compiler.kernels.pointwise import narrow, scale
+from pilite.compiler.kernels.pointwise import eights, narrow, scale
 from pilite.compiler.layout import Layout
-from pilite.compiler.spec import Pool, QMean, QMeanFloat, Softmax, SoftmaxTable
+from pilite.compiler.spec import Pool, QMean, QMeanFloat, Reduce, Softmax, SoftmaxTable
 
 
 def _channel_groups(channels: int, body: Callable[[Any, int], None]) -> None:
@@ -187,6 +188,44 @@ def _scalar_sum(source: Any, x: Layout, axes: Sequence[int], base: Any) -> Any:
     with loop(prod(x.shape[i] for i in axes)) as index:
         T.buffer_store(total, total[0] + T.Cast("int32", source[base + _walk(x, axes, index)]), [0])
     return total[0]
+
+
+# --- plain numbers -------------------------------------------------------------------------------------
+
+
+def plain(name: str, spec: Reduce, x: Layout, y: Layout) -> tirx.PrimFunc:
+    """One pass along the axes for every other position; eight of a last axis that stays at once."""
+    last = len(x.shape) - 1
+    vector = bool(x.shape) and last not in spec.axes and x.shape[last] >= 8
+    kept = [i for i in range(len(x.shape)) if i not in spec.axes and not (vector and i == last)]
+    extents = [x.shape[i] for i in kept]
+
+    def body(source: Any, out: Any) -> None:
+        with loop(prod(extents), parallel=x.elements >= PARALLEL_ELEMENTS and prod(extents) >= 4) as index:
+            at = split(index, extents) if extents else []
+            ox, oy = (
+                v.start + sum((i * v.strides[d] for i, d in zip(at, kept, strict=True)), 0) for v in (x, y)
+            )
+
+            def group(offset: Any, lanes: int) -> None:
+                store(out, oy + offset, _reduced(spec, source, x, ox + offset, lanes), lanes)
+
+            if vector:
+                eights(x.shape[last], group)
+            else:
+                group(0, 1)
+
+    return function(name, [Param("x", x.dtype, x.size), Param("y", y.dtype, y.size)], body)
+
+
+def _reduced(spec: Reduce, source: Any, x: Layout, base: Any, lanes: int) -> Any:
+    n = Numbers(x.dtype, lanes)
+    held = registers(lanes, x.dtype)
+    store(held, 0, n.fill(spec.start), lanes)
+    with loop(prod(x.shape[i] for i in spec.axes)) as index:
+        value = load(source, base + _walk(x, spec.axes, index), lanes)
+        store(held, 0, KINDS[spec.kind](n, load(held, 0, lanes), value), lanes)
+    return load(held, 0, lanes)
 
 
 # --- softmax -------------------------------------------------------------------------------------------

@@ -145,9 +145,17 @@ _OPS: dict[str, Op] = {
     "PAD": Op(shape.pad, _WHOLE),
     "PADV2": Op(shape.pad, _WHOLE, "a constant value"),
     "QUANTIZE": Op(elementwise.quantize, "float32, uint8, int8 -> uint8, int8"),
+    "REDUCE_MAX": Op(reduce.extreme("maximum"), _WHOLE, "any axes, equal scales"),
+    "REDUCE_MIN": Op(reduce.extreme("minimum"), _WHOLE, "any axes, equal scales"),
     "RESHAPE": Op(shape.reshape, _WHOLE, "a view: no bytes move"),
     "SOFTMAX": Op(reduce.softmax, _BYTES, "output scale 1/256"),
     "SQUEEZE": Op(shape.reshape, _WHOLE, "a view: no bytes move"),
+    "SUM": Op(
+        reduce.total,
+        _WHOLE,
+        "any axes",
+        "exact: 2.14, whose reference kernel takes int8 bytes for uint8 ones; xnnpack has the true sums",
+    ),
     "UNIDIRECTIONAL_SEQUENCE_LSTM": Op(
         lstm.lstm,
         "int8, int16 cells",

@@ -1,8 +1,11 @@
-"""AVERAGE_POOL_2D, MAX_POOL_2D, MEAN, SOFTMAX."""
+"""AVERAGE_POOL_2D, MAX_POOL_2D, MEAN, SUM, REDUCE_MAX, REDUCE_MIN, SOFTMAX."""
 
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
+from dataclasses import replace
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -22,8 +25,8 @@ from pilite.compiler.fixedpoint import (
 )
 from pilite.compiler.graph import Node, Tensor
 from pilite.compiler.ops.common import clamp, is_unsigned, plain_requant, quant, window
-from pilite.compiler.program import Builder, signed_zero_point
-from pilite.compiler.spec import Pool, QMean, QMeanFloat, Softmax, SoftmaxTable, Spec
+from pilite.compiler.program import Builder, signed_zero_point, storage
+from pilite.compiler.spec import Pool, QMean, QMeanFloat, Reduce, Softmax, SoftmaxTable, Spec, Table
 
 
 def average_pool_2d(node: Node, b: Builder) -> None:
@@ -60,20 +63,84 @@ def mean(node: Node, b: Builder) -> None:
     scaled = Multiplier((m.mantissa << k) // n, m.exponent - k)
     spec: Spec = QMean(options.axes, signed_zero_point(x), scaled, plain_requant(y))
     if b.delegated(node):
-        spec = _float_mean(x, y, options.axes, n)
-    kept = tuple(1 if i in options.axes else size for i, size in enumerate(x.shape))
-    target = b.reshaped(b.value(node.outputs[0]), kept)
-    b.emit(spec, (b.value(node.inputs[0]),), target)
+        spec = _float_mean(x, y, options.axes, n, n)
+    b.emit(spec, (b.value(node.inputs[0]),), _kept(node, b, b.value(node.outputs[0])))
 
 
-def _float_mean(x: Tensor, y: Tensor, axes: tuple[int, ...], n: int) -> QMeanFloat:
-    """XNNPACK on aarch64 (operators/reduce-nd.c): s = si / so * (1 / n), all in float32;
+def _kept(node: Node, b: Builder, value: int) -> int:
+    """`value` of the output's shape seen with the reduced axes, of extent 1."""
+    options = node.options
+    assert isinstance(options, graph.Mean)
+    sizes = enumerate(b.tensor(node.inputs[0]).shape)
+    return b.reshaped(value, [1 if i in options.axes else size for i, size in sizes])
+
+
+def _float_mean(x: Tensor, y: Tensor, axes: tuple[int, ...], n: int, divisor: int) -> QMeanFloat:
+    """XNNPACK on aarch64 (operators/reduce-nd.c): s = si / so * (1 / divisor), all in float32;
     y = round_half_even(fma(sum, s, fma(-n * zi, s, zo))). Zero points and sum are the model's own, not moved.
     """
-    factor = np.float32(quant(x).scale) / np.float32(quant(y).scale) * (np.float32(1) / np.float32(n))
+    factor = np.float32(quant(x).scale) / np.float32(quant(y).scale) * (np.float32(1) / np.float32(divisor))
     offset = fma32(-n * quant(x).zero_point, float(factor), quant(y).zero_point)
     shift = 128 if is_unsigned(x) else 0
     return QMeanFloat(axes, shift * n, float(factor), offset, shift)
+
+
+def total(node: Node, b: Builder) -> None:
+    """SUM: QuantizedMeanOrSum without the division, or a plain sum that starts at 0."""
+    options = node.options
+    assert isinstance(options, graph.Mean)
+    x, y = b.tensor(node.inputs[0]), b.tensor(node.outputs[0])
+    if y.dtype not in ("int8", "uint8"):
+        _plain(node, b, "add", 0)
+    elif b.delegated(node):
+        n = math.prod(x.shape[i] for i in options.axes)
+        spec = _float_mean(x, y, options.axes, n, 1)
+        b.emit(spec, (b.value(node.inputs[0]),), _kept(node, b, b.value(node.outputs[0])))
+    else:
+        _scaled_total(node, b, flips=x.dtype == "int8")
+
+
+def _scaled_total(node: Node, b: Builder, flips: bool) -> None:
+    """The reference kernel reads and writes the bytes of int8 tensors as if they were uint8 (LiteRT's issue
+    4079), with the zero points of the int8 ones: `flips` does the same.
+    """
+    options = node.options
+    assert isinstance(options, graph.Mean)
+    x, y = b.tensor(node.inputs[0]), b.tensor(node.outputs[0])
+    source, target = b.value(node.inputs[0]), b.value(node.outputs[0])
+    m = Multiplier.of(quant(x).scale / quant(y).scale)
+    zero_points = quant(x).zero_point - 128, quant(y).zero_point - 128
+    requant = replace(plain_requant(y), zero_point=zero_points[1])
+    result = b.new(y.shape) if flips else target
+    if flips:
+        source = _flipped(b, source, b.new(x.shape))
+    b.emit(QMean(options.axes, zero_points[0], m, requant), (source,), _kept(node, b, result))
+    if flips:
+        _flipped(b, result, target)
+
+
+def _flipped(b: Builder, source: int, target: int) -> int:
+    b.emit(Table(), (source,), target, {"table": (np.arange(-128, 128) ^ -128).astype(np.int8)})
+    return target
+
+
+def extreme(kind: str) -> Callable[[Node, Builder], None]:
+    """REDUCE_MAX and REDUCE_MIN; a NaN is never taken, and an infinity counts as the largest float."""
+
+    def lower(node: Node, b: Builder) -> None:
+        dtype = np.dtype(storage(b.tensor(node.outputs[0]).dtype))
+        limits: Any = np.finfo(dtype) if dtype.kind == "f" else np.iinfo(dtype)
+        furthest = limits.min if kind == "maximum" else limits.max
+        _plain(node, b, kind, float(furthest) if dtype.kind == "f" else int(furthest))
+
+    return lower
+
+
+def _plain(node: Node, b: Builder, kind: str, start: float) -> None:
+    options = node.options
+    assert isinstance(options, graph.Mean)
+    target = _kept(node, b, b.value(node.outputs[0]))
+    b.emit(Reduce(kind, options.axes, start), (b.value(node.inputs[0]),), target)
 
 
 # --- softmax -------------------------------------------------------------------------------------------
