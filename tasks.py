@@ -13,6 +13,7 @@ from pathlib import Path
 
 from invoke.context import Context
 
+from pilite.benchtasks import bench
 from pilite.boardtasks import deploy, facts, onboard, rollback, stop
 from pilite.commandline import CommandLine, Namespace
 from pilite.comparetasks import accuracy, compare
@@ -20,7 +21,7 @@ from pilite.console import show_table, whole_number, write_json
 from pilite.errors import CheckFailed
 from pilite.estimatetasks import estimate, tune
 from pilite.maketasks import build, release, toolchain, verify_release
-from pilite.measuretasks import bench, history, profile, regressions, report, selfcheck
+from pilite.measuretasks import history, profile, regressions, report, selfcheck
 from pilite.verbs import ARTIFACTS, ROOT, SHARED_MODELS, cpus_of, verb
 
 BOARD_TASKS = (onboard, facts, deploy, rollback, stop)

@@ -7,7 +7,6 @@ import os
 import re
 import secrets
 import sys
-import threading
 import time
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -107,42 +106,6 @@ class Steps:
     def _line(self, text: str) -> None:
         if sys.stderr.isatty():
             print(f"\r\x1b[K{text}", end="", file=sys.stderr, flush=True)
-
-
-class Waiting:
-    """A line with the time that is left at most, for work whose longest time is known; only on a terminal.
-
-    It goes by the clock: asking a board how far it is would disturb what is measured there.
-    """
-
-    def __init__(self, most_s: float) -> None:
-        self._most_s = most_s
-        self._done = threading.Event()
-        self._thread: threading.Thread | None = None
-
-    def __enter__(self) -> Waiting:
-        return self
-
-    def begin(self, what: str) -> None:
-        """The next piece of work, and an end to the one before."""
-        self.__exit__()
-        print(what, flush=True)
-        if sys.stderr.isatty():
-            self._done.clear()
-            self._thread = threading.Thread(target=self._tell, args=(time.monotonic(),), daemon=True)
-            self._thread.start()
-
-    def __exit__(self, *failure: object) -> None:
-        if self._thread is not None:
-            self._done.set()
-            self._thread.join()
-            self._thread = None
-            print("\r\x1b[K", end="", file=sys.stderr, flush=True)
-
-    def _tell(self, start: float) -> None:
-        while not self._done.wait(1.0):
-            left = max(0.0, self._most_s - (time.monotonic() - start))
-            print(f"\r\x1b[Kmeasuring, at most {left:.0f} s left", end="", file=sys.stderr, flush=True)
 
 
 def show_table(title: str, rows: Sequence[Row]) -> None:

@@ -4,15 +4,12 @@ from __future__ import annotations
 
 import re
 from collections.abc import Sequence
-from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from invoke.context import Context
 
 from pilite.console import (
-    Waiting,
-    chosen,
     drawn_seed,
     percent,
     show_table,
@@ -21,110 +18,12 @@ from pilite.console import (
     write_json,
 )
 from pilite.errors import CheckFailed, PiliteError
-from pilite.verbs import ARTIFACTS, RIVALS, SHARED_MODELS, built, sources, verb
+from pilite.verbs import ARTIFACTS, built, sources, verb
 
 if TYPE_CHECKING:
     from models import Source
-    from pilite.lab.boards import Board
-    from pilite.lab.connection import Connection
-    from pilite.lab.suites import Chosen
 
 Json = dict[str, Any]
-
-
-@verb("model")
-def bench(
-    c: Context,
-    board: str = "local",
-    model: Sequence[str] = (),
-    suite: str = "",
-    threads: str = "1,4",
-    rival: str = ",".join(RIVALS),
-    effort: str = "default",
-    seed: str = "",
-    json: str = "",
-) -> None:
-    """Measure deployed models beside their rivals, and check every output byte in the same run."""
-    counts, order = whole_numbers(threads, "--threads"), drawn_seed(seed)
-    from pilite.lab import bench as measuring
-    from pilite.lab import boards, protocol, report, rivals, trial
-    from pilite.lab import history as history_of
-
-    settings = protocol.chosen(effort, order)
-    raced = [rivals.RIVALS[name] for name in chosen(rival, list(rivals.RIVALS), "--rival")]
-    where = boards.load(board, ARTIFACTS)
-    members = members_of(suite)
-    with boards.connect(where, ARTIFACTS) as connection, Waiting(settings.most_s) as waiting:
-        if suite:
-            members = [prepared(where, connection, member) for member in members]
-        found = [one.source for one in members if not one.reason] if suite else sources(model)
-        done = measuring.bench(
-            where,
-            connection,
-            [trial.Subject(source.name, source.path) for source in found],
-            ARTIFACTS,
-            threads=counts,
-            rivals=raced,
-            settings=settings,
-            say=waiting.begin,
-        )
-    show_table("Times", report.timing_rows(done.document))
-    show_table("pilite against its rivals", report.ratio_rows(done.document))
-    show_table("Outputs", report.check_rows(done.document))
-    print("\n".join(report.remarks(done.document)))
-    if suite:
-        show_suite(suite, members, done.document, counts, [rivals.OURS, *(one.name for one in raced)])
-    with history_of.opened(ARTIFACTS):
-        pass  # the run is in it now
-    print(f"{done.folder}/result.json, report.html, report.md")
-    if json:
-        write_json(Path(json), done.document)
-    done.verify()
-
-
-def members_of(suite: str) -> list[Chosen]:
-    """The models of a suite that are here. Raises PiliteError for an unknown suite."""
-    import models as catalogue
-    from pilite.lab import suites
-
-    names = chosen(suite, list(suites.SUITES), "--suite")
-    return [
-        one
-        for name in names
-        for one in suites.choose(
-            suites.SUITES[name],
-            lambda model: catalogue.is_here(model, ARTIFACTS, SHARED_MODELS),
-            lambda model: sources([model])[0],
-        )
-    ]
-
-
-def prepared(where: Board, connection: Connection, member: Chosen) -> Chosen:
-    """Build and deploy a member of a suite; one that is refused keeps its place, with the reason."""
-    from pilite.lab import deploy
-
-    if member.reason:
-        return member
-    try:
-        built(member.source, where.cpu, numerics="ref")
-        deploy.deploy(where, connection, member.source.name, ARTIFACTS)
-    except PiliteError as problem:
-        return replace(member, reason=str(problem))
-    return member
-
-
-def show_suite(
-    suite: str, members: Sequence[Chosen], document: Json, threads: Sequence[int], runtimes: Sequence[str]
-) -> None:
-    """All rows of a suite; what others published is a table of its own, from other machines."""
-    from pilite.lab import suites
-
-    show_table(f"{suite}: measured here", suites.table(members, document, threads, runtimes))
-    print(suites.missing(members))
-    show_table(
-        f"{suite}: published by others, on their machines; not comparable with the table above",
-        [row for name in suite.split(",") for row in suites.published_rows(suites.SUITES[name.strip()])],
-    )
 
 
 @verb("model")

@@ -41,6 +41,7 @@ HELP = {
     "fast": "under two minutes: leave out tests marked slow, docker or qemu",
     "long": "also what takes minutes a test: virtual machines, the toolchain image, releases in bare Debians",
     "folder": "of the release",
+    "force": "measure also a board that is throttled, hot or busy; the result says so",
     "fingerprint": "SHA256:... of the host key, read on the board's screen; without it: it is shown, no more",
     "gate": "file of budgets; fails more than 2 % above one, keeps gains except under CI=true; no rivals",
     "fully-connected": "q31 as tflite-runtime 2.14, f64 as newer reference kernels",

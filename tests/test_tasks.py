@@ -170,7 +170,7 @@ def parsed(line: str) -> dict[str, dict[str, object]]:
 def test_an_option_given_once_holds_for_the_whole_chain() -> None:
     chain = parsed("build deploy bench --board container --model a")
     boards = [chain[name]["board"] for name in ("build", "deploy", "bench")]
-    assert boards == [["container"], ["container"], "container"]
+    assert boards == [["container"]] * 3
     assert all(options["model"] == ["a"] for options in chain.values())
 
 
@@ -180,8 +180,9 @@ def test_a_task_keeps_its_own_option_in_a_chain() -> None:
 
 
 def test_several_boards_are_not_shared_with_a_task_that_takes_one() -> None:
-    chain = parsed("deploy --board a --board b bench")
-    assert chain["bench"]["board"] == "local"
+    chain = parsed("deploy --board a --board b bench profile")
+    assert chain["profile"]["board"] == "local"
+    assert chain["bench"]["board"] == ["a", "b"]
 
 
 def test_a_pipe_that_its_reader_closes_early_ends_quietly() -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import threading
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -16,7 +17,7 @@ import numpy as np
 import numpy.typing as npt
 
 from pilite.errors import CheckFailed
-from pilite.lab import facts, honesty, oracle, protocol, remarks, report, store, trial
+from pilite.lab import facts, honesty, oracle, protocol, readiness, remarks, report, store, trial
 from pilite.lab.boards import Board
 from pilite.lab.connection import Connection
 from pilite.lab.measure import PROTOCOL
@@ -31,6 +32,7 @@ Array = npt.NDArray[Any]
 Json = dict[str, Any]
 
 SCHEMA = "pilite.bench/1"
+_FINISHING = threading.Lock()  # boards are measured at once; oracles and plots are not made for threads
 SCHEMA_FILE = Path(__file__).with_name("schemas") / "bench-1.json"
 
 
@@ -65,28 +67,35 @@ def bench(
     threads: Sequence[int] = (1, 4),
     rivals: Sequence[Rival] = DEFAULT_RIVALS,
     settings: Settings | None = None,
+    force: bool = False,
     say: Callable[[str], None] = lambda text: None,
 ) -> Bench:
     """Measure the current releases of some models on a board and write artifacts/bench/<id>/.
 
     `settings` None: the default effort. A virtual board gets FUNCTIONAL always.
-    Raises BoardError if a model is not deployed, the board fails or is another than its file says.
+    `force`: also on a board that is throttled, hot or busy; the result is marked.
+    Raises BoardError if a model is not deployed, the board fails, is another than its file says or not fit.
     Mismatches are in the result: see `Bench.verify`.
     """
     chosen = settings or protocol.DEFAULT
     chosen = chosen if board.timing_valid else protocol.FUNCTIONAL
     before = facts.facts(board, connection)
     remarks.expect_its_file(board, before)
+    if not force:
+        readiness.expect_fit(board, before)
     trials = {}
     for subject in subjects:
         racers = [PILITE, *rivals]
         names = ", ".join(racer.name for racer in racers)
-        say(f"{subject.name} on {board.name}: {names} with {_list(threads)} threads, {chosen.effort}")
+        most = f"{chosen.effort}, at most {chosen.most_s:.0f} s"
+        say(f"{subject.name} on {board.name}: {names} with {_list(threads)} threads, {most}")
         trials[subject.name] = trial.run(board, connection, subject, racers, threads, chosen, artifacts)
     after = facts.facts(board, connection)
-    checks = [row for subject in subjects for row in check(subject, trials[subject.name], artifacts)]
-    document = assemble(board, before, after, trials, checks, chosen)
-    return write(document, trials, artifacts)
+    say(f"comparing and reporting {board.name}")
+    with _FINISHING:
+        checks = [row for subject in subjects for row in check(subject, trials[subject.name], artifacts)]
+        document = assemble(board, before, after, trials, checks, chosen)
+        return write(document, trials, artifacts)
 
 
 def _list(threads: Sequence[int]) -> str:
@@ -132,6 +141,8 @@ def assemble(
         checks,
         {name: result.measured["diary"] for name, result in trials.items()},
         {name: result.measured["complete"] for name, result in trials.items()},
+        *governors(board, trials),
+        board.max_celsius,
     )
     marks = honesty.marks(scene)
     failures = [row for name, result in trials.items() for row in failures_of(name, result)]
@@ -140,7 +151,7 @@ def assemble(
     return {
         "schema": SCHEMA,
         "time": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()),
-        "board": {**about, **before, "throttled_after": after["throttled"], "load1_after": after["load1"]},
+        "board": {**about, **before, "governor": scene.governor, **later(before, after)},
         "timing_valid": not any(mark.severity == honesty.REFUSED and mark.model is None for mark in marks),
         "settings": dataclasses.asdict(settings),
         "seeds": {"order": settings.seed, "inputs": list(SEEDS), "bootstrap": 0},
@@ -156,6 +167,23 @@ def assemble(
             *(note for result in trials.values() for note in result.notes),
             *map(describe, failures),
         ],
+    }
+
+
+def governors(board: Board, trials: dict[str, Trial]) -> tuple[str | None, str | None]:
+    """The clock governor during the races, and why it was not set; an emulated board shows its host's."""
+    measured = [] if board.emulated else [result.measured for result in trials.values()]
+    names, notes = ({one[key] for one in measured if one[key]} for key in ("governor", "governor_note"))
+    return ", ".join(sorted(names)) or None, "; ".join(sorted(notes)) or None
+
+
+def later(before: Json, after: Json) -> Json:
+    """What a measurement may change on a board."""
+    return {
+        "governor_before": before["governor"],
+        "throttled_after": after["throttled"],
+        "load1_after": after["load1"],
+        "temperature_c_after": after["temperature_c"],
     }
 
 

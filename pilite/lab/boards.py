@@ -47,6 +47,7 @@ class Board:
     model: str = ""  # what the board says it is; bench refuses if that has changed
     core_part: str = ""
     groups: tuple[str, ...] = ()
+    max_celsius: int = 70  # bench does not start on a hotter one; a Pi slows down from 80, a 3B+ from 60
 
     @property
     def arch(self) -> str:
@@ -74,6 +75,7 @@ class Kind:
     complete: Callable[[Board, Path], Board]
     stop: Callable[[Board, Path], None]
     power_cut: Callable[[Board, Path], None] | None = None  # as if its plug was pulled
+    dedicated: bool = False  # a machine that has nothing else to do
     ours: bool = True  # made or owned by this checkout: it trusts our releases without being onboarded
 
 
@@ -180,6 +182,7 @@ def _are_texts(value: object) -> bool:
 _SPECIAL: dict[str, tuple[str, Callable[[object], bool]]] = {
     "threads": ("a list of counts such as [1, 4]", _are_counts),
     "port": ("a port number", _is_count),
+    "max_celsius": ("a whole number of degrees", _is_count),
     "groups": ('a list of names such as ["pi4", "desk"]', _are_texts),
 }
 _ALLOWED = {
@@ -277,5 +280,5 @@ KINDS: dict[str, Kind] = {
     "local": Kind((), True, False, _connect_local, _complete_local, _stop_nothing),
     "container": Kind((), False, True, _connect_container, _complete_container, _stop_container),
     "vm": Kind((), False, True, _connect_vm, _complete_container, _stop_vm, _cut_vm),
-    "ssh": Kind(_LOGIN, True, False, _connect_ssh, _complete_ssh, _stop_nothing, ours=False),
+    "ssh": Kind(_LOGIN, True, False, _connect_ssh, _complete_ssh, _stop_nothing, dedicated=True, ours=False),
 }

@@ -57,10 +57,7 @@ def document(outcome: Outcome[list[Deployed]]) -> dict[str, Any]:
     return {
         "schema": SCHEMA,
         "rows": [asdict(one) for done in outcome.done.values() for one in done],
-        "failures": [
-            {"board": board, "exit_code": failure.exit_code, "text": str(failure)}
-            for board, failure in outcome.failures.items()
-        ],
+        "failures": outcome.failure_rows(),
     }
 
 

@@ -10,7 +10,7 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Generic, TypeVar
+from typing import TYPE_CHECKING, Any, Generic, TypeVar
 
 from pilite.errors import CheckFailed, PiliteError
 from pilite.lab import boards
@@ -32,6 +32,13 @@ class Outcome(Generic[Done]):
 
     done: Mapping[str, Done]
     failures: Mapping[str, PiliteError]
+
+    def failure_rows(self) -> list[dict[str, Any]]:
+        """What the others said, for a document."""
+        return [
+            {"board": board, "exit_code": failure.exit_code, "text": str(failure)}
+            for board, failure in self.failures.items()
+        ]
 
     def raise_failures(self) -> None:
         """Raise one error with every board's text: CheckFailed only if no board failed for another reason."""

@@ -17,6 +17,7 @@ Json = dict[str, Any]
 REFUSED, MARKED = "refused", "marked"
 BUSY = 0.3  # load per CPU, and CPUs used by others during the rounds, from which times must be doubted
 STOLEN = 0.05  # CPUs that a hypervisor kept for itself
+PERFORMANCE = "performance"
 CLOCK = 0.05  # by which the clock may vary
 
 
@@ -44,6 +45,9 @@ class Scene:
     checks: Sequence[Json]
     diaries: Mapping[str, Sequence[Json]]  # by model
     complete: Mapping[str, bool]  # by model: the effort's least was reached
+    governor: str | None = None  # of the clock, during the race; None: the board has none
+    governor_note: str | None = None  # why it is not held at `performance`
+    max_celsius: int = 70
 
 
 Rule = Callable[[Scene], Iterable[Mark]]
@@ -76,6 +80,25 @@ def busy(scene: Scene) -> Iterable[Mark]:
     if load is not None and load > BUSY * cores:
         what = f"{scene.board} was busy before the measurement: load {load:.1f} on {cores} CPUs"
         yield Mark("busy", MARKED, what)
+
+
+def hot(scene: Scene) -> Iterable[Mark]:
+    celsius = scene.before["temperature_c"]
+    if celsius is not None and celsius >= scene.max_celsius:
+        what = f"{scene.board} had {celsius:.0f} degrees Celsius before the measurement"
+        yield Mark("hot", MARKED, what)
+
+
+def governed(scene: Scene) -> Iterable[Mark]:
+    if scene.timing_valid and scene.governor not in (None, PERFORMANCE):
+        why = f" ({scene.governor_note}); onboard installs what sets it" if scene.governor_note else ""
+        yield Mark("governor", MARKED, f"the clock governor was {scene.governor}, not {PERFORMANCE}{why}")
+
+
+def left(scene: Scene) -> Iterable[Mark]:
+    before, after = scene.before["governor"], scene.after["governor"]
+    if before != after:
+        yield Mark("governor changed", MARKED, f"the clock governor was {before} before and is {after} now")
 
 
 def disturbed(scene: Scene) -> Iterable[Mark]:
@@ -154,6 +177,9 @@ RULES: tuple[Rule, ...] = (
     throttled,
     mismatched,
     busy,
+    hot,
+    governed,
+    left,
     disturbed,
     clocks,
     unfinished,

@@ -19,6 +19,7 @@ import platform
 import random
 import select
 import signal
+import stat
 import subprocess
 import sys
 import time
@@ -38,11 +39,77 @@ class Failure(Exception):
     """A worker that cannot go on; the text says why."""
 
 
+class Leash:
+    """Whoever asked: the parent process, and over SSH the other end of stdin, where it sends signs of life.
+
+    A dead link closes nothing, so silence after such a sign ends the measurement, too.
+    """
+
+    def __init__(self, silence_s: float) -> None:
+        self._parent, self._silence_s = os.getppid(), silence_s
+        mode = os.fstat(0).st_mode
+        self.fd = 0 if stat.S_ISFIFO(mode) or stat.S_ISSOCK(mode) else None
+        self._heard: float | None = None
+
+    def check(self) -> None:
+        """Raises SystemExit if it is broken: nothing of us is to be left behind."""
+        if os.getppid() != self._parent:
+            raise SystemExit("measure.py: the process that started it has ended")
+        if self.fd is not None and select.select([self.fd], [], [], 0)[0]:
+            if not os.read(self.fd, 1 << 10):
+                raise SystemExit("measure.py: the link to whoever asked has ended")
+            self._heard = time.monotonic()
+        if self._heard is not None and time.monotonic() - self._heard > self._silence_s:
+            raise SystemExit(f"measure.py: no sign of life from whoever asked for {self._silence_s:.0f} s")
+
+
+class Governor:
+    """The clock governor `performance` while it is held; `note` says why it is not.
+
+    The helper waits for our end of a pipe, which the kernel closes however we end.
+    """
+
+    PATIENCE_S = 30.0
+
+    def __init__(self, command: list[str]) -> None:
+        self._helper: subprocess.Popen[bytes] | None = None
+        self.note: str | None = None
+        try:
+            self._helper = subprocess.Popen(
+                command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, bufsize=0
+            )
+            self.note = self._refusal(self._helper)
+        except OSError as problem:
+            self.note = f"{command[0]}: {problem.strerror}"
+
+    def _refusal(self, helper: subprocess.Popen[bytes]) -> str | None:
+        assert helper.stdout is not None
+        said, end = b"", time.monotonic() + self.PATIENCE_S
+        while b"held\n" not in said:
+            left = max(0.0, end - time.monotonic())
+            part = os.read(helper.stdout.fileno(), 1 << 10) if _readable(helper.stdout, left) else b""
+            if not part:
+                return " ".join(said.decode(errors="replace").split()) or "its helper says nothing"
+            said += part
+        return None
+
+    def release(self) -> None:
+        """Wait until the old governor is back; more than once does no harm."""
+        if self._helper is not None and self._helper.stdin is not None:
+            self._helper.stdin.close()
+            with contextlib.suppress(subprocess.TimeoutExpired):
+                self._helper.wait(self.PATIENCE_S)
+
+
+def _readable(pipe: Any, seconds: float) -> bool:
+    return bool(select.select([pipe], [], [], seconds)[0])
+
+
 class Worker:
     """One process of worker.py."""
 
-    def __init__(self, limit_s: float) -> None:
-        self._limit_s, self._parent = limit_s, os.getppid()
+    def __init__(self, limit_s: float, leash: Leash) -> None:
+        self._limit_s, self._leash = limit_s, leash
         self.started = time.perf_counter()
         command = [sys.executable, os.path.join(os.path.dirname(os.path.abspath(__file__)), "worker.py")]
         # In this process group, so that whoever kills the group kills all.
@@ -67,13 +134,11 @@ class Worker:
         assert self._process.stdout is not None
         line, end = b"", time.monotonic() + self._limit_s
         while not line.endswith(b"\n"):
-            if os.getppid() != self._parent:  # whoever asked is gone: leave nothing behind
-                self.stop()
-                raise SystemExit("measure.py: the process that started it has ended")
+            self._leash.check()
             left = end - time.monotonic()
             if left <= 0:
                 raise Failure(f"no answer to '{what}' in {self._limit_s:.0f} s")
-            if not select.select([self._process.stdout], [], [], min(left, 1.0))[0]:
+            if not _readable(self._process.stdout, min(left, 1.0)):
                 continue
             part = os.read(self._process.stdout.fileno(), 1 << 16)
             if not part:
@@ -106,9 +171,9 @@ class Row:
         self.runs = 0  # of one turn; decided in the first session and kept, so that all rounds weigh the same
         self.worker: Worker | None = None
 
-    def prepare(self, job: Json) -> None:
+    def prepare(self, job: Json, leash: Leash) -> None:
         """A fresh process: load, keep the outputs if they are wanted, warm up. Raises Failure."""
-        worker = self.worker = Worker(job["limit_s"])
+        worker = self.worker = Worker(job["limit_s"], leash)
         facts = worker.ask(do="load", subject=job["subject"], entry=self.entry, cpus=self.cpus)
         facts["cold_ms"] = (time.perf_counter() - worker.started) * 1e3
         if self.entry.get("outputs") and not self.sessions:
@@ -190,9 +255,16 @@ def used(pid: int, ticks: int) -> float:
 
 def clocks() -> list[float]:
     """The clock of every frequency domain now, in MHz; empty where the kernel does not tell."""
-    found = sorted(Path("/sys/devices/system/cpu/cpufreq").glob("policy*/scaling_cur_freq"))
-    with contextlib.suppress(OSError, ValueError):
-        return [int(path.read_text()) / 1e3 for path in found]
+    with contextlib.suppress(ValueError):
+        return [int(text) / 1e3 for text in sysfs("scaling_cur_freq")]
+    return []
+
+
+def sysfs(name: str) -> list[str]:
+    """What cpufreq says of every frequency domain; empty where the kernel does not tell."""
+    found = sorted(Path("/sys/devices/system/cpu/cpufreq").glob(f"policy*/{name}"))
+    with contextlib.suppress(OSError):
+        return [path.read_text().strip() for path in found]
     return []
 
 
@@ -201,6 +273,7 @@ class Race:
 
     def __init__(self, job: Json) -> None:
         self.job, self.allowed = job, sorted(os.sched_getaffinity(0))
+        self.leash = Leash(job["silence_s"])
         self.rows = [Row(entry, self.allowed) for entry in job["rows"]]
         self.failures: list[Json] = []
         self.diary: list[Json] = []
@@ -220,7 +293,7 @@ class Race:
     def _session(self, number: int, share: float) -> None:
         job, end = self.job, self._start + self.job["most_s"] * share
         for row in list(self.rows):
-            self._attempt(row, lambda row=row: row.prepare(job))
+            self._attempt(row, lambda row=row: row.prepare(job, self.leash))
         rounds, runs, seconds = (job[name] * share for name in ("least_rounds", "least_runs", "least_s"))
         watch, done = Watch(), 0
         while self.rows and not all(row.has(math.ceil(rounds), runs, seconds) for row in self.rows):
@@ -259,9 +332,15 @@ def measure(job: Json) -> Json:
     """Do a job; see `trial.py` for what it holds. Rows that fail are in `failures` with their reason."""
     if job["protocol"] != PROTOCOL:
         raise SystemExit(f"measure.py speaks protocol {PROTOCOL}, the job {job['protocol']}: deploy again")
-    race = Race(job)
-    race.run()
+    race, governor = Race(job), Governor(job["governor"])
+    try:
+        governors = sysfs("scaling_governor")
+        race.run()
+    finally:
+        governor.release()
     return {
+        "governor": ", ".join(sorted(set(governors))) or None,
+        "governor_note": governor.note,
         "rows": [row.result() for row in race.rows],
         "failures": race.failures,
         "allowed_cpus": race.allowed,

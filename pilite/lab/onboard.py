@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from pilite.errors import BoardError, PiliteError
-from pilite.lab import boards, facts, hostkey, release, remarks, signing, ssh, trial
+from pilite.lab import boards, facts, governor, hostkey, release, remarks, signing, ssh, trial
 from pilite.lab.boards import Board
 from pilite.lab.connection import Connection
 from pilite.lab.remarks import Remark
@@ -161,7 +161,8 @@ def equipped(board: Board, connection: Connection, artifacts: Path) -> Onboarded
     met = look(board, connection)
     refuse(connection.where, met.remarks)
     release.trust(connection, board.root, signing.own_keys(artifacts / "keys").allowed)
-    return replace(met, remarks=[*met.remarks, *equip(board, connection, artifacts)])
+    found = [*governor.install(board, connection), *equip(board, connection, artifacts)]
+    return replace(met, remarks=[*met.remarks, *found])
 
 
 def document(met: Sequence[Onboarded]) -> dict[str, Any]:

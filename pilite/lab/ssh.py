@@ -8,7 +8,9 @@ import logging
 import os
 import shlex
 import socket
+import time
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TypeVar
@@ -23,6 +25,7 @@ from pilite.lab.connection import SECONDS, Connection, Progress, Result, copy, n
 
 GRACE = 5  # seconds between SIGTERM and SIGKILL when a command takes too long
 DEAD = 20  # seconds without an answer after which a board counts as gone
+BEAT = 15.0  # seconds between two signs of life on a command's stdin
 TIMED_OUT = (124, 128 + 9)  # exit codes of timeout(1): SIGTERM was enough, SIGKILL was needed
 
 logging.getLogger("paramiko").setLevel(
@@ -48,6 +51,28 @@ class Address:
         return f"{self.name} ({self.user}@{self.host}:{self.port})"
 
 
+class Beating(fabric.runners.Remote):  # type: ignore[misc]
+    """A remote command whose stdin may be closed: it can end just when a sign of life is under way."""
+
+    def _write_proc_stdin(self, data: bytes) -> None:
+        with suppress(OSError):
+            super()._write_proc_stdin(data)
+
+
+class Pulse:
+    """A stdin that never ends, with a byte every BEAT seconds: so measure.py knows that we are there."""
+
+    def __init__(self) -> None:
+        self._next = time.monotonic() + BEAT
+
+    def read(self, count: int) -> str | None:
+        """A sign of life, or None: nothing now. Invoke asks 100 times a second."""
+        if time.monotonic() < self._next:
+            return None
+        self._next += BEAT
+        return "\n"
+
+
 def connect(address: Address, patience: float = 10.0) -> SshConnection:
     """Open a connection. Raises BoardError if there is no answer, or not the pinned host key."""
     if not address.key.is_file():
@@ -57,7 +82,7 @@ def connect(address: Address, patience: float = 10.0) -> SshConnection:
         user=address.user,
         port=address.port,
         connect_timeout=patience,
-        config=fabric.Config(overrides={"load_ssh_configs": False}),
+        config=fabric.Config(overrides={"load_ssh_configs": False, "runners": {"remote": Beating}}),
         connect_kwargs={
             "key_filename": str(address.key),
             "look_for_keys": False,
@@ -139,7 +164,7 @@ class SshConnection(Connection):
 
         def remote() -> Result:
             patience = timeout + GRACE + DEAD
-            done = self._client.run(line, hide=True, warn=True, in_stream=False, timeout=patience)
+            done = self._client.run(line, hide=True, warn=True, in_stream=Pulse(), timeout=patience)
             return Result(done.exited, done.stdout, done.stderr)
 
         result = self._answer(remote, short(command))

@@ -15,7 +15,7 @@ import numpy as np
 import numpy.typing as npt
 
 from pilite.errors import BoardError, PiliteError
-from pilite.lab import artifact, inputs, wheels
+from pilite.lab import artifact, governor, inputs, wheels
 from pilite.lab.artifact import Artifact
 from pilite.lab.boards import Board
 from pilite.lab.connection import Connection
@@ -34,6 +34,7 @@ SEEDS = (1, 2, 3)  # of the inputs that are compared with the oracle; times are 
 # A folder of its own; one that a killed measurement left behind goes after a day.
 SCRATCH = 'find "$1" -maxdepth 1 -name "bench.*" -mmin +1440 -exec rm -rf {} + && mktemp -d "$1/bench.XXXXXX"'
 SCRIPTS = ("measure.py", "worker.py")  # what runs on the board
+SILENCE_S = 60.0  # without a sign of life from here after which measure.py ends; several ssh.BEAT
 LOCKED = 75  # exit code of flock(1): another measurement runs on the board
 
 
@@ -82,6 +83,8 @@ def run(
                 "inputs": send_inputs(connection, sets, scratch),
             },
             "rows": rows([racer for racer in racers if racer.name in usable], threads, scratch),
+            "governor": list(governor.HOLD),
+            "silence_s": SILENCE_S,
             **vars(settings),
         }
         measured = execute(board, connection, job, scratch, site)

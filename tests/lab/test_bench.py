@@ -123,7 +123,9 @@ def test_a_throttled_board_gives_no_ratios(local_bed: Bed, monkeypatch: pytest.M
     subject = deployed(local_bed, Stub(1))
     real = facts.facts
     monkeypatch.setattr(facts, "facts", lambda *a: {**real(*a), "throttled": "0x50005"})
-    document = race(local_bed, subject, threads=(1,)).document
+    with pytest.raises(BoardError, match=r"^local: not measured, because it is throttled now"):
+        race(local_bed, subject, threads=(1,))
+    document = race(local_bed, subject, threads=(1,), force=True).document
     assert (document["timing_valid"], document["ratios"]) == (False, [])
     assert "local was throttled (get_throttled 0x50005): its times do not count" in document["notes"]
 

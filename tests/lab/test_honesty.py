@@ -24,7 +24,7 @@ ROW: Json = {
     "drift": None,
     "modes_ms": [],
 }
-QUIET: Json = {"throttled": "0x0", "load1": 0.5, "cores": 4}
+QUIET: Json = {"throttled": "0x0", "load1": 0.5, "cores": 4, "temperature_c": 48.0, "governor": "ondemand"}
 LAP: Json = {"seconds": 2.0, "other_cpus": 0.1, "stolen_cpus": 0.0, "mhz": [1500.0, 1500.0]}
 RIGHT: Json = {"model": "m", "mismatches": 0}
 CLEAN = Scene("pi", True, QUIET, QUIET, [ROW], [RIGHT], {"m": [LAP] * 3}, {"m": True})
@@ -42,6 +42,17 @@ CASES: dict[str, tuple[Json, str, str]] = {
         "pi was throttled (get_throttled 0x50005): its times do not count",
     ),
     "mismatch": ({"checks": [{"model": "m", "mismatches": 7}]}, REFUSED, "m: 7 outputs are wrong"),
+    "hot": ({"before": {**QUIET, "temperature_c": 70.0}}, MARKED, "pi had 70 degrees Celsius before"),
+    "governor": (
+        {"governor": "ondemand", "governor_note": "sudo: no"},
+        MARKED,
+        "the clock governor was ondemand, not performance (sudo: no); onboard installs what sets it",
+    ),
+    "governor left": (
+        {"after": {**QUIET, "governor": "performance"}},
+        MARKED,
+        "the clock governor was ondemand before and is performance now",
+    ),
     "busy": ({"before": {**QUIET, "load1": 2.0}}, MARKED, "busy before the measurement: load 2.0 on 4 CPUs"),
     "disturbed": (
         {"diaries": {"m": [{**LAP, "other_cpus": 1.5}, LAP]}},

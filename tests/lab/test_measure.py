@@ -70,6 +70,8 @@ def job(tmp_path: Path) -> Json:
         "warm_ms": 10,
         "warm_most_ms": 1000,
         "limit_s": 20,
+        "silence_s": 20,
+        "governor": ["no-such-helper"],
         "seed": 0,
     }
 
@@ -185,7 +187,7 @@ def test_a_race_whose_time_is_over_ends_after_the_round_and_says_so(job: Json, p
 def test_a_race_has_enough_rounds_to_decide_before_its_time_is_over(
     spent: float, done: int, over: bool
 ) -> None:
-    race = measure.Race({"rows": [], "seed": 0, "most_s": 1})
+    race = measure.Race({"rows": [], "seed": 0, "most_s": 1, "silence_s": 9})
     race._start = time.monotonic() - spent
     assert race._is_over(race._start + 1, done, fewest=4) is over
 
@@ -301,6 +303,37 @@ def test_a_coordinator_whose_parent_is_gone_leaves_with_its_workers(job: Json, p
     parent.stdout.close()
     until(lambda: not any(alive(one) for one in (pid, *workers)))
     assert not (folder / "result.json").exists()
+
+
+@pytest.mark.parametrize("signs", [0, 3], ids=["the link ends", "the link goes silent"])
+def test_a_coordinator_whose_link_is_gone_leaves_with_its_workers(
+    job: Json, packages: Path, signs: int
+) -> None:
+    """Over SSH the parent stays: stdin is what ends, and what brings signs of life."""
+    folder = packages.parent
+    plan(folder, ms=4, real_ms=5)  # forever, on a real clock
+    endless = {**job, "least_runs": 10**9, "most_s": 10**6, "silence_s": 2}
+    (folder / "job.json").write_text(json.dumps(endless))
+    words = [sys.executable, str(SCRIPT), str(folder / "job.json"), str(folder / "result.json")]
+    environment = {**os.environ, "PYTHONPATH": str(packages)}
+    with subprocess.Popen(words, env=environment, stdin=subprocess.PIPE, stderr=subprocess.PIPE) as process:
+        assert process.stdin is not None
+        assert process.stderr is not None
+        until(lambda: len(children(process.pid)) == 2)
+        workers = children(process.pid)
+        for _ in range(signs):
+            process.stdin.write(b"\n")
+            process.stdin.flush()
+            time.sleep(1)
+            assert process.poll() is None
+        if not signs:
+            time.sleep(3)
+            assert process.poll() is None  # whoever never gives a sign owes none
+            process.stdin.close()
+        assert process.wait(60) == 1
+        last = process.stderr.read().decode()
+    assert ("no sign of life" in last) is bool(signs)
+    until(lambda: not any(map(alive, workers)))
 
 
 def children(pid: int) -> list[int]:

@@ -1,0 +1,187 @@
+"""The verb that measures models on boards; tasks.py offers it. Heavy imports are inside the functions."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Callable, Sequence
+from dataclasses import replace
+from functools import partial
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from invoke.context import Context
+
+from pilite.console import chosen, drawn_seed, show_table, whole_numbers, write_json
+from pilite.errors import PiliteError
+from pilite.verbs import ARTIFACTS, DEFAULT_BOARDS, RIVALS, SHARED_MODELS, built, sources, verb
+
+if TYPE_CHECKING:
+    from pilite.lab.bench import Bench
+    from pilite.lab.boards import Board
+    from pilite.lab.connection import Connection
+    from pilite.lab.fleet import Outcome, Say
+    from pilite.lab.suites import Chosen
+    from pilite.lab.trial import Subject
+
+Json = dict[str, Any]
+
+
+@verb("board", "model")
+def bench(
+    c: Context,
+    board: Sequence[str] = (),
+    limit: str = "",
+    model: Sequence[str] = (),
+    suite: str = "",
+    threads: str = "1,4",
+    rival: str = ",".join(RIVALS),
+    effort: str = "default",
+    seed: str = "",
+    force: bool = False,
+    json: str = "",
+) -> None:
+    """Measure deployed models beside their rivals, and check every output byte in the same run."""
+    counts, order = whole_numbers(threads, "--threads"), drawn_seed(seed)
+    from pilite.lab import bench as measuring
+    from pilite.lab import benches, boards, fleet, protocol, rivals
+
+    settings = protocol.chosen(effort, order)
+    raced = [rivals.RIVALS[name] for name in chosen(rival, list(rivals.RIVALS), "--rival")]
+    wanted = boards.select(board or DEFAULT_BOARDS, ARTIFACTS, limit)
+    prepared = on_boards(wanted, suite) if suite else named(wanted, model)
+
+    def measure(where: Board, connection: Connection, say: Say) -> Bench:
+        return measuring.bench(
+            where,
+            connection,
+            subjects(prepared.done[where.name]),
+            ARTIFACTS,
+            threads=counts,
+            rivals=raced,
+            settings=settings,
+            force=force,
+            say=partial(told, say),
+        )
+
+    ready = [where for where in wanted if where.name in prepared.done]
+    raw = benches.each(ready, ARTIFACTS, measure)
+    outcome = benches.judged(fleet.Outcome(raw.done, {**prepared.failures, **raw.failures}))
+    for name, done in outcome.done.items():
+        show(name, done)
+        if suite:
+            show_suite(
+                suite, prepared.done[name], done.document, counts, [rivals.OURS, *(one.name for one in raced)]
+            )
+    finish(len(wanted), outcome, json)
+
+
+def told(say: Say, text: str) -> None:
+    """Into the table of boards; where no terminal shows that, as a line."""
+    say(text)
+    if not sys.stderr.isatty():
+        print(text, flush=True)
+
+
+def show(name: str, done: Bench) -> None:
+    """The tables of one board."""
+    from pilite.lab import report
+
+    show_table(f"Times on {name}", report.timing_rows(done.document))
+    show_table(f"pilite against its rivals on {name}", report.ratio_rows(done.document))
+    show_table(f"Outputs on {name}", report.check_rows(done.document))
+    print("\n".join(report.remarks(done.document)))
+    print(f"{done.folder}/result.json, report.html, report.md")
+
+
+def finish(count: int, outcome: Outcome[Bench], json: str) -> None:
+    """What the boards did at a glance, if there are several; `json`; what failed, as an error."""
+    from pilite.lab import benches, history
+
+    with history.opened(ARTIFACTS):
+        pass  # the runs are in it now
+    if count > 1:
+        show_table("Boards", benches.rows(outcome))
+    if json and count > 1:
+        write_json(Path(json), benches.document(outcome))
+    if json and count == 1:
+        for done in outcome.done.values():
+            write_json(Path(json), done.document)
+    outcome.raise_failures()
+
+
+def subjects(members: Sequence[Chosen]) -> list[Subject]:
+    """What can be measured of them."""
+    from pilite.lab import trial
+
+    return [trial.Subject(one.source.name, one.source.path) for one in members if not one.reason]
+
+
+def named(wanted: Sequence[Board], model: Sequence[str]) -> Outcome[list[Chosen]]:
+    """The models asked for, the same on every board."""
+    from pilite.lab import fleet, suites
+
+    found = [suites.Chosen(suites.Member(one.name, (one.name,)), one) for one in sources(model)]
+    return fleet.Outcome({where.name: found for where in wanted}, {})
+
+
+def on_boards(wanted: Sequence[Board], suite: str) -> Outcome[list[Chosen]]:
+    """Build the models of a suite, one after another, and deploy them to all boards at once."""
+    from pilite.lab import deploy, fleet
+
+    members = members_of(suite)
+    for_cpu = {cpu: [compiled(one, cpu) for one in members] for cpu in {where.cpu for where in wanted}}
+
+    def put(where: Board, connection: Connection, say: Say) -> list[Chosen]:
+        def one(member: Chosen) -> Chosen:
+            name = member.source and member.source.name
+            return refusable(member, lambda: deploy.deploy(where, connection, name, ARTIFACTS, say=say))
+
+        return [one(member) for member in for_cpu[where.cpu]]
+
+    return fleet.each(wanted, ARTIFACTS, put)
+
+
+def compiled(member: Chosen, cpu: str) -> Chosen:
+    return refusable(member, lambda: built(member.source, cpu, numerics="ref"))
+
+
+def refusable(member: Chosen, act: Callable[[], object]) -> Chosen:
+    """Do something with a member of a suite; one that is refused keeps its place, with the reason."""
+    if member.reason:
+        return member
+    try:
+        act()
+    except PiliteError as problem:
+        return replace(member, reason=str(problem))
+    return member
+
+
+def members_of(suite: str) -> list[Chosen]:
+    """The models of a suite that are here. Raises PiliteError for an unknown suite."""
+    import models as catalogue
+    from pilite.lab import suites
+
+    names = chosen(suite, list(suites.SUITES), "--suite")
+    return [
+        one
+        for name in names
+        for one in suites.choose(
+            suites.SUITES[name],
+            lambda model: catalogue.is_here(model, ARTIFACTS, SHARED_MODELS),
+            lambda model: sources([model])[0],
+        )
+    ]
+
+
+def show_suite(
+    suite: str, members: Sequence[Chosen], document: Json, threads: Sequence[int], runtimes: Sequence[str]
+) -> None:
+    """All rows of a suite; what others published is a table of its own, from other machines."""
+    from pilite.lab import suites
+
+    show_table(f"{suite}: measured here", suites.table(members, document, threads, runtimes))
+    print(suites.missing(members))
+    show_table(
+        f"{suite}: published by others, on their machines; not comparable with the table above",
+        [row for name in suite.split(",") for row in suites.published_rows(suites.SUITES[name.strip()])],
+    )

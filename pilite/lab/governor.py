@@ -1,0 +1,47 @@
+"""A board's clock governor: the helper that holds it at `performance` during a measurement; see governor.sh.
+
+Only root may set a governor. onboard installs one program of root and the right to call just that one.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from pilite.lab.boards import Board
+from pilite.lab.connection import Connection
+from pilite.lab.remarks import Remark
+
+SCRIPT = Path(__file__).with_name("governor.sh")
+PROGRAM = "/usr/local/sbin/pilite-governor"
+# measure.py runs it there. Without the helper sudo is not asked: it would report us to the machine's owner.
+HOLD = (
+    "sh",
+    "-c",
+    '[ -x "$0" ] || { echo "its helper is not there"; exit 5; }; exec sudo -n "$0" hold',
+    PROGRAM,
+)
+NO_CPUFREQ = 3
+_INSTALL = """
+cd "$1"
+[ -n "$(ls -d /sys/devices/system/cpu/cpufreq/policy* 2>/dev/null)" ] || exit 3
+cmp -s governor.sh "$2" && sudo -n -l "$2" hold >/dev/null 2>&1 && exit 0
+command -v sudo >/dev/null || { echo "there is no sudo"; exit 4; }
+sudo -n sh governor.sh install
+"""
+
+
+def install(board: Board, connection: Connection) -> list[Remark]:
+    """Install the helper where sudo lets us; else a remark with what its owner has to type.
+
+    A board without a governor gets nothing, and neither does one whose helper is this one.
+    """
+    connection.check(["mkdir", "-p", board.root])
+    connection.put(SCRIPT, f"{board.root}/governor.sh")
+    done = connection.run(["sh", "-c", _INSTALL, "install", board.root, PROGRAM])
+    if done.code in (0, NO_CPUFREQ):
+        return []
+    text = (
+        f"bench may not set its clock governor ({done.tail.rstrip('.')}) and measures at the clock it has. "
+        f"To let it, there: sudo sh {board.root}/governor.sh install"
+    )
+    return [Remark("no governor", False, text)]
