@@ -97,9 +97,8 @@ def table() -> list[dict[str, str]]:
         }
         for e in entries().values()
     ]
-    others = (
-        f"width {zoo.WIDTHS[0]} to {zoo.WIDTHS[1]}, resolution {zoo.RESOLUTIONS[0]} to {zoo.RESOLUTIONS[1]}"
-    )
+    architectures = ", ".join(zoo.FAMILIES)
+    others = f"width {zoo.WIDTHS[0]} to {zoo.WIDTHS[1]}, resolution up to {zoo.LARGEST}; {architectures}"
     return [
         *rows,
         {"name": zoo.FORM, "kind": "zoo", "input": others, "licence": "Apache-2.0", "source": "made here"},
@@ -233,8 +232,7 @@ def _unknown(name: str) -> PiliteError:
     guess = f" Did you mean {' or '.join(close)}?" if close else ""
     return PiliteError(
         f"unknown model {name!r}: neither a file nor a name of models.toml.{guess}\n"
-        f"Known: {', '.join(known)}, and {zoo.FORM} with width {zoo.WIDTHS[0]} to {zoo.WIDTHS[1]} (as 1.0) "
-        f"and resolution {zoo.RESOLUTIONS[0]} to {zoo.RESOLUTIONS[1]}."
+        f"Known: {', '.join(known)}, and {zoo.forms()}."
     )
 
 

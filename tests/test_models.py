@@ -19,6 +19,7 @@ from tests.native import ARTIFACTS
 ORACLE = oracle.RUNTIMES["tflite-ref"].package
 THREADS = (1, 4)
 ODD_THREADS = (3, 7)
+NO_PICTURES = Path("none")
 ODD_MODELS = ("mlperf_tiny_resnet8_int8", "mobilenet_v1_0.25_128_quant")
 
 # Small ones first. The comment says what a model adds.
@@ -40,6 +41,13 @@ HEAVY = (  # hundreds of millions of elements
     "movenet_single_pose_lightning_ptq",
 )
 ZOO = ("mobilenet_v1_0.1_32_int8", "mobilenet_v2_0.1_32_uint8", "mobilenet_v2_0.1_32_int8")
+SMALL_ZOO = (  # each architecture once, on this machine's CPU
+    "inception_v1_0.25_64_uint8",  # concatenations of four
+    "inception_v2_0.25_64_uint8",  # depth multiplier 8
+    "inception_v3_0.25_96_int8",  # 1x7 windows, VALID
+    "inception_v4_0.25_96_uint8",
+    "resnet_50_0.25_64_int8",  # PAD, ADD with RELU
+)
 CPUS = ("x86-64-v3", "cortex-a53", "cortex-a72", "cortex-a76")
 
 
@@ -62,6 +70,11 @@ def test_every_operator_of_a_published_model_gives_tflites_bytes(
 @pytest.mark.parametrize(("name", "cpu"), on_every_cpu(ZOO))
 def test_every_operator_of_a_zoo_model_gives_tflites_bytes(name: str, cpu: str) -> None:
     assert_same(models.resolve(name, ARTIFACTS).path, name, cpu, THREADS, SHARED_IMAGES)
+
+
+@pytest.mark.parametrize("name", SMALL_ZOO)
+def test_every_operator_of_a_small_architecture_gives_tflites_bytes(name: str) -> None:
+    assert_same(models.resolve(name, ARTIFACTS).path, name, "x86-64-v3", (1,), NO_PICTURES)
 
 
 @pytest.mark.parametrize(("name", "cpu"), on_every_cpu(ODD_MODELS, pytest.mark.slow))

@@ -1,4 +1,4 @@
-"""The zoo: MobileNets of any width and resolution, made on the spot with seeded weights, without TensorFlow.
+"""The zoo: published architectures of any width and resolution, made on the spot with seeded weights.
 
     generate(parse("mobilenet_v2_1.0_224_uint8"))  ->  the bytes of a .tflite
 
@@ -11,47 +11,63 @@ from __future__ import annotations
 import re
 from dataclasses import dataclass
 
-from models.zoo.calibrate import SCHEMES, Filled, fill
-from models.zoo.mobilenet import FAMILIES, Layer
+from models.zoo.calibrate import fill
+from models.zoo.families import FAMILIES
+from models.zoo.layers import Net
+from models.zoo.quantize import SCHEMES, Filled
 from models.zoo.writer import OpSpec, TensorSpec, write
 
-PATTERN = re.compile(r"mobilenet_(v[12])_(\d\.\d{1,2})_(\d{2,3})_(uint8|int8)")
-FORM = "mobilenet_<v1|v2>_<width>_<resolution>_<uint8|int8>"
+__all__ = ["FAMILIES", "FORM", "LARGEST", "WIDTHS", "Recipe", "forms", "generate", "parse"]
+
+PATTERN = re.compile(r"([a-z0-9_]+?)(?:_(\d\.\d{1,2}))?_(\d{2,3})_(uint8|int8)")
+FORM = "<architecture>[_<width>]_<resolution>_<uint8|int8>"
 WIDTHS = (0.1, 2.0)
-RESOLUTIONS = (32, 512)
+LARGEST = 513  # pixels of a side
 
 
 @dataclass(frozen=True)
 class Recipe:
     """Everything that decides a zoo model's bytes, together with this folder's code."""
 
-    family: str  # "v1" or "v2"
+    family: str  # a name of FAMILIES
     width: float  # multiplies the channels of every layer
     resolution: int  # pixels of a side of the square RGB input
     dtype: str  # "uint8": per-tensor, asymmetric weights; "int8": per-channel, symmetric weights
 
     @property
     def name(self) -> str:
-        return f"mobilenet_{self.family}_{self.width}_{self.resolution}_{self.dtype}"
+        always = FAMILIES[self.family].width_in_name
+        width = f"_{self.width}" if always or self.width != 1.0 else ""
+        return f"{self.family}{width}_{self.resolution}_{self.dtype}"
 
     @property
-    def layers(self) -> tuple[Layer, ...]:
-        return FAMILIES[self.family](self.width, self.resolution, self.dtype)
+    def net(self) -> Net:
+        return FAMILIES[self.family].build(self.width, self.resolution, self.dtype)
+
+
+def forms() -> str:
+    """What a zoo name may be, in words."""
+    return (
+        f"{FORM} with architecture {', '.join(FAMILIES)}; width {WIDTHS[0]} to {WIDTHS[1]} (as 0.5; 1.0 is "
+        f"written for MobileNet V1 and V2 only); resolution up to {LARGEST}"
+    )
 
 
 def parse(name: str) -> Recipe | None:
     """The recipe of a zoo name such as mobilenet_v2_0.35_96_int8; None if it is none, or out of range."""
     found = PATTERN.fullmatch(name)
-    if found is None:
+    if found is None or found[1] not in FAMILIES:
         return None
-    recipe = Recipe(found[1], float(found[2]), int(found[3]), found[4])
-    inside = WIDTHS[0] <= recipe.width <= WIDTHS[1] and RESOLUTIONS[0] <= recipe.resolution <= RESOLUTIONS[1]
+    recipe = Recipe(found[1], float(found[2] or 1), int(found[3]), found[4])
+    smallest = FAMILIES[recipe.family].smallest
+    inside = WIDTHS[0] <= recipe.width <= WIDTHS[1] and smallest <= recipe.resolution <= LARGEST
     return recipe if inside and recipe.name == name else None
 
 
 def generate(recipe: Recipe) -> bytes:
     """The .tflite file; the same recipe gives the same bytes on every machine."""
-    filled = fill(recipe.layers, recipe.resolution, recipe.dtype, recipe.name)
+    net = recipe.net
+    filled = fill(net.layers, recipe.resolution, recipe.dtype, recipe.name)
     scheme = SCHEMES[recipe.dtype]
     side = recipe.resolution
     tensors = [
@@ -64,7 +80,7 @@ def generate(recipe: Recipe) -> bytes:
         added = range(len(tensors), len(tensors) + len(constants))
         tensors += constants
         ops.append(OpSpec(layer.layer.op, (*layer.layer.inputs, *added), (i + 1,), layer.layer.options))
-    return write(tensors, ops, [0], [len(filled)], f"pilite zoo {recipe.name}")
+    return write(tensors, ops, [0], net.outputs, f"pilite zoo {recipe.name}")
 
 
 def _activation(index: int, step: Filled) -> TensorSpec:

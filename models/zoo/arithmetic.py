@@ -1,42 +1,76 @@
-"""Convolutions for calibration, exact in floating point: every partial sum is a whole number in the mantissa.
+"""Sums for calibration, exact in floating point: every partial sum is a whole number in the mantissa.
 
 So the order in which a BLAS adds cannot show, and every machine computes the same accumulators.
 """
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
+from pilite.compiler.shapes import extent
+
 Steps = npt.NDArray[np.float32]  # quantized values minus their zero point, (n, h, w, c)
 Floats = npt.NDArray[np.floating[Any]]
+Pair = tuple[int, int]
 LARGEST_STEP = 255  # |q - zero point| of an 8-bit value
 
 
-def conv(x: Steps, filter: Steps, stride: int) -> Floats:
-    """Accumulators of a SAME convolution without bias, (n, oh, ow, oc); `filter` is (oc, kh, kw, ic)."""
-    size = filter.shape[1]
-    exact = exact_type(filter.reshape(len(filter), -1))
-    taps = [x] if size == stride == 1 else _taps(x, size, stride)
-    columns = np.concatenate(taps, axis=-1) if len(taps) > 1 else taps[0]
-    matrix = filter.reshape(len(filter), -1).T.astype(exact)
-    acc: Floats = np.matmul(columns.astype(exact, copy=False), matrix)
+@dataclass(frozen=True)
+class Window:
+    """How a window moves over an image, as in the operators' options."""
+
+    stride: Pair = (1, 1)
+    padding: str = "SAME"
+    dilation: Pair = (1, 1)
+
+
+def conv(x: Steps, filter: Steps, window: Window) -> Floats:
+    """Accumulators of a convolution without bias, (n, oh, ow, oc); `filter` is (oc, kh, kw, ic)."""
+    taps = _taps(x, filter.shape[1:3], window)
+    return dense(np.concatenate(taps, axis=-1) if len(taps) > 1 else taps[0], filter.reshape(len(filter), -1))
+
+
+def dense(x: Steps, filter: Steps) -> Floats:
+    """`x` (..., depth) times `filter` (units, depth): (..., units)."""
+    exact = exact_type(filter)
+    acc: Floats = np.matmul(x.astype(exact, copy=False), filter.T.astype(exact))
     return acc
 
 
-def depthwise(x: Steps, filter: Steps, stride: int) -> Floats:
-    """Accumulators of a SAME depthwise convolution, (n, oh, ow, c); `filter` is (1, kh, kw, c).
+def depthwise(x: Steps, filter: Steps, window: Window) -> Floats:
+    """Accumulators of a depthwise convolution, (n, oh, ow, c * multiplier); `filter` (1, kh, kw, the same).
 
-    float32 is exact: nine products of 8-bit steps stay far below 2**24.
+    float32 is exact: a few dozen products of 8-bit steps stay below 2**24.
     """
-    _, size, _, channels = filter.shape
+    _, *kernel, channels = filter.shape
+    assert exact_type(filter.reshape(-1, channels).T) is np.float32
+    x = np.repeat(x, channels // x.shape[-1], axis=-1)
     acc: Floats | None = None
-    for tap, weights in zip(_taps(x, size, stride), filter.reshape(-1, channels), strict=True):
+    for tap, weights in zip(_taps(x, kernel, window), filter.reshape(-1, channels), strict=True):
         acc = tap * weights if acc is None else np.add(acc, tap * weights, out=acc)
     assert acc is not None
     return acc
+
+
+def average(x: Steps, kernel: Pair, window: Window) -> Steps:
+    """Mean of what the window meets; padding does not count. Sums of whole numbers are exact in any order."""
+    total = sum(tap.astype(np.float64) for tap in _taps(x, kernel, window))
+    count = sum(tap.astype(np.float64) for tap in _taps(np.ones_like(x[:1, :, :, :1]), kernel, window))
+    mean: Steps = np.asarray(total / count).astype(np.float32)
+    return mean
+
+
+def maximum(x: Steps, kernel: Pair, window: Window) -> Steps:
+    """The largest value that the window meets; padding does not count."""
+    taps = _taps(x, kernel, window, padding=-2 * LARGEST_STEP)
+    largest = taps[0].copy()
+    for tap in taps[1:]:
+        np.maximum(largest, tap, out=largest)
+    return largest
 
 
 def exact_type(rows: Steps) -> type[np.floating[Any]]:
@@ -45,19 +79,21 @@ def exact_type(rows: Steps) -> type[np.floating[Any]]:
     return np.float32 if largest < 2**24 else np.float64
 
 
-def _taps(x: Steps, size: int, stride: int) -> list[Steps]:
-    """For each filter position the inputs that it meets, (n, oh, ow, c); padding is 0: the zero point."""
-    edges = [(0, 0), *(_same(n, size, stride) for n in x.shape[1:3]), (0, 0)]
-    padded = np.pad(x, edges)
-    oh, ow = (-(-n // stride) for n in x.shape[1:3])
+def _taps(x: Steps, kernel: Any, window: Window, padding: float = 0) -> list[Steps]:
+    """For each position in the window the inputs that it meets, (n, oh, ow, c); 0 is the zero point."""
+    along = list(zip(x.shape[1:3], kernel, window.stride, window.dilation, strict=True))
+    if window.padding == "SAME":
+        x = np.pad(x, [(0, 0), *(_same(*one) for one in along), (0, 0)], constant_values=padding)
+    starts = [range(0, k * dilation, dilation) for _, k, _, dilation in along]
+    (oh, ow), (sh, sw) = (extent(*one, window.padding) for one in along), window.stride
     return [
-        padded[:, i : i + (oh - 1) * stride + 1 : stride, j : j + (ow - 1) * stride + 1 : stride]
-        for i in range(size)
-        for j in range(size)
+        x[:, i : i + (oh - 1) * sh + 1 : sh, j : j + (ow - 1) * sw + 1 : sw]
+        for i in starts[0]
+        for j in starts[1]
     ]
 
 
-def _same(size: int, kernel: int, stride: int) -> tuple[int, int]:
+def _same(size: int, kernel: int, stride: int, dilation: int) -> Pair:
     """TFLite's SAME padding before and after; the odd one goes after."""
-    total = max((-(-size // stride) - 1) * stride + kernel - size, 0)
+    total = max((-(-size // stride) - 1) * stride + (kernel - 1) * dilation + 1 - size, 0)
     return total // 2, total - total // 2

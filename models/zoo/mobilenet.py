@@ -6,13 +6,7 @@ that is not more than 10 % smaller. V2 widens its last convolution above 1280 ch
 
 from __future__ import annotations
 
-import math
-from collections.abc import Callable
-from dataclasses import dataclass, field
-
-from pilite.compiler.graph import Add, Conv2D, DepthwiseConv2D, Mean, NoOptions, Options, Pool2D, Softmax
-
-CLASSES = 1001  # ImageNet and a background class
+from models.zoo.layers import Builder, Net
 
 # (channels, stride) of each depthwise-separable block
 V1_BLOCKS = (
@@ -26,101 +20,25 @@ V2_GROUPS = (
 )  # fmt: skip
 
 
-@dataclass(frozen=True)
-class Layer:
-    """One operator. Value 0 is the model's input, value i + 1 the output of layer i."""
-
-    op: str  # TFLite's name
-    inputs: tuple[int, ...]  # values
-    shape: tuple[int, ...]  # of the output
-    options: Options
-    filter: tuple[int, ...] = ()  # (oc, kh, kw, ic), or (1, kh, kw, c) if depthwise; empty without weights
-
-    @property
-    def macs(self) -> int:
-        """Multiplications of one 8-bit input by one weight; padding counts, as is usual."""
-        if self.op == "CONV_2D":
-            return math.prod(self.shape) * math.prod(self.filter[1:])
-        return math.prod(self.shape) * math.prod(self.filter[1:3]) if self.filter else 0
-
-
-@dataclass
-class _Chain:
-    """Layers so far; each new one reads the value before it."""
-
-    shape: tuple[int, ...]
-    quantized_ends: bool  # int8 inside, uint8 outside
-    layers: list[Layer] = field(default_factory=list)
-
-    def add(self, op: str, shape: tuple[int, ...], options: Options, filter: tuple[int, ...] = ()) -> None:
-        self.layers.append(Layer(op, (len(self.layers),), shape, options, filter))
-        self.shape = shape
-
-    def conv(self, channels: int, kernel: int, stride: int, activation: str) -> None:
-        options = Conv2D("SAME", (stride, stride), (1, 1), activation)
-        filter = (channels, kernel, kernel, self.shape[3])
-        self.add("CONV_2D", self._strided(stride, channels), options, filter)
-
-    def depthwise(self, stride: int) -> None:
-        channels = self.shape[3]
-        options = DepthwiseConv2D("SAME", (stride, stride), (1, 1), 1, "RELU6")
-        self.add("DEPTHWISE_CONV_2D", self._strided(stride, channels), options, (1, 3, 3, channels))
-
-    def residual(self, skip: int) -> None:
-        """Add value `skip` to the last one, in the operand order of the published files."""
-        last = len(self.layers)
-        pair = (skip, last) if self.quantized_ends else (last, skip)
-        self.layers.append(Layer("ADD", pair, self.shape, Add("NONE")))
-
-    def head(self, pool_stride: int) -> None:
-        """Global mean, a 1x1 convolution to the classes, softmax."""
-        pooled = (1, 1, 1, self.shape[3])
-        if self.quantized_ends:
-            self.add("MEAN", pooled, Mean((1, 2), True))
-        else:
-            window = (self.shape[1], self.shape[2])
-            self.add("AVERAGE_POOL_2D", pooled, Pool2D("VALID", (pool_stride, pool_stride), window, "NONE"))
-        self.conv(CLASSES, 1, 1, "NONE")
-        self.add("RESHAPE", (1, CLASSES), NoOptions())
-        self.add("SOFTMAX", (1, CLASSES), Softmax(1.0))
-
-    def ends(self) -> None:
-        """QUANTIZE between the uint8 outside and the int8 inside."""
-        if self.quantized_ends:
-            self.add("QUANTIZE", self.shape, NoOptions())
-
-    def _strided(self, stride: int, channels: int) -> tuple[int, ...]:
-        return (1, -(-self.shape[1] // stride), -(-self.shape[2] // stride), channels)
-
-
-def v1(width: float, resolution: int, dtype: str) -> tuple[Layer, ...]:
+def v1(width: float, resolution: int, dtype: str) -> Net:
     """MobileNet V1: 13 blocks of depthwise 3x3 and pointwise 1x1 convolution."""
-    chain = _Chain((1, resolution, resolution, 3), dtype == "int8")
-    chain.ends()
-    chain.conv(v1_channels(32, width), 3, 2, "RELU6")
+    b = Builder(resolution, dtype)
+    x = b.conv(b.input, v1_channels(32, width), (3, 3), 2, "RELU6")
     for channels, stride in V1_BLOCKS:
-        chain.depthwise(stride)
-        chain.conv(v1_channels(channels, width), 1, 1, "RELU6")
-    chain.head(pool_stride=2)
-    chain.ends()
-    return tuple(chain.layers)
+        x = b.depthwise(x, stride=stride)
+        x = b.conv(x, v1_channels(channels, width), activation="RELU6")
+    return _classified(b, x, pool_stride=2)
 
 
-def v2(width: float, resolution: int, dtype: str) -> tuple[Layer, ...]:
+def v2(width: float, resolution: int, dtype: str) -> Net:
     """MobileNet V2: inverted residuals with linear bottlenecks."""
-    chain = _Chain((1, resolution, resolution, 3), dtype == "int8")
-    chain.ends()
-    chain.conv(v2_channels(32, width), 3, 2, "RELU6")
+    b = Builder(resolution, dtype)
+    x = b.conv(b.input, v2_channels(32, width), (3, 3), 2, "RELU6")
     for expansion, channels, repeats, stride in V2_GROUPS:
         for i in range(repeats):
-            _inverted_residual(chain, expansion, v2_channels(channels, width), stride if i == 0 else 1)
-    chain.conv(v2_channels(1280, max(1.0, width)), 1, 1, "RELU6")
-    chain.head(pool_stride=1)
-    chain.ends()
-    return tuple(chain.layers)
-
-
-FAMILIES: dict[str, Callable[[float, int, str], tuple[Layer, ...]]] = {"v1": v1, "v2": v2}
+            x = inverted_residual(b, x, expansion, v2_channels(channels, width), stride if i == 0 else 1)
+    x = b.conv(x, v2_channels(1280, max(1.0, width)), activation="RELU6")
+    return _classified(b, x, pool_stride=1)
 
 
 def v1_channels(channels: int, width: float) -> int:
@@ -134,12 +52,16 @@ def v2_channels(channels: int, width: float) -> int:
     return rounded if rounded >= 0.9 * wanted else rounded + 8
 
 
-def _inverted_residual(chain: _Chain, expansion: int, channels: int, stride: int) -> None:
+def inverted_residual(b: Builder, x: int, expansion: int, channels: int, stride: int) -> int:
     """Expand 1x1, depthwise 3x3, project 1x1 without activation; add the input where the shapes allow it."""
-    start, before = len(chain.layers), chain.shape
-    if expansion > 1:
-        chain.conv(before[3] * expansion, 1, 1, "RELU6")
-    chain.depthwise(stride)
-    chain.conv(channels, 1, 1, "NONE")
-    if chain.shape == before:
-        chain.residual(start)
+    y = b.conv(x, b.channels(x) * expansion, activation="RELU6") if expansion > 1 else x
+    y = b.depthwise(y, stride=stride)
+    y = b.conv(y, channels, activation="NONE")
+    if b.shapes[x] != b.shapes[y]:
+        return y
+    return b.sum(x, y) if b.quantized_ends else b.sum(y, x)  # the operand order of the published files
+
+
+def _classified(b: Builder, x: int, pool_stride: int) -> Net:
+    pooled = b.mean(x, keep_dims=True) if b.quantized_ends else b.global_pool(x, pool_stride)
+    return b.finish(b.classify(pooled))

@@ -21,6 +21,10 @@ def test_a_published_file_comes_before_the_zoo() -> None:
     assert zoo[0].source.name == "mobilenet_v1_1.0_224_uint8"
 
 
+def test_the_zoo_has_every_member() -> None:
+    assert all(models.zoo.parse(member.names[-1]) for member in FORUM.members)
+
+
 def test_a_member_that_is_not_here_says_what_to_do() -> None:
     found = suites.choose(FORUM, lambda name: False, source)
     assert found[2].reason == ("no inception_v1_224_quant.tflite here, and the zoo has no like of it")

@@ -97,7 +97,7 @@ def test_the_default_model_is_a_pinned_mobilenet_v2_of_the_zoo() -> None:
     entry = registry.entries()[models.DEFAULT_MODEL]
 
     assert entry.kind == "zoo"
-    assert entry.recipe == zoo.Recipe("v2", 1.0, 224, "uint8")
+    assert entry.recipe == zoo.Recipe("mobilenet_v2", 1.0, 224, "uint8")
 
 
 @pytest.mark.parametrize("entry", registry.entries().values(), ids=lambda entry: entry.name)

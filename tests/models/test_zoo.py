@@ -17,7 +17,7 @@ import pytest
 
 from models import zoo
 from models.registry import entries
-from models.zoo import arithmetic, draw, mobilenet, pictures
+from models.zoo import draw, pictures
 from models.zoo.writer import with_outputs
 from pilite.compiler import tflite
 from pilite.compiler.graph import ABSENT, Graph, Node
@@ -36,6 +36,12 @@ SMALL = (
     "mobilenet_v1_0.25_128_int8",
     "mobilenet_v2_0.35_96_uint8",
     "mobilenet_v2_0.35_96_int8",
+    "inception_v1_0.25_64_uint8",
+    "inception_v2_0.25_64_uint8",
+    "inception_v3_0.25_96_int8",
+    "inception_v4_0.25_96_uint8",
+    "resnet_50_0.25_64_int8",
+    "resnet_50_0.25_64_uint8",
 )
 LARGE = (
     "mobilenet_v1_1.0_224_uint8",
@@ -76,9 +82,11 @@ def graph_of(name: str) -> Graph:
 @pytest.mark.parametrize(
     ("name", "recipe"),
     [
-        ("mobilenet_v2_1.0_224_uint8", zoo.Recipe("v2", 1.0, 224, "uint8")),
-        ("mobilenet_v2_0.35_96_int8", zoo.Recipe("v2", 0.35, 96, "int8")),
-        ("mobilenet_v1_0.25_128_uint8", zoo.Recipe("v1", 0.25, 128, "uint8")),
+        ("mobilenet_v2_1.0_224_uint8", zoo.Recipe("mobilenet_v2", 1.0, 224, "uint8")),
+        ("mobilenet_v2_0.35_96_int8", zoo.Recipe("mobilenet_v2", 0.35, 96, "int8")),
+        ("mobilenet_v1_0.25_128_uint8", zoo.Recipe("mobilenet_v1", 0.25, 128, "uint8")),
+        ("inception_v4_299_uint8", zoo.Recipe("inception_v4", 1.0, 299, "uint8")),
+        ("resnet_50_0.5_64_int8", zoo.Recipe("resnet_50", 0.5, 64, "int8")),
     ],
 )
 def test_a_name_says_the_whole_recipe(name: str, recipe: zoo.Recipe) -> None:
@@ -89,7 +97,11 @@ def test_a_name_says_the_whole_recipe(name: str, recipe: zoo.Recipe) -> None:
 @pytest.mark.parametrize(
     "name",
     [
-        "mobilenet_v3_1.0_224_uint8",
+        "mobilenet_v9_1.0_224_uint8",
+        "mobilenet_v2_224_uint8",
+        "inception_v1_1.0_224_uint8",  # published without a width
+        "inception_v3_64_uint8",
+        "resnet_50_30_int8",
         "mobilenet_v2_1.00_224_uint8",  # a second name for 1.0 would be a second file with other weights
         "mobilenet_v2_1_224_uint8",
         "mobilenet_v2_0.0_224_uint8",
@@ -107,19 +119,6 @@ def test_other_spellings_and_sizes_out_of_range_are_no_zoo_names(name: str) -> N
 
 
 # Architecture.
-
-
-def test_v2_channels_are_multiples_of_eight_and_never_more_than_a_tenth_smaller() -> None:
-    published = (32, 16, 24, 32, 64, 96, 160, 320)
-
-    assert [mobilenet.v2_channels(c, 0.35) for c in published] == [16, 8, 8, 16, 24, 32, 56, 112]
-    assert [mobilenet.v2_channels(c, 1.4) for c in published] == [48, 24, 32, 48, 88, 136, 224, 448]
-
-
-def test_v1_channels_are_truncated_products() -> None:
-    assert [mobilenet.v1_channels(c, 0.75) for c in (32, 64, 1024)] == [24, 48, 768]
-    assert mobilenet.v1_channels(32, 0.7) == 22
-    assert mobilenet.v1_channels(32, 0.1) == 8
 
 
 @pytest.mark.parametrize("name", PUBLISHED)
@@ -141,14 +140,8 @@ def test_multiplications_and_weight_bytes_equal_those_of_the_published_file(
     assert recipe is not None
     published = tflite.read(shared_models / f"{PUBLISHED[name]}.tflite")
 
-    assert sum(layer.macs for layer in recipe.layers) == sum(_macs(published, n) for n in published.nodes)
+    assert recipe.net.macs == sum(_macs(published, n) for n in published.nodes)
     assert _constant_bytes(graph_of(name)) == _constant_bytes(published)
-
-
-def test_a_wide_v2_adds_its_residuals_where_the_shapes_allow_it() -> None:
-    ops = [layer.op for layer in mobilenet.v2(1.4, 224, "uint8")]
-
-    assert ops.count("ADD") == 10
 
 
 def _face(graph: Graph, node: Node) -> tuple[object, ...]:
@@ -220,7 +213,8 @@ def test_the_bytes_are_those_that_models_toml_pins(name: str) -> None:
 
 
 def test_another_recipe_has_other_weights() -> None:
-    recipe, other = zoo.Recipe("v1", 0.25, 64, "uint8"), zoo.Recipe("v1", 0.25, 65, "uint8")
+    recipe = zoo.Recipe("mobilenet_v1", 0.25, 64, "uint8")
+    other = zoo.Recipe("mobilenet_v1", 0.25, 65, "uint8")
 
     assert _first_filter(recipe) != _first_filter(other)
 
@@ -230,37 +224,6 @@ def _first_filter(recipe: zoo.Recipe) -> bytes:
     data = graph.tensors[graph.nodes[0].inputs[1]].data
     assert data is not None
     return data.tobytes()
-
-
-@pytest.mark.parametrize(("size", "stride"), [(1, 1), (3, 1), (3, 2)])
-@pytest.mark.parametrize("side", [6, 7])
-def test_calibration_convolves_exactly(size: int, stride: int, side: int) -> None:
-    """Against whole-number arithmetic, tap by tap; 255 * 127 * 576 does not fit float32's mantissa."""
-    rng = np.random.default_rng(0)
-    x = rng.integers(-255, 256, (2, side, side, 64)).astype(np.float32)
-    filter = rng.integers(120, 128, (8, size, size, 64)).astype(np.float32)
-
-    assert arithmetic.exact_type(filter.reshape(8, -1)) is (np.float64 if size == 3 else np.float32)
-    np.testing.assert_array_equal(
-        arithmetic.conv(x, filter, stride), _whole_number_conv(x.astype(int), filter.astype(int), stride)
-    )
-    deep = filter[:1]
-    expected = [
-        _whole_number_conv(x[..., c : c + 1].astype(int), deep[..., c : c + 1].astype(int), stride)
-        for c in range(64)
-    ]
-    np.testing.assert_array_equal(arithmetic.depthwise(x, deep, stride), np.concatenate(expected, axis=-1))
-
-
-def _whole_number_conv(x: Array, filter: Array, stride: int) -> Array:
-    size, out = filter.shape[1], -(-x.shape[1] // stride)
-    before = max((out - 1) * stride + size - x.shape[1], 0) // 2
-    y = np.zeros((len(x), out, out, len(filter)), np.int64)
-    for oy, ox, i, j in np.ndindex(out, out, size, size):
-        iy, ix = oy * stride + i - before, ox * stride + j - before
-        if 0 <= iy < x.shape[1] and 0 <= ix < x.shape[2]:
-            y[:, oy, ox] += x[:, iy, ix] @ filter[:, i, j].T
-    return y
 
 
 def test_draws_stay_in_their_ranges_and_reach_both_ends() -> None:
@@ -291,9 +254,9 @@ def test_no_layer_saturates_or_dies(name: str, shared_images: Path) -> None:
         for node in nodes:
             q = values[node.outputs[0]]
             where = f"{title}: {node}"
-            assert _clamped(graph_of(name), node.outputs[0], q) < 0.02, where
+            assert _clamped(graph_of(name), node.outputs[0], q) <= _may_clamp(node, q), where
             assert int(q.max()) - int(q.min()) > 30, where
-            assert len(np.unique(q)) > 30, where
+            assert len(np.unique(q)) > min(30, q.size // 16), where
 
 
 @pytest.mark.parametrize("name", SMALL_AND_LARGE)
@@ -306,11 +269,17 @@ def test_classes_depend_on_the_input_and_are_neither_even_nor_certain(name: str,
     assert np.median([np.count_nonzero(q) for q in outputs]) > 5
 
 
-def _clamped(graph: Graph, index: int, q: Array) -> float:
-    """The part of `q` at the ends of its dtype, without the end that is a real zero: ReLU puts half there."""
+def _may_clamp(node: Node, q: Array) -> float:
+    """Elements: 2 % and the scatter of their number. What only passes values on is not asked."""
+    few = 0.02 * q.size
+    return q.size if node.op in ("MAX_POOL_2D", "CONCATENATION") else few + 2 * few**0.5
+
+
+def _clamped(graph: Graph, index: int, q: Array) -> int:
+    """Elements of `q` at the ends of its dtype, without the end that is a real zero: ReLU puts half there."""
     quant, ends = graph.tensors[index].quant, np.iinfo(q.dtype)
     assert quant is not None
-    return float(np.isin(q, [end for end in (ends.min, ends.max) if end != quant.zero_point]).mean())
+    return int(np.isin(q, [end for end in (ends.min, ends.max) if end != quant.zero_point]).sum())
 
 
 @cache

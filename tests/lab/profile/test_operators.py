@@ -14,8 +14,8 @@ def test_a_mobilenet_has_the_macs_of_its_layers(tmp_path: Path) -> None:
     path = tmp_path / "model.tflite"
     path.write_bytes(zoo.generate(recipe))
     found = operators.work(path)
-    assert [(one.op, one.macs) for one in found] == [(layer.op, layer.macs) for layer in recipe.layers]
-    assert [one.index for one in found] == list(range(len(recipe.layers)))
+    assert [(one.op, one.macs) for one in found] == [(layer.op, layer.macs) for layer in recipe.net.layers]
+    assert [one.index for one in found] == list(range(len(recipe.net.layers)))
 
 
 def test_bytes_are_inputs_weights_and_outputs_once(tmp_path: Path) -> None:

@@ -1,0 +1,34 @@
+"""FAMILIES: the zoo's architectures by name, and what can be asked of each."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from models.zoo import inception, mobilenet, resnet
+from models.zoo.layers import Net
+
+
+@dataclass(frozen=True)
+class Family:
+    """`build(width, resolution, dtype)`; the size and the work of the published quantized files."""
+
+    build: Callable[[float, int, str], Net]
+    published: int  # pixels of a side of the square RGB input
+    gmacs: float  # 10**9 multiplications of one inference at width 1.0
+    source: str  # of that figure
+    smallest: int = 32  # pixels that the architecture has room for
+    width_in_name: bool = False  # also when it is 1.0, as published
+
+
+_TORCHVISION = "torchvision's table of classification weights"
+
+FAMILIES: dict[str, Family] = {
+    "mobilenet_v1": Family(mobilenet.v1, 224, 0.569, "arXiv 1704.04861, table 4", width_in_name=True),
+    "mobilenet_v2": Family(mobilenet.v2, 224, 0.30, "arXiv 1801.04381, table 4", width_in_name=True),
+    "inception_v1": Family(inception.v1, 224, 1.50, f"{_TORCHVISION}, GoogLeNet: 3x3 for 5x5, too"),
+    "inception_v2": Family(inception.v2, 224, 1.94, "arXiv 1707.07012, table 2"),
+    "inception_v3": Family(inception.v3, 299, 5.71, _TORCHVISION, smallest=75),
+    "inception_v4": Family(inception.v4, 299, 12.3, "timm's card of inception_v4.tf_in1k", smallest=75),
+    "resnet_50": Family(resnet.resnet_50, 224, 4.09, _TORCHVISION),
+}

@@ -1,0 +1,182 @@
+"""A model's operators as data, and the builder that the architectures list them with.
+
+    b = Builder(224, "uint8")
+    x = b.conv(b.input, 32, (3, 3), stride=2)
+    net = b.finish(b.classify(b.global_pool(x)))
+
+A value is a number: 0 is the model's input, i + 1 the output of layer i.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from pilite.compiler.graph import (
+    Add,
+    Concatenation,
+    Conv2D,
+    DepthwiseConv2D,
+    FullyConnected,
+    Mean,
+    NoOptions,
+    Options,
+    Pad,
+    Pool2D,
+    Softmax,
+)
+from pilite.compiler.shapes import extent
+
+CLASSES = 1001  # ImageNet and a background class
+
+Shape = tuple[int, ...]
+Pair = tuple[int, int]
+
+
+@dataclass(frozen=True)
+class Layer:
+    """One operator."""
+
+    op: str  # TFLite's name
+    inputs: tuple[int, ...]  # values
+    shape: Shape  # of the output
+    options: Options
+    filter: Shape = ()  # (oc, kh, kw, ic), (1, kh, kw, c) if depthwise, (units, depth); empty without weights
+    role: str = ""  # what the output is, where its range is not that of its activation: calibrate.TARGETS
+
+    @property
+    def macs(self) -> int:
+        """Multiplications of one 8-bit input by one weight; padding counts, as is usual."""
+        taps = self.filter[1:3] if self.op == "DEPTHWISE_CONV_2D" else self.filter[1:]
+        return math.prod(self.shape) * math.prod(taps) if self.filter else 0
+
+
+@dataclass(frozen=True)
+class Net:
+    """A whole model."""
+
+    layers: tuple[Layer, ...]
+    outputs: tuple[int, ...]
+
+    @property
+    def macs(self) -> int:
+        return sum(layer.macs for layer in self.layers)
+
+
+class Builder:
+    """Layers so far; every method adds one operator and returns its output."""
+
+    def __init__(self, resolution: int, dtype: str) -> None:
+        self.quantized_ends = dtype == "int8"  # int8 inside, uint8 outside
+        self.layers: list[Layer] = []
+        self.input = 0
+        self.shapes: list[Shape] = [(1, resolution, resolution, 3)]
+        if self.quantized_ends:
+            self.input = self.add("QUANTIZE", (0,), self.shapes[0], NoOptions())
+
+    def finish(self, *outputs: int) -> Net:
+        if self.quantized_ends:
+            outputs = tuple(self.add("QUANTIZE", (y,), self.shapes[y], NoOptions()) for y in outputs)
+        return Net(tuple(self.layers), outputs)
+
+    def add(
+        self,
+        op: str,
+        inputs: tuple[int, ...],
+        shape: Shape,
+        options: Options,
+        filter: Shape = (),
+        role: str = "",
+    ) -> int:
+        self.layers.append(Layer(op, inputs, shape, options, filter, role))
+        self.shapes.append(shape)
+        return len(self.layers)
+
+    def channels(self, x: int) -> int:
+        return self.shapes[x][-1]
+
+    # Sums of products.
+
+    def conv(
+        self,
+        x: int,
+        channels: int,
+        kernel: Pair = (1, 1),
+        stride: int = 1,
+        activation: str = "RELU",
+        padding: str = "SAME",
+        role: str = "",
+    ) -> int:
+        options = Conv2D(padding, (stride, stride), (1, 1), activation)
+        image = self._moved(x, kernel, stride, 1, padding)
+        filter = (channels, *kernel, self.channels(x))
+        return self.add("CONV_2D", (x,), (*image, channels), options, filter, role)
+
+    def depthwise(
+        self,
+        x: int,
+        kernel: Pair = (3, 3),
+        stride: int = 1,
+        activation: str = "RELU6",
+        dilation: int = 1,
+        multiplier: int = 1,
+    ) -> int:
+        options = DepthwiseConv2D("SAME", (stride, stride), (dilation, dilation), multiplier, activation)
+        channels = self.channels(x) * multiplier
+        image = self._moved(x, kernel, stride, dilation, "SAME")
+        return self.add("DEPTHWISE_CONV_2D", (x,), (*image, channels), options, (1, *kernel, channels))
+
+    def dense(self, x: int, units: int, role: str = "") -> int:
+        depth = math.prod(self.shapes[x][1:])
+        return self.add(
+            "FULLY_CONNECTED", (x,), (1, units), FullyConnected("NONE", False), (units, depth), role
+        )
+
+    # Everything else.
+
+    def pool(self, x: int, kind: str, window: Pair, stride: int, padding: str = "SAME") -> int:
+        """`kind`: AVERAGE or MAX."""
+        options = Pool2D(padding, (stride, stride), window, "NONE")
+        image = self._moved(x, window, stride, 1, padding)
+        return self.add(f"{kind}_POOL_2D", (x,), (*image, self.channels(x)), options)
+
+    def global_pool(self, x: int, stride: int = 1) -> int:
+        """AVERAGE_POOL_2D over the whole image."""
+        _, h, w, _ = self.shapes[x]
+        return self.pool(x, "AVERAGE", (h, w), stride, "VALID")
+
+    def mean(self, x: int, keep_dims: bool) -> int:
+        shape = (1, 1, 1, self.channels(x)) if keep_dims else (1, self.channels(x))
+        return self.add("MEAN", (x,), shape, Mean((1, 2), keep_dims))
+
+    def sum(self, a: int, b: int, activation: str = "NONE") -> int:
+        return self.add("ADD", (a, b), self.shapes[a], Add(activation))
+
+    def concat(self, parts: Sequence[int]) -> int:
+        shape = (*self.shapes[parts[0]][:-1], sum(map(self.channels, parts)))
+        return self.add("CONCATENATION", tuple(parts), shape, Concatenation(len(shape) - 1, "NONE"))
+
+    def pad(self, x: int, border: int) -> int:
+        """`border` zeros on each side of the image."""
+        around = (0, border, border, 0)
+        shape = tuple(n + 2 * more for n, more in zip(self.shapes[x], around, strict=True))
+        return self.add("PAD", (x,), shape, Pad(around, around))
+
+    def reshape(self, x: int, *shape: int) -> int:
+        return self.add("RESHAPE", (x,), shape, NoOptions())
+
+    def softmax(self, x: int) -> int:
+        return self.add("SOFTMAX", (x,), self.shapes[x], Softmax(1.0))
+
+    def classify(self, x: int) -> int:
+        """Classes of a pooled image by a 1x1 convolution, as slim's networks do."""
+        x = self.conv(x, CLASSES, activation="NONE", role="logits")
+        return self.softmax(self.reshape(x, 1, CLASSES))
+
+    def _moved(self, x: int, window: Pair, stride: int, dilation: int, padding: str) -> Shape:
+        """Batch, height and width after a window has moved over `x`."""
+        n, h, w, _ = self.shapes[x]
+        return n, *(
+            extent(size, k, stride, dilation, padding) for size, k in zip((h, w), window, strict=True)
+        )
