@@ -17,7 +17,6 @@ from dataclasses import dataclass
 import numpy as np
 
 from models.zoo.writer import TensorSpec
-from pilite.compiler import moves
 from pilite.compiler.graph import (
     ABSENT,
     Add,
@@ -25,18 +24,16 @@ from pilite.compiler.graph import (
     Conv2D,
     DepthwiseConv2D,
     FullyConnected,
-    Mean,
     Pad,
     Pool2D,
-    Softmax,
+    TransposeConv,
 )
 from pilite.compiler.shapes import extent
-from tests import element_ops, move_ops, recurrent_ops
-from tests.draw import CHANNELS, SIDES, Array, Draw, OneOp, Shape
+from tests import element_ops, move_ops, recurrent_ops, reduce_ops
+from tests.draw import CHANNELS, DEPTHS, SIDES, Array, Draw, OneOp, Shape
 
 DTYPES = ("uint8", "int8")
 WINDOWS = (1, 1, 1, 2, 3, 3, 3, 4, 5, 7)
-DEPTHS = (1, 2, 7, 8, 9, 15, 16, 17, 31, 32, 33, 63, 64, 65, 100, 257)
 MAX_MULTIPLY_ADDS = 1_500_000  # keeps the reference kernels at milliseconds
 
 
@@ -119,6 +116,29 @@ def _fully_connected(d: Draw, op: str) -> OneOp:
     return d.finish(op, (x, w, bias), y, FullyConnected(activation, keep))
 
 
+def _transpose_conv(d: Draw, op: str) -> OneOp:
+    """Mostly the output that a convolution back to the input has; else any size."""
+    image, size, batch = d.pair(SIDES[:11]), d.pair(WINDOWS), d.pick((1, 1, 2))
+    stride, padding = d.pick(((1, 1), (2, 2), (2, 2), d.pair((1, 2, 3, 5)))), d.pick(("SAME", "VALID"))
+    sides = zip(image, size, stride, strict=True)
+    full = [(n - 1) * s + max(k if padding == "VALID" else 1, 1) for n, k, s in sides]
+    result = (
+        d.pair((1, 2, 5, 9))
+        if d.chance(0.15)
+        else tuple(n + d.pick((0, s - 1)) for n, s in zip(full, stride, strict=True))
+    )
+    ic, oc = d.pair(CHANNELS)
+    if batch * math.prod((*image, *size, ic, oc)) > MAX_MULTIPLY_ADDS:
+        ic, oc = d.pair((1, 3, 8, 9))
+    shape = (batch, *result, oc)
+    x = d.activation((batch, *image, ic))
+    w = _weights(d, (oc, *size, ic), axis=0)
+    operands = (d.integers(shape), w, x) if d.chance(0.3) else (d.integers(shape), w, x, _bias(d, x, w, oc))
+    taps = max(math.prod(size) * ic // math.prod(stride), ic)
+    y, activation = _result(d, x, w, shape, taps)
+    return d.finish(op, operands, y, TransposeConv(padding, stride, activation))
+
+
 def _weights(d: Draw, shape: Shape, axis: int) -> int:
     """uint8: one scale, any zero point. int8: a scale per channel or one; FULLY_CONNECTED may shift that."""
     base, data = d.scale() / 16, d.values(shape)
@@ -187,49 +207,6 @@ def _pool_2d(d: Draw, op: str) -> OneOp:
     return d.finish(op, (x,), y, options)
 
 
-def _mean(d: Draw, op: str) -> OneOp:
-    x = d.activation(d.shape() if d.chance(0.5) else (d.pick((1, 2)), *d.pair(SIDES), d.pick(CHANNELS)))
-    shape = d.tensors[x].shape
-    rank, keep = len(shape), d.chance(0.5)
-    axes = (1, 2) if rank == 4 and d.chance(0.6) else d.rng.permutation(rank)[: d.rng.integers(1, rank + 1)]
-    reduced = {int(axis) for axis in axes}
-    result = tuple(1 if i in reduced else n for i, n in enumerate(shape) if keep or i not in reduced)
-    y = _mean_of(d, d.tensors[x], result)
-    return _reduction(d, op, x, y, [int(axis) for axis in axes], keep)
-
-
-def _reduction(d: Draw, op: str, x: int, y: int, axes: list[int], keep: bool) -> OneOp:
-    """The axes in order, or in any order and from both ends."""
-    reduced, rank = set(axes), len(d.tensors[x].shape)
-    if d.chance(0.7):
-        return d.finish(op, (x,), y, Mean(tuple(sorted(reduced)), keep))
-    given = np.array([axis - rank if d.chance(0.5) else axis for axis in axes], np.int32)
-    operand = d.tensor(given.shape, dtype="int32", data=given)
-    return d.finish(op, (x, operand), y, Mean(tuple(sorted(reduced)), keep))
-
-
-def _reduce(d: Draw, op: str) -> OneOp:
-    """SUM, REDUCE_MAX, REDUCE_MIN."""
-    shape, keep = d.shape(), d.chance(0.5)
-    rank = len(shape)
-    count = 0 if d.chance(0.1) else int(d.rng.integers(1, rank + 1))
-    axes = [int(axis) for axis in d.rng.permutation(rank)[:count]]
-    x = d.value(shape)
-    result = tuple(1 if i in axes else n for i, n in enumerate(shape) if keep or i not in axes)
-    y = d.value(result, like=x)
-    if op == "SUM" and d.dtype in DTYPES and d.chance(0.7):
-        y = d.activation(result, d.near(d.tensors[x].scales[0] * math.prod(shape[i] for i in axes) / 4, 6))
-    return _reduction(d, op, x, y, axes, keep)
-
-
-def _mean_of(d: Draw, x: TensorSpec, shape: Shape) -> int:
-    """The input's quantization, or one that has the mean of random inputs in or near its range."""
-    if d.chance(0.2):
-        return d.activation(shape, x.scales[0], x.zero_points[0])
-    scale = d.near(x.scales[0] / 2, 6)
-    return d.activation(shape, scale, d.centred((d.middle - x.zero_points[0]) * x.scales[0] / scale))
-
-
 def _concatenation(d: Draw, op: str) -> OneOp:
     """uint8 operands may have any scale, int8 operands have the output's."""
     shape, count = d.shape(), d.pick((1, 2, 2, 3, 4, 5))
@@ -245,15 +222,6 @@ def _concatenation(d: Draw, op: str) -> OneOp:
     y = d.activation((*shape[:axis], total, *shape[axis + 1 :]), scale, zero_point)
     stored = axis - len(shape) if d.chance(0.3) else axis
     return d.finish(op, d.rng.permutation(operands).tolist(), y, Concatenation(stored, "NONE"))
-
-
-def _softmax(d: Draw, op: str) -> OneOp:
-    """At most 511 values: with 512 nearly equal ones TFLite shifts by 32 bits or more, which is undefined."""
-    shape = (*d.shape(most=3)[:-1], d.pick((1, 2, 5, 10, 33, 100, 511)))
-    x = d.activation(shape, d.near(0.1, 16))
-    y = d.activation(shape, 1 / 256, int(np.iinfo(d.dtype).min))
-    beta = d.pick((1.0, 1.0, 0.5, 2.0, d.near(1.0, 30)))
-    return d.finish(op, (x,), y, Softmax(beta))
 
 
 def _quantize(d: Draw, op: str) -> OneOp:
@@ -339,6 +307,7 @@ OPS: dict[str, Callable[[Draw, str], OneOp]] = {
     **element_ops.OPS,
     **move_ops.OPS,
     **recurrent_ops.OPS,
+    **reduce_ops.OPS,
     "ADD": _add,
     "AVERAGE_POOL_2D": _pool_2d,
     "CONCATENATION": _concatenation,
@@ -348,23 +317,19 @@ OPS: dict[str, Callable[[Draw, str], OneOp]] = {
     "EXPAND_DIMS": _expand_dims,
     "FULLY_CONNECTED": _fully_connected,
     "MAX_POOL_2D": _pool_2d,
-    "MEAN": _mean,
     "PAD": _pad,
     "PADV2": _pad,
     "QUANTIZE": _quantize,
-    "REDUCE_MAX": _reduce,
-    "REDUCE_MIN": _reduce,
     "RESHAPE": _reshape,
-    "SOFTMAX": _softmax,
     "SQUEEZE": _squeeze,
-    "SUM": _reduce,
+    "TRANSPOSE_CONV": _transpose_conv,
 }
 # The dtypes that an operator computes in; the others do both 8-bit types.
 SPECIAL: dict[str, tuple[str, ...]] = {
     **element_ops.DTYPES,
     **move_ops.DTYPES,
     **recurrent_ops.DTYPES,
+    **reduce_ops.DTYPES,
     "ADD": (*DTYPES, "int32", "float32"),
-    **dict.fromkeys(("REDUCE_MAX", "REDUCE_MIN", "SUM"), moves.DTYPES),
 }
 ROWS = [(op, dtype) for op in OPS for dtype in SPECIAL.get(op, DTYPES)]

@@ -168,6 +168,7 @@ def samples(side: int) -> list[Sample]:
         Sample("mean of all", s.QMean((1, 2, 3), 3, HALF, REQUANT), (image,), Layout((1, 1, 1, 1))),
         Sample("sum", s.Reduce("add", (1, 2), 0), (image,), Layout((1, 1, 1, 24))),
         Sample("largest", s.Reduce("maximum", (3,), -128), (image,), Layout((1, side, side, 1))),
+        Sample("l2 norm", s.L2Norm(3, 7), (image,), image),
         Sample("softmax", s.Softmax(-128), (image,), image, falling),
         Sample("table", s.Table(), (image,), image, reverse),
         *xnnpack_samples(image),

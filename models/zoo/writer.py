@@ -187,6 +187,7 @@ INT8_VERSIONS = {
     "DEPTHWISE_CONV_2D": 3,
     "DEQUANTIZE": 2,
     "FULLY_CONNECTED": 4,
+    "L2_NORMALIZATION": 2,
     "MAX_POOL_2D": 2,
     "MEAN": 2,
     "REDUCE_MAX": 2,
@@ -199,6 +200,9 @@ INT8_VERSIONS = {
 
 
 def _version(op: OpSpec, tensors: Sequence[TensorSpec]) -> int:
+    """A TRANSPOSE_CONV with bias is the third one; its first operand is a shape."""
+    if op.op == "TRANSPOSE_CONV":
+        return len(op.inputs) - 1
     return INT8_VERSIONS.get(op.op, 1) if tensors[op.inputs[0]].dtype == "int8" else 1
 
 

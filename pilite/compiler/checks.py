@@ -36,6 +36,7 @@ from pilite.compiler.rules import (
 from pilite.compiler.tensors import quoted
 
 MAX_PAD_RANK = 5
+MAX_NORMALIZED_RANK = 4
 
 
 def refusal(node: Node, graph: Graph) -> str | None:
@@ -136,6 +137,20 @@ def _per_channel_rank(node: Node, graph: Graph) -> str | None:
     return None
 
 
+def _normalization(node: Node, graph: Graph) -> str | None:
+    x, y = activations(node, graph)[0], output(node, graph)
+    if not 1 <= len(x.shape) <= MAX_NORMALIZED_RANK:
+        return f"has {len(x.shape)} dimensions; TFLite's kernel takes 1 to {MAX_NORMALIZED_RANK}"
+    if reach(x) ** 2 * x.shape[-1] >= 2**31:
+        return f"sums {x.shape[-1]} squares, more than TFLite's 32-bit sum holds; use a shorter last axis"
+    middle = 128 if y.dtype == "uint8" else 0
+    if (quant(y).scale, quant(y).zero_point) != (1 / 128, middle):
+        return (
+            f"its output must have scale 1/128 and zero point {middle}, as TFLite's kernel demands; {AGAIN}"
+        )
+    return None
+
+
 WEIGHTED: tuple[Rule, ...] = (eight_bit, weights, bias, fused_activation, accumulator)
 CHECKS: dict[str, tuple[Rule, ...]] = {
     **elements.CHECKS,
@@ -149,6 +164,7 @@ CHECKS: dict[str, tuple[Rule, ...]] = {
     "DEQUANTIZE": (to_float,),
     "EXPAND_DIMS": (moves.movable, equal_quant),
     "FULLY_CONNECTED": (*WEIGHTED, _per_channel_rank),
+    "L2_NORMALIZATION": (eight_bit, _normalization),
     "MAX_POOL_2D": (eight_bit, fused_activation),
     "MEAN": (eight_bit, _sum),
     "PAD": (_quantized_if_bytes, _pad_rank),
@@ -160,4 +176,5 @@ CHECKS: dict[str, tuple[Rule, ...]] = {
     "SOFTMAX": (eight_bit, _softmax),
     "SQUEEZE": (moves.movable,),
     "SUM": (_total,),
+    "TRANSPOSE_CONV": WEIGHTED,
 }

@@ -278,6 +278,7 @@ POLICIES: dict[str, Policy] = {
     "FULLY_CONNECTED": Policy(_ROUNDED, rules=_SUMS),
     "GATHER": _MOVED,
     "GATHER_ND": _MOVED,
+    "L2_NORMALIZATION": _SAME,
     "MAX_POOL_2D": Policy(_XNNPACK, _max_pooled, (_same_quantization, _range_if_taken)),
     "MEAN": Policy("XNNPACK: fp32", rules=(_normal_scales,)),
     "MIRROR_PAD": _MOVED,
@@ -299,5 +300,6 @@ POLICIES: dict[str, Policy] = {
     "SUM": Policy("XNNPACK: fp32; integers builtin", _eight_bit, (_no_float, _normal_scales)),
     "TILE": _MOVED,
     "TRANSPOSE": _MOVED,
+    "TRANSPOSE_CONV": Policy(_ROUNDED, rules=(_biased, *_SUMS)),
     "UNPACK": _MOVED,
 }

@@ -86,6 +86,14 @@ class DepthwiseConv2D:
 
 
 @dataclass(frozen=True)
+class TransposeConv:
+    padding: str
+    stride: tuple[int, int]
+    activation: str
+    shape: tuple[int, ...] = ()  # of the output, from an operand
+
+
+@dataclass(frozen=True)
 class FullyConnected:
     activation: str
     keep_num_dims: bool
@@ -115,6 +123,13 @@ class Mean:
 @dataclass(frozen=True)
 class Concatenation:
     axis: int  # non-negative
+    activation: str
+
+
+@dataclass(frozen=True)
+class Normalization:
+    """L2_NORMALIZATION; quantized kernels ignore the activation."""
+
     activation: str
 
 
@@ -262,11 +277,13 @@ class NoOptions:
 Options: TypeAlias = (
     Conv2D
     | DepthwiseConv2D
+    | TransposeConv
     | FullyConnected
     | Pool2D
     | Add
     | Mean
     | Concatenation
+    | Normalization
     | Softmax
     | Pad
     | Split

@@ -26,8 +26,8 @@ from pilite.compiler.operands import (
 )
 
 
-def read(op: str, stored: Table | None, operands: Operands, y: Tensor) -> tuple[Options, slice]:
-    """The option record, and which of the operands are data. Raises Refused and Damaged.
+def read(op: str, stored: Table | None, operands: Operands, y: Tensor) -> tuple[Options, tuple[int, ...]]:
+    """The option record, and which of the operands are data, in their order. Raises Refused and Damaged.
 
     A field that the file leaves out has the schema's default; without `stored` options all fields have it.
     """
@@ -35,7 +35,9 @@ def read(op: str, stored: Table | None, operands: Operands, y: Tensor) -> tuple[
     values: dict[str, Any] = {f.attribute: LOAD[f.kind](stored, f) for f in known.fields}
     if op in COMPLETE:
         values |= COMPLETE[op](stored, operands, y)
-    return known.record(**values), DATA_OPERANDS.get(op, slice(None))
+    positions = range(len(operands))
+    chosen = REORDERED.get(op, positions[DATA_OPERANDS.get(op, slice(None))])
+    return known.record(**values), tuple(i for i in chosen if i in positions)
 
 
 def _choice(stored: Table | None, f: schema.OptionField, choices: Sequence[str]) -> str:
@@ -80,6 +82,10 @@ def _fully_connected(stored: Table | None, operands: Operands, y: Tensor) -> dic
 def _concatenation(stored: Table | None, operands: Operands, y: Tensor) -> dict[str, Any]:
     axis = number(stored, schema.CONCATENATION[0].slots[0], "int32")
     return {"axis": positive(axis, len(operand(operands, 0).shape))}
+
+
+def _transpose_conv(stored: Table | None, operands: Operands, y: Tensor) -> dict[str, Any]:
+    return {"shape": tuple(constant(operands, 0, "output shape"))}
 
 
 def _mean(stored: Table | None, operands: Operands, y: Tensor) -> dict[str, Any]:
@@ -145,6 +151,7 @@ COMPLETE: dict[str, Completion] = {
     "PADV2": _pad_v2,
     "RESHAPE": _reshape,
     "SQUEEZE": _squeeze,
+    "TRANSPOSE_CONV": _transpose_conv,
 }
 FIRST = slice(1)
 # Where the data is; the other operands are shapes and axes. Operators that are not named have nothing else.
@@ -158,3 +165,5 @@ DATA_OPERANDS = {
     "RESHAPE": FIRST,
     "SQUEEZE": FIRST,
 }
+# x, weights, bias; TFLite has the output's shape and the weights first.
+REORDERED = {"TRANSPOSE_CONV": (2, 1, 3)}

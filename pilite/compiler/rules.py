@@ -24,7 +24,7 @@ FLOAT = f"computes in float32; {FULL_INTEGER}"
 HYBRID = f"has 8-bit weights and float32 activations (dynamic-range quantization); {FULL_INTEGER}"
 
 # The dimension of the weights that scales may differ along: the output channels.
-WEIGHTS_AXIS = {"CONV_2D": 0, "DEPTHWISE_CONV_2D": 3, "FULLY_CONNECTED": 0}
+WEIGHTS_AXIS = {"CONV_2D": 0, "DEPTHWISE_CONV_2D": 3, "FULLY_CONNECTED": 0, "TRANSPOSE_CONV": 0}
 # The largest value that each fused activation lets through, by what has to be representable: |limit / scale|.
 ACTIVATION_LIMITS = {"NONE": 0.0, "RELU": 0.0, "RELU6": 6.0, "RELU_N1_TO_1": 1.0}
 

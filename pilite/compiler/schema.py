@@ -98,6 +98,7 @@ DEPTHWISE_CONV_2D = (
     _activation(4),
     _pair("dilation", 6, 5, default=1),
 )
+TRANSPOSE_CONV = (_padding(0), _pair("stride", 2, 1), _activation(3))
 POOL_2D = (_padding(0), _pair("stride", 2, 1), _pair("window", 4, 3), _activation(5))
 FULLY_CONNECTED = (_activation(0), OptionField("keep_num_dims", "flag", (2,)))
 CONCATENATION = (OptionField("axis", "number", (0,)), _activation(1))
@@ -202,6 +203,7 @@ OPERATORS = {
     "DEQUANTIZE": OperatorSchema(6, 38, 9, graph.NoOptions, ONE),
     "EXPAND_DIMS": OperatorSchema(70, 52, 1, graph.NoOptions, TWO),
     "FULLY_CONNECTED": OperatorSchema(9, 8, 14, graph.FullyConnected, TWO_OR_THREE, FULLY_CONNECTED),
+    "L2_NORMALIZATION": OperatorSchema(11, 12, 2, graph.Normalization, ONE, BINARY),
     "MAX_POOL_2D": OperatorSchema(17, 5, 3, graph.Pool2D, ONE, POOL_2D),
     "MEAN": OperatorSchema(40, 27, 3, graph.Mean, TWO, REDUCER),
     "PAD": OperatorSchema(34, 22, 6, graph.Pad, TWO),
@@ -213,6 +215,7 @@ OPERATORS = {
     "SOFTMAX": OperatorSchema(25, 9, 3, graph.Softmax, ONE, (OptionField("beta", "real", (0,)),)),
     "SQUEEZE": OperatorSchema(43, 30, 1, graph.NoOptions, ONE),
     "SUM": OperatorSchema(74, 27, 2, graph.Mean, TWO, REDUCER),
+    "TRANSPOSE_CONV": OperatorSchema(67, 49, 5, graph.TransposeConv, range(3, 5), TRANSPOSE_CONV),
     "UNIDIRECTIONAL_SEQUENCE_LSTM": OperatorSchema(44, 71, 4, graph.Lstm, range(20, 25), LSTM),
 }
 CUSTOM = 32

@@ -19,6 +19,7 @@ from pilite.compiler.graph import (
     Pad,
     Pool2D,
     Tensor,
+    TransposeConv,
 )
 from pilite.compiler.operands import Mismatch
 from pilite.compiler.tensors import quoted
@@ -84,6 +85,19 @@ def _depthwise_conv_2d(node: Node, graph: Graph) -> Shape:
         times = f"{x.shape[3]} channels times {node.options.multiplier}"
         raise Mismatch(f"its weights have shape {list(w.shape)}, which does not fit {times}")
     return _image(x, (kh, kw), oc, node.options)
+
+
+def _transpose_conv(node: Node, graph: Graph) -> Shape:
+    """Any size that the file asks for: TFLite drops what falls outside, and leaves the bias elsewhere."""
+    assert isinstance(node.options, TransposeConv)
+    x, w, o = _operand(node, graph, 0, rank=4), _operand(node, graph, 1, rank=4), node.options
+    oc, kh, kw, ic = w.shape
+    if len(o.shape) != 4 or (o.shape[0], o.shape[3], ic) != (x.shape[0], oc, x.shape[3]):
+        given = f"input {list(x.shape)} and weights {list(w.shape)}"
+        raise Mismatch(f"its output shape {list(o.shape)} does not fit {given}")
+    if min(o.shape) < 1 or min(o.stride) < 1 or max(*o.stride, *o.shape[1:3], kh, kw) > INT16_MAX:
+        raise Mismatch(f"its output shape {list(o.shape)} and stride {o.stride} leave 1 to {INT16_MAX}")
+    return o.shape
 
 
 def _pool_2d(node: Node, graph: Graph) -> Shape:
@@ -157,6 +171,7 @@ SHAPES: dict[str, Callable[[Node, Graph], Shape]] = {
     "DEQUANTIZE": _same,
     "EXPAND_DIMS": _view,
     "FULLY_CONNECTED": _fully_connected,
+    "L2_NORMALIZATION": _same,
     "MAX_POOL_2D": _pool_2d,
     **dict.fromkeys(("MEAN", "REDUCE_MAX", "REDUCE_MIN", "SUM"), _mean),
     "PAD": _pad,
@@ -165,4 +180,5 @@ SHAPES: dict[str, Callable[[Node, Graph], Shape]] = {
     "RESHAPE": _view,
     "SOFTMAX": _same,
     "SQUEEZE": _view,
+    "TRANSPOSE_CONV": _transpose_conv,
 }

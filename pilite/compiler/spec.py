@@ -241,6 +241,14 @@ class Softmax:
 
 
 @dataclass(frozen=True)
+class L2Norm:
+    """y = 128 * (x - zero_point) / root of the sum of squares along the last axis: kernels/normalize.py."""
+
+    zero_point: int
+    first_shift: int  # bits that x moves up before it is multiplied; the others belong to the multiplier
+
+
+@dataclass(frozen=True)
 class SoftmaxTable:
     """Softmax of TFLite's aarch64 kernel. Arrays: exp int32 (256,), by the distance from the maximum.
 
@@ -355,6 +363,7 @@ Spec: TypeAlias = (
     | QMean
     | QMeanFloat
     | Table
+    | L2Norm
     | Softmax
     | SoftmaxTable
     | QuantizeFloat

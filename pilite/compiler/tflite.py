@@ -106,7 +106,7 @@ def _node(file: Container, operator: Operator, tensors: Sequence[Tensor], faults
     record, data = options.read(operator.op, operator.options, operands, y)
     if isinstance(record, Lstm) and len(operator.intermediates) > Lstm.HIDDEN:
         record = replace(record, hidden=intermediate(file, operator.intermediates[Lstm.HIDDEN]))
-    inputs = _data_operands(operator.op, operator.inputs[data])
+    inputs = _data_operands(operator.op, tuple(operator.inputs[i] for i in data))
     empty = next((i for i in (*inputs, *operator.outputs) if i != ABSENT and not tensors[i].elements), None)
     if empty is not None:
         raise Refused(f"tensor {_show(tensors[empty])} has no values; convert the model again")

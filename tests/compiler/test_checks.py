@@ -9,7 +9,7 @@ import pytest
 
 from models.zoo.writer import OpSpec, TensorSpec, write
 from pilite.compiler import checks, schema, shapes
-from pilite.compiler.graph import Add, Concatenation, Mean, Pad, Softmax
+from pilite.compiler.graph import Add, Concatenation, Mean, Normalization, Pad, Softmax, TransposeConv
 from pilite.compiler.tflite import parse
 from pilite.errors import ModelError
 from tests import oracle
@@ -235,6 +235,26 @@ REFUSED = {
             Mean((1,), keep_dims=False),
         ),
         "moves bool; operands and output must have one dtype of int8, uint8, int32, int64, float32",
+    ),
+    "normalized scale": (
+        one("L2_NORMALIZATION", [value(1, 4)], value(1, 4, scale=0.01), Normalization("NONE")),
+        f"its output must have scale 1/128 and zero point 0, as TFLite's kernel demands; {AGAIN}",
+    ),
+    "normalized rank": (
+        one("L2_NORMALIZATION", [value(1, 1, 1, 1, 4)], value(1, 1, 1, 1, 4), Normalization("NONE")),
+        "has 5 dimensions; TFLite's kernel takes 1 to 4",
+    ),
+    "normalized size": (
+        one("L2_NORMALIZATION", [value(2**17)], value(2**17, scale=1 / 128), Normalization("NONE")),
+        "sums 131072 squares, more than TFLite's 32-bit sum holds; use a shorter last axis",
+    ),
+    "transposed shape": (
+        one("TRANSPOSE_CONV", [integers(1, 5, 5, 7), W, X, B], Y, TransposeConv("SAME", (2, 2), "NONE")),
+        f"its output shape [1, 5, 5, 7] does not fit input [1, 5, 5, 3] and weights [4, 3, 3, 3]; {AGAIN}",
+    ),
+    "transposed stride": (
+        one("TRANSPOSE_CONV", [integers(1, 5, 5, 4), W, X, B], Y, TransposeConv("SAME", (0, 2), "NONE")),
+        f"its output shape [1, 5, 5, 4] and stride (0, 2) leave 1 to 32767; {AGAIN}",
     ),
     "pad rank": (
         one("PAD", [value(1, 1, 1, 1, 1, 1)], value(2, 1, 1, 1, 1, 1), Pad((1, *[0] * 5), (0,) * 6)),

@@ -49,6 +49,7 @@ def test_operator_codes_and_option_types_are_those_of_the_generated_code(op: str
     assert getattr(tflite.BuiltinOperator, op) == known.code
     assert types[known.options_type].removesuffix("Options") in {
         "AVERAGE_POOL_2D": "Pool2D",
+        "L2_NORMALIZATION": "L2Norm",
         "CONV_2D": "Conv2D",
         "DEPTHWISE_CONV_2D": "DepthwiseConv2D",
         "MAX_POOL_2D": "Pool2D",

@@ -22,6 +22,7 @@ from pilite.compiler.kernels import (
     gemm,
     image,
     lstm,
+    normalize,
     pointwise,
     reduce,
 )
@@ -312,6 +313,7 @@ KERNELS: tuple[Kernel, ...] = (
         Plain(lambda n, p, x, y, c: reduce.mean_float(n, ISAS[c.isa], p, x[0], y)),
     ),
     Kernel("s8_softmax", s.Softmax, Plain(lambda n, p, x, y, c: reduce.softmax(n, p, x[0], y), ("exp",))),
+    Kernel("qs8_l2_norm", s.L2Norm, Plain(lambda n, p, x, y, c: normalize.l2(n, p, x[0], y))),
     Kernel(
         "s8_softmax_table",
         s.SoftmaxTable,

@@ -27,6 +27,7 @@ from pilite.compiler.kernels.emit import (
 )
 from pilite.compiler.kernels.isa import Isa, call
 from pilite.compiler.kernels.pointwise import eights, narrow, scale
+from pilite.compiler.kernels.scalars import divide_pot, divide_pot64, high_mul, saturate
 from pilite.compiler.layout import Layout
 from pilite.compiler.spec import Pool, QMean, QMeanFloat, Reduce, Softmax, SoftmaxTable
 
@@ -252,7 +253,7 @@ def softmax(name: str, spec: Softmax, x: Layout, y: Layout) -> tirx.PrimFunc:
                 return table[best[0] - T.Cast("int32", source[ox + k])]
 
             with loop(depth) as k:
-                T.buffer_store(total, total[0] + _divide_pot(exponential(k), 12), [0])
+                T.buffer_store(total, total[0] + divide_pot(exponential(k), 12), [0])
             zeros = T.alloc_buffer((1,), "int32")
             T.buffer_store(zeros, call("int32", "llvm.ctlz.i32", total[0], T.bool(False)), [0])
             # Normalized to [1, 2); clearing the top bit subtracts 1 (an addition could overflow, which
@@ -260,7 +261,7 @@ def softmax(name: str, spec: Softmax, x: Layout, y: Layout) -> tirx.PrimFunc:
             factor = _reciprocal((total[0] << zeros[0]) & T.int32((1 << 31) - 1))
             shift = T.int32(SUM_INTEGER_BITS + 31 - 8) - zeros[0]
             with loop(depth) as k:
-                value = _divide_pot32(_high_mul(factor, exponential(k)), shift) + T.int32(spec.output_min)
+                value = _divide_pot32(high_mul(factor, exponential(k)), shift) + T.int32(spec.output_min)
                 limited = tirx.min(tirx.max(value, T.int32(-128)), T.int32(127))
                 store(out, oy + k, T.Cast("int8", limited), 1)
 
@@ -298,30 +299,13 @@ def softmax_table(name: str, spec: SoftmaxTable, x: Layout, y: Layout) -> tirx.P
             mantissa = ((bits[0] & T.int32(0x7FFFFF)) | T.int32(0x800000)) << T.int32(7)
             shift = T.int32(126) - (bits[0] >> T.int32(23))
             with loop(depth) as k:
-                high = T.Cast("int64", _high_mul(exponential(k), mantissa))
-                value = T.Cast("int32", _divide_pot64(high, T.Cast("int64", shift)))
+                high = T.Cast("int64", high_mul(exponential(k), mantissa))
+                value = T.Cast("int32", divide_pot64(high, T.Cast("int64", shift)))
                 limited = tirx.min(value + T.int32(spec.output_zero_point), T.int32(127))
                 store(out, oy + k, T.Cast("int8", tirx.max(limited, T.int32(-128))), 1)
 
     params = [Param("x", "int8", x.size), Param("exp", "int32", 256), Param("y", "int8", y.size)]
     return function(name, params, body)
-
-
-def _high_mul(a: Any, b: Any) -> Any:
-    """floor((a * b + 2**30) / 2**31); no operand pair of this file is (-2**31, -2**31)."""
-    product = T.Cast("int64", a) * T.Cast("int64", b) + T.int64(1 << 30)
-    return T.Cast("int32", product >> T.int64(31))
-
-
-def _divide_pot(x: Any, bits: int) -> Any:
-    return T.Cast("int32", _divide_pot64(T.Cast("int64", x), T.int64(bits)))
-
-
-def _divide_pot64(x: Any, bits: Any) -> Any:
-    """x / 2**bits, ties away from zero."""
-    mask = (T.int64(1) << bits) - T.int64(1)
-    threshold = (mask >> T.int64(1)) + tirx.Select(x < T.int64(0), T.int64(1), T.int64(0))
-    return (x >> bits) + tirx.Select((x & mask) > threshold, T.int64(1), T.int64(0))
 
 
 def _divide_pot32(x: Any, bits: Any) -> Any:
@@ -345,13 +329,9 @@ def _reciprocal(x: Any) -> Any:
     half = T.alloc_buffer((1,), "int32")
     total = T.Cast("int64", x) + T.int64((1 << 31) - 1)
     T.buffer_store(half, T.Cast("int32", (total + T.int64(1)) >> T.int64(1)), [0])  # rounding half sum
-    T.buffer_store(held, T.int32(1515870810) + _high_mul(half[0], T.int32(-1010580540)), [0])
+    T.buffer_store(held, T.int32(1515870810) + high_mul(half[0], T.int32(-1010580540)), [0])
     for _ in range(3):
-        error = T.int32(1 << 29) - _high_mul(half[0], held[0])
-        step = T.Cast("int64", _high_mul(held[0], error)) << T.int64(2)
-        T.buffer_store(held, held[0] + T.Cast("int32", _saturate(step)), [0])
-    return T.Cast("int32", _saturate(T.Cast("int64", held[0]) << T.int64(1)))
-
-
-def _saturate(x: Any) -> Any:
-    return tirx.min(tirx.max(x, T.int64(-(1 << 31))), T.int64((1 << 31) - 1))
+        error = T.int32(1 << 29) - high_mul(half[0], held[0])
+        step = T.Cast("int64", high_mul(held[0], error)) << T.int64(2)
+        T.buffer_store(held, held[0] + T.Cast("int32", saturate(step)), [0])
+    return T.Cast("int32", saturate(T.Cast("int64", held[0]) << T.int64(1)))

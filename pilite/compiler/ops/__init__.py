@@ -14,10 +14,12 @@ from pilite.compiler.ops import (
     image,
     lstm,
     move,
+    normalize,
     pick,
     reduce,
     shape,
     tables,
+    transpose_conv,
 )
 from pilite.compiler.program import Builder
 
@@ -140,6 +142,7 @@ _OPS: dict[str, Op] = {
         _ACTIVATIONS,
         "exact: 2.14; f64 variant by option",
     ),
+    "L2_NORMALIZATION": Op(normalize.l2, _BYTES, "along the last axis, output scale 1/128"),
     "MAX_POOL_2D": Op(reduce.max_pool_2d, _BYTES, f"equal scales; {_ACTIVATIONS}"),
     "MEAN": Op(reduce.mean, _BYTES, "any axes"),
     "PAD": Op(shape.pad, _WHOLE),
@@ -155,6 +158,9 @@ _OPS: dict[str, Op] = {
         _WHOLE,
         "any axes",
         "exact: 2.14, whose reference kernel takes int8 bytes for uint8 ones; xnnpack has the true sums",
+    ),
+    "TRANSPOSE_CONV": Op(
+        transpose_conv.transpose_conv, _QUANTIZED, f"any stride and output size; {_ACTIVATIONS}"
     ),
     "UNIDIRECTIONAL_SEQUENCE_LSTM": Op(
         lstm.lstm,

@@ -27,7 +27,8 @@ def _kernel(w: Tensor) -> tuple[int, int]:
     return w.shape[1], w.shape[2]
 
 
-def _operands(node: Node, b: Builder) -> tuple[Tensor, Tensor, Tensor | None, Tensor]:
+def weighted(node: Node, b: Builder) -> tuple[Tensor, Tensor, Tensor | None, Tensor]:
+    """Input, weights, bias if there is one, and output."""
     x, w = (b.tensor(i) for i in node.inputs[:2])
     bias = b.tensor(node.inputs[2]) if len(node.inputs) > 2 and node.inputs[2] != ABSENT else None
     return x, w, bias, b.tensor(node.outputs[0])
@@ -37,7 +38,7 @@ def conv_2d(node: Node, b: Builder) -> None:
     """acc = bias + sum (x - zx) * (w - zw); y = requant(acc). Weights are (oc, kh, kw, ic)."""
     options = node.options
     assert isinstance(options, graph.Conv2D)
-    x, w, bias, y = _operands(node, b)
+    x, w, bias, y = weighted(node, b)
     spans = window(options.padding, _kernel(w), options.stride, options.dilation, x.shape[1:3], y.shape[1:3])
     _emit_conv(node, b, spans, w, bias, options.activation, (x, y))
 
@@ -70,7 +71,7 @@ def depthwise_conv_2d(node: Node, b: Builder) -> None:
     """
     options = node.options
     assert isinstance(options, graph.DepthwiseConv2D)
-    x, w, bias, y = _operands(node, b)
+    x, w, bias, y = weighted(node, b)
     spans = window(options.padding, _kernel(w), options.stride, options.dilation, x.shape[1:3], y.shape[1:3])
     weight = centred_weights(w)[0]
     rounding = b.numerics.sums(x)
@@ -101,7 +102,7 @@ def fully_connected(node: Node, b: Builder) -> None:
     """A 1x1 convolution of one image row of `batch` pixels; weights are (oc, ic)."""
     options = node.options
     assert isinstance(options, graph.FullyConnected)
-    x, w, bias, y = _operands(node, b)
+    x, w, bias, y = weighted(node, b)
     oc, ic = w.shape
     rounding = b.numerics.matrix(x)
     weight = centred_weights(w)
