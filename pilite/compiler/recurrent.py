@@ -9,7 +9,7 @@ import math
 
 from pilite.compiler.graph import ABSENT, Graph, Lstm, Node, Tensor
 from pilite.compiler.operands import Mismatch
-from pilite.compiler.rules import AGAIN, Rule, output, per_tensor, quant
+from pilite.compiler.rules import AGAIN, EIGHT_BIT, HYBRID, Rule, output, per_tensor, quant
 from pilite.compiler.tensors import FULL_INTEGER
 
 OP = "UNIDIRECTIONAL_SEQUENCE_LSTM"
@@ -40,6 +40,13 @@ def shape(node: Node, graph: Graph) -> Shape:
 
 
 # Rules.
+
+
+def _hybrid(node: Node, graph: Graph) -> str | None:
+    """Float values with 8-bit weights."""
+    weights = [operand(node, graph, i) for i in (*INPUT_WEIGHTS, *RECURRENT_WEIGHTS)]
+    bytes_ = any(w is not None and w.dtype in EIGHT_BIT for w in weights)
+    return HYBRID if bytes_ and tensor(node, graph, X).dtype == "float32" else None
 
 
 def _kind(node: Node, graph: Graph) -> str | None:
@@ -109,4 +116,4 @@ def _arithmetic(node: Node, graph: Graph) -> str | None:
     return None
 
 
-CHECKS: tuple[Rule, ...] = (_kind, _dtypes, _sizes, _arithmetic)
+CHECKS: tuple[Rule, ...] = (_hybrid, _kind, _dtypes, _sizes, _arithmetic)

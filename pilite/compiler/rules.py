@@ -21,7 +21,10 @@ Rule: TypeAlias = Callable[[Node, Graph], str | None]
 EIGHT_BIT = ("int8", "uint8")
 AGAIN = "convert the model again"
 FLOAT = f"computes in float32; {FULL_INTEGER}"
-HYBRID = f"has 8-bit weights and float32 activations (dynamic-range quantization); {FULL_INTEGER}"
+HYBRID = (
+    "has 8-bit weights and float32 activations (dynamic-range quantization); give the converter a "
+    "representative_dataset, so that activations become 8-bit, too (full-integer quantization)"
+)
 
 # The dimension of the weights that scales may differ along: the output channels.
 WEIGHTS_AXIS = {"CONV_2D": 0, "DEPTHWISE_CONV_2D": 3, "FULLY_CONNECTED": 0, "TRANSPOSE_CONV": 0}

@@ -22,6 +22,10 @@ W8 = weights(4, 3, 3, 3, dtype="uint8", zero_point=120)
 FX, FY = TensorSpec("x", X.shape, "float32"), TensorSpec("y", Y.shape, "float32")
 FW = TensorSpec("w", W.shape, "float32", data=np.zeros(W.shape, np.float32))
 AGAIN = "convert the model again"
+HYBRID = (
+    "has 8-bit weights and float32 activations (dynamic-range quantization); give the converter a "
+    "representative_dataset, so that activations become 8-bit, too (full-integer quantization)"
+)
 FULL = "convert the model again with full-integer quantization (8-bit weights and activations)"
 
 
@@ -52,7 +56,16 @@ REFUSED = {
     "float": (conv(FX, FW, B, FY), f"computes in float32; {FULL}"),
     "hybrid": (
         conv(FX, W, B, FY),
-        f"has 8-bit weights and float32 activations (dynamic-range quantization); {FULL}",
+        HYBRID,
+    ),
+    "hybrid depthwise": (
+        one("DEPTHWISE_CONV_2D", [FX, weights(1, 3, 3, 3), bias(3)], FX, DEPTHWISE),
+        HYBRID,
+    ),
+    "hybrid, fully connected": (dense(replace(FX, shape=(1, 3)), weights(4, 3), B, FY), HYBRID),
+    "hybrid, transposed": (
+        one("TRANSPOSE_CONV", [integers(1, 5, 5, 4), W, FX, B], FY, TransposeConv("SAME", (1, 1), "NONE")),
+        HYBRID,
     ),
     "mixed signs": (
         conv(y=Y8),

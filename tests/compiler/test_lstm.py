@@ -13,13 +13,15 @@ from loader.pilite import Model
 from models.zoo.writer import OpSpec, TensorSpec, write
 from pilite.compiler import fixedpoint16, tflite
 from pilite.compiler.graph import ABSENT, Add, Lstm
+from pilite.compiler.rules import HYBRID
 from tests import native, one_op, oracle
 from tests.batch import compiled
 from tests.draw import OneOp
 from tests.refusals import AGAIN, reason
-from tests.small import value
+from tests.small import edited, value
 
 STEPS, RESET = 20, 13
+FLOAT32 = 0  # TensorType
 LSTM = "UNIDIRECTIONAL_SEQUENCE_LSTM"
 
 
@@ -123,6 +125,16 @@ def test_a_network_that_is_not_plain_is_refused(case: str) -> None:
     model, text = REFUSED[case]
 
     assert reason(model) == f"operator #0 {LSTM}: {text}"
+
+
+def test_float_values_with_8_bit_weights_say_how_to_convert() -> None:
+    def real(file: Any) -> None:
+        for i in (0, 3, 4, 5):  # input, states, output
+            file.subgraphs[0].tensors[i].type = FLOAT32
+
+    model = edited(lstm(), real)
+
+    assert reason(model) == f"operator #0 {LSTM}: {HYBRID}"
 
 
 def test_the_plain_network_is_accepted() -> None:
