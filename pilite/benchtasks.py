@@ -26,12 +26,13 @@ if TYPE_CHECKING:
 Json = dict[str, Any]
 
 
-@verb("board", "model")
+@verb("board", "model", "input_shape")
 def bench(
     c: Context,
     board: Sequence[str] = (),
     limit: str = "",
     model: Sequence[str] = (),
+    input_shape: Sequence[str] = (),
     suite: str = "",
     threads: str = "1,4",
     rival: str = ",".join(RIVALS),
@@ -48,7 +49,7 @@ def bench(
     settings = protocol.chosen(effort, order)
     raced = [rivals.RIVALS[name] for name in chosen(rival, list(rivals.RIVALS), "--rival")]
     wanted = boards.select(board or DEFAULT_BOARDS, ARTIFACTS, limit)
-    prepared = on_boards(wanted, suite) if suite else named(wanted, model)
+    prepared = on_boards(wanted, suite) if suite else named(wanted, model, input_shape)
 
     def measure(where: Board, connection: Connection, say: Say) -> Bench:
         return measuring.bench(
@@ -116,11 +117,13 @@ def subjects(members: Sequence[Chosen]) -> list[Subject]:
     return [trial.Subject(one.source.name, one.source.path) for one in members if not one.reason]
 
 
-def named(wanted: Sequence[Board], model: Sequence[str]) -> Outcome[list[Chosen]]:
+def named(
+    wanted: Sequence[Board], model: Sequence[str], input_shapes: Sequence[str] = ()
+) -> Outcome[list[Chosen]]:
     """The models asked for, the same on every board."""
     from pilite.lab import fleet, suites
 
-    found = [suites.Chosen(suites.Member(one.name, (one.name,)), one) for one in sources(model)]
+    found = [suites.Chosen(suites.Member(one.name, (one.name,)), one) for one in sources(model, input_shapes)]
     return fleet.Outcome({where.name: found for where in wanted}, {})
 
 

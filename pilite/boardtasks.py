@@ -76,19 +76,20 @@ def facts(c: Context, board: Sequence[str] = (), limit: str = "", json: str = ""
     outcome.raise_failures()
 
 
-@verb("board", "model")
+@verb("board", "model", "input_shape")
 def deploy(
     c: Context,
     board: Sequence[str] = (),
     model: Sequence[str] = (),
     numerics: str = "ref",
+    input_shape: Sequence[str] = (),
     limit: str = "",
     keep: str = "3",
     dry_run: bool = False,
     json: str = "",
 ) -> None:
     """Put built artifacts on boards: signed, checked and tried there, then switched to; the old one stays."""
-    kept, found = whole_number(keep, "--keep"), sources(model)
+    kept, found = whole_number(keep, "--keep"), sources(model, input_shape)
     from pilite.lab import boards, fleet, health
     from pilite.lab import deploy as deployment
 

@@ -15,7 +15,7 @@ from invoke.program import Program
 
 from pilite.errors import PiliteError
 
-SHARED = ("board", "model", "numerics")
+SHARED = ("board", "model", "input-shape", "numerics")
 CLOSED_PIPE = 141  # what a shell calls SIGPIPE
 NO_ROOM = (errno.ENOSPC, errno.EDQUOT)
 

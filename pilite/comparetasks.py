@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 JUDGES = "tflite,litert"  # whom `accuracy` asks beside pilite
 
 
-@verb("model", "cpu", "input", "rounding")
+@verb("model", "cpu", "input", "input_shape", "rounding")
 def compare(
     c: Context,
     model: Sequence[str] = (),
@@ -29,6 +29,7 @@ def compare(
     fully_connected: str = "q31",
     threads: str = "1,4",
     input: Sequence[str] = (),
+    input_shape: Sequence[str] = (),
     layers: bool = False,
     against: str = "",
     rounding: Sequence[str] = (),
@@ -42,7 +43,7 @@ def compare(
     from pilite.lab import compare as comparison
 
     done = []
-    for source in sources(model):
+    for source in sources(model, input_shape):
         plain = {name: built(source, name, **options) for name in cpus}
         shown = {name: built(source, name, layers=True, **options) for name in cpus if layers}
         sets = comparison.cases(artifact.read(plain[cpus[0]]).inputs, SHARED_IMAGES, input)

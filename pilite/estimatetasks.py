@@ -23,10 +23,11 @@ ESTIMATED_CPUS = ("cortex-a53", "cortex-a72", "cortex-a76")
 TUNED_MODELS = ("mobilenet_v2_1.0_224_int8",)
 
 
-@verb("model", "cpu")
+@verb("model", "input_shape", "cpu")
 def estimate(
     c: Context,
     model: Sequence[str] = (),
+    input_shape: Sequence[str] = (),
     cpu: Sequence[str] = (),
     rival: str = "all",
     numerics: str = "ref",
@@ -46,7 +47,11 @@ def estimate(
 
     names = list(model) or estimated_models(gate, page)
     rows = estimating.estimate(
-        subjects_of(names, cpu or ESTIMATED_CPUS, numerics), rivals, ARTIFACTS, threads=count, say=print
+        subjects_of(names, cpu or ESTIMATED_CPUS, numerics, input_shape),
+        rivals,
+        ARTIFACTS,
+        threads=count,
+        say=print,
     )
     show(rows, layers)
     if json:
@@ -74,13 +79,15 @@ def estimated_models(gate: str, page: str) -> list[str]:
     return here
 
 
-def subjects_of(names: Sequence[str], cpus: Sequence[str], numerics: str) -> list[Subject]:
+def subjects_of(
+    names: Sequence[str], cpus: Sequence[str], numerics: str, input_shapes: Sequence[str] = ()
+) -> list[Subject]:
     """Every model with every CPU, built with marks between its operators."""
     from pilite.lab.estimate import estimate as estimating
 
     return [
         estimating.Subject(s.name, s.path, core, built(s, core, numerics=numerics, markers=True))
-        for s in sources(names)
+        for s in sources(names, input_shapes)
         for core in cpus
     ]
 

@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 PI_CPUS = ("cortex-a53", "cortex-a72", "cortex-a76")
 
 
-@verb("model", "board", "cpu")
+@verb("model", "board", "cpu", "input_shape")
 def build(
     c: Context,
     model: Sequence[str] = (),
@@ -34,13 +34,14 @@ def build(
     cpu: Sequence[str] = (),
     numerics: str = "ref",
     fully_connected: str = "q31",
+    input_shape: Sequence[str] = (),
     docker: bool = False,
     base: str = "mmdebstrap",
     jobs: str = "",
 ) -> None:
     """Compile models into artifacts/<model>/<cpu>/<numerics>/model.so; several side by side."""
     options = [{"numerics": one.strip(), "fully_connected": fully_connected} for one in numerics.split(",")]
-    found, cpus = sources(model), cpus_of(board, cpu)
+    found, cpus = sources(model, input_shape), cpus_of(board, cpu)
     if len(found) * len(cpus) * len(options) == 1 and not docker:
         built(found[0], cpus[0], **options[0])
         return

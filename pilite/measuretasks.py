@@ -51,11 +51,12 @@ def selfcheck(
     print(checking.verify(found))
 
 
-@verb("model", "cpu")
+@verb("model", "input_shape", "cpu")
 def profile(
     c: Context,
     board: str = "local",
     model: Sequence[str] = (),
+    input_shape: Sequence[str] = (),
     threads: str = "1,4",
     estimated: bool = False,
     cpu: Sequence[str] = (),
@@ -68,7 +69,7 @@ def profile(
     from pilite.lab.profile import profile as profiling
 
     make = modelled if estimated else timed
-    done = [one for source in sources(model) for one in make(source, board, cpu, counts)]
+    done = [one for source in sources(model, input_shape) for one in make(source, board, cpu, counts)]
     for one in done:
         show_table(f"{one['model']} on {one['board']}", profiling.table(one))
         print(profiling.summary(one))

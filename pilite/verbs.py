@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import functools
+import hashlib
 import inspect
 import os
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -13,6 +15,7 @@ from invoke.tasks import task
 
 from pilite.commandline import failures_as_text
 from pilite.console import Steps
+from pilite.errors import PiliteError
 
 if TYPE_CHECKING:
     from models import Source
@@ -49,6 +52,7 @@ HELP = {
     "import-": "add the runs of this .jsonl or .parquet file to the history",
     "images": "folder of pictures; those in a folder LABEL below it are of that class",
     "input": "F.npy, a picture or random:SEED; repeatable, one per input of the model",
+    "input-shape": "NAME=1,224,224,3: another shape of this input, also a dynamic one; repeatable",
     "jobs": "how many compilations run side by side; default: the CPUs of this machine",
     "json": "also write the result to this file",
     "keep": "releases that stay on a board",
@@ -104,11 +108,39 @@ def verb(*repeatable: str) -> Callable[[Callable[..., None]], Any]:
     return wrap
 
 
-def sources(names: Sequence[str]) -> list[Source]:
-    """The models called `names`, or the default one."""
+def sources(names: Sequence[str], input_shapes: Sequence[str] = ()) -> list[Source]:
+    """The models called `names`, or the default one, with the shapes of inputs that are given."""
     import models as catalogue
 
-    return [catalogue.resolve(name, ARTIFACTS, SHARED_MODELS) for name in names or [catalogue.DEFAULT_MODEL]]
+    wanted = names or [catalogue.DEFAULT_MODEL]
+    found = [catalogue.resolve(name, ARTIFACTS, SHARED_MODELS) for name in wanted]
+    shapes = shapes_of(input_shapes)
+    return [with_shapes(source, shapes) for source in found] if shapes else found
+
+
+def shapes_of(texts: Sequence[str]) -> dict[str, tuple[int, ...]]:
+    """--input-shape NAME=1,224,224,3 as a table. Raises PiliteError for another form."""
+    shapes = {}
+    for text in texts:
+        name, _, sizes = text.rpartition("=")
+        numbers = sizes.split(",")
+        if not name or not all(n.isascii() and n.isdecimal() and 0 < int(n) < 2**31 for n in numbers):
+            raise PiliteError(
+                f"--input-shape {text}: write NAME=SIZE,SIZE,... with sizes from 1, as in image=1,224,224,3."
+            )
+        shapes[name] = tuple(map(int, numbers))
+    return shapes
+
+
+def with_shapes(source: Source, shapes: Mapping[str, tuple[int, ...]]) -> Source:
+    """The model as a file of its own, in which these inputs have these shapes. Raises ModelError."""
+    from models import store
+    from pilite.compiler import resize
+
+    data = resize.resized(source.path.read_bytes(), shapes, source.path.name)
+    folder = ARTIFACTS / "models" / "resized" / hashlib.sha256(data).hexdigest()[:16]
+    store.write(folder / f"{source.name}.tflite", data)
+    return replace(source, path=folder / f"{source.name}.tflite")
 
 
 def cpus_of(boards: Sequence[str], cpus: Sequence[str]) -> list[str]:

@@ -47,6 +47,14 @@ MISTAKES = {
     "unknown model": (["build", "--model", "mobilenet_v9"], "mobilenet_v9"),
     "unknown board": (["build", "--board", "toaster"], "local"),
     "unknown cpu": (["build", "--cpu", "z80"], "cortex-a72"),
+    "shape without a name": (
+        ["build", "--input-shape", "1,224,224,3"],
+        "--input-shape 1,224,224,3: write NAME=SIZE,SIZE,... with sizes from 1, as in image=1,224,224,3.",
+    ),
+    "shape of no input": (
+        ["build", "--input-shape", "nothing=1,2", "--model", "mobilenet_v1_0.25_32_int8"],
+        "mobilenet_v1_0.25_32_int8.tflite: --input-shape nothing=...: its inputs are",
+    ),
     "unknown board to deploy to": (["deploy", "--board", "toaster"], "local"),
     "artifact that does not exist": (["run", "--artifact", "no/such.so"], "no/such.so"),
 }
@@ -172,6 +180,13 @@ def test_an_option_given_once_holds_for_the_whole_chain() -> None:
     boards = [chain[name]["board"] for name in ("build", "deploy", "bench")]
     assert boards == [["container"]] * 3
     assert all(options["model"] == ["a"] for options in chain.values())
+
+
+def test_an_input_shape_holds_for_the_whole_chain() -> None:
+    shapes = ["a=1,2,3"]
+    found = parsed("build --input-shape a=1,2,3 deploy bench")
+
+    assert [one["input-shape"] for one in found.values()] == [shapes, shapes, shapes]
 
 
 def test_a_task_keeps_its_own_option_in_a_chain() -> None:

@@ -229,7 +229,7 @@ def _operator(b: Any, op: OpSpec, code: int, tensors: Sequence[TensorSpec]) -> i
 
 
 def _option_fields(known: schema.OperatorSchema, options: Options) -> list[Field]:
-    if not isinstance(options, known.record):
+    if known.fields and not isinstance(options, known.record):
         raise ValueError(f"options are a {type(options).__name__}, not a {known.record.__name__}")
     return [entry for f in known.fields for entry in STORE[f.kind](f.slots, getattr(options, f.attribute))]
 

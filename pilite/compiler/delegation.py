@@ -300,6 +300,5 @@ POLICIES: dict[str, Policy] = {
     "SUM": Policy("XNNPACK: fp32; integers builtin", _eight_bit, (_no_float, _normal_scales)),
     "TILE": _MOVED,
     "TRANSPOSE": _MOVED,
-    "TRANSPOSE_CONV": Policy(_ROUNDED, rules=(_biased, *_SUMS)),
     "UNPACK": _MOVED,
 }

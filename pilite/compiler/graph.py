@@ -139,6 +139,13 @@ class Softmax:
 
 
 @dataclass(frozen=True)
+class View:
+    """RESHAPE, SQUEEZE, EXPAND_DIMS: the same values with this shape."""
+
+    shape: tuple[int, ...] = ()
+
+
+@dataclass(frozen=True)
 class Pad:
     before: tuple[int, ...]  # one per dimension
     after: tuple[int, ...]
@@ -271,7 +278,7 @@ class Lstm:
 
 @dataclass(frozen=True)
 class NoOptions:
-    """The operands and the output's shape say all: RESHAPE, QUANTIZE, GATHER_ND and others."""
+    """The operands and the output's shape say all: QUANTIZE, GATHER_ND and others."""
 
 
 Options: TypeAlias = (
@@ -285,6 +292,7 @@ Options: TypeAlias = (
     | Concatenation
     | Normalization
     | Softmax
+    | View
     | Pad
     | Split
     | Stack

@@ -50,8 +50,3 @@ def positive(axis: int, rank: int) -> int:
     if not -rank <= axis < rank:
         raise Refused(f"axis {axis} is outside a tensor of {rank} dimensions")
     return axis % rank
-
-
-def expect(shape: Sequence[int], y: Tensor) -> None:
-    if tuple(shape) != y.shape:
-        raise Refused(f"its output has shape {list(y.shape)} where {list(shape)} follows from its operands")

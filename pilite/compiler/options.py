@@ -18,7 +18,6 @@ from pilite.compiler.operands import (
     Operands,
     Refused,
     constant,
-    expect,
     number,
     operand,
     positive,
@@ -115,9 +114,8 @@ def _reshape(stored: Table | None, operands: Operands, y: Tensor) -> dict[str, A
         shape = [] if shape == [0] else shape  # how old converters write a scalar
     if shape.count(-1) == 1:
         known = -math.prod(shape)
-        shape[shape.index(-1)] = y.elements // known if known > 0 else -1
-    expect(shape, y)
-    return {}
+        shape[shape.index(-1)] = operand(operands, 0).elements // known if known > 0 else -1
+    return {"shape": tuple(shape)}
 
 
 def _squeeze(stored: Table | None, operands: Operands, y: Tensor) -> dict[str, Any]:
@@ -126,8 +124,7 @@ def _squeeze(stored: Table | None, operands: Operands, y: Tensor) -> dict[str, A
     axes = {positive(axis, len(sizes)) for axis in stored_axes} or {i for i, n in enumerate(sizes) if n == 1}
     if any(sizes[axis] != 1 for axis in axes):
         raise Refused(f"it squeezes dimensions {sorted(axes)} of {list(sizes)}, and not all of them are 1")
-    expect([n for i, n in enumerate(sizes) if i not in axes], y)
-    return {}
+    return {"shape": tuple(n for i, n in enumerate(sizes) if i not in axes)}
 
 
 def _expand_dims(stored: Table | None, operands: Operands, y: Tensor) -> dict[str, Any]:
@@ -135,8 +132,7 @@ def _expand_dims(stored: Table | None, operands: Operands, y: Tensor) -> dict[st
     if len(axes) != 1:
         raise Refused(f"its axis has {len(axes)} entries instead of one")
     axis = positive(axes[0], len(sizes) + 1)
-    expect([*sizes[:axis], 1, *sizes[axis:]], y)
-    return {}
+    return {"shape": (*sizes[:axis], 1, *sizes[axis:])}
 
 
 COMPLETE: dict[str, Completion] = {

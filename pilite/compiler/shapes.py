@@ -5,6 +5,7 @@ SHAPES[op](node, graph)  ->  shape; raises Mismatch when the operands do not fit
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 
 from pilite.compiler import elements, images, moves, recurrent
@@ -20,6 +21,7 @@ from pilite.compiler.graph import (
     Pool2D,
     Tensor,
     TransposeConv,
+    View,
 )
 from pilite.compiler.operands import Mismatch
 from pilite.compiler.tensors import quoted
@@ -147,11 +149,11 @@ def _pad(node: Node, graph: Graph) -> Shape:
 
 
 def _view(node: Node, graph: Graph) -> Shape:
-    """The new shape was compared when the options were read; here only the number of values counts."""
-    x, y = _operand(node, graph, 0), graph.tensors[node.outputs[0]]
-    if x.elements != y.elements:
-        raise Mismatch(f"it turns {x.elements} values into {y.elements}")
-    return y.shape
+    assert isinstance(node.options, View)
+    x, shape = _operand(node, graph, 0), node.options.shape
+    if x.elements != math.prod(shape):
+        raise Mismatch(f"it turns the shape {list(x.shape)} into {list(shape)}")
+    return shape
 
 
 def _same(node: Node, graph: Graph) -> Shape:

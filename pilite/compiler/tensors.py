@@ -82,9 +82,7 @@ def _shape(table: Table, dtype: str) -> tuple[int, ...]:
         raise Refused(f"has {stored.size} dimensions, more than {MAX_RANK}")
     shape = () if stored is None else tuple(int(n) for n in stored.tolist())
     if any(n < 0 for n in shape):
-        raise Refused(
-            f"has the dynamic shape {list(shape)}; convert the model again with a fixed input shape"
-        )
+        raise Refused(f"has the dynamic shape {list(shape)}; give the model's sizes with `--input-shape`")
     is_empty = math.prod(shape) == 0 and not (shape == (0,) and dtype in ("int32", "int64"))
     if is_empty or math.prod(shape) * np.dtype(dtype).itemsize > MAX_BYTES:
         raise Refused(f"has the shape {list(shape)}: empty or above 2 GB")

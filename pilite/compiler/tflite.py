@@ -72,7 +72,7 @@ def _graph(file: Container, name: str) -> tuple[Graph, list[Refusal]]:
     for operator in file.operators:
         if operator.op in schema.OPERATORS:
             try:
-                nodes.append(_node(file, operator, tensors, faults))
+                nodes.append(read_node(file, operator, tensors, faults))
             except Refused as e:
                 refusals.append(Refusal(operator, str(e)))
     digest = hashlib.sha256(file.data).hexdigest()
@@ -87,8 +87,8 @@ def _unpromised(file: Container, graph: Graph) -> list[Refusal]:
     return [Refusal(operator, reason) for operator, reason in reasons if reason]
 
 
-def _node(file: Container, operator: Operator, tensors: Sequence[Tensor], faults: dict[int, str]) -> Node:
-    """Raises Refused and Damaged."""
+def read_node(file: Container, operator: Operator, tensors: Sequence[Tensor], faults: dict[int, str]) -> Node:
+    """One operator of the graph. Raises Refused and Damaged."""
     known = schema.OPERATORS[operator.op]
     if len(operator.inputs) not in known.operands or len(operator.outputs) not in known.outputs:
         counts = f"{len(operator.inputs)} operands and {len(operator.outputs)} outputs"
@@ -159,7 +159,9 @@ def _end_refusals(file: Container, tensors: Sequence[Tensor], faults: dict[int, 
         signature = [] if stored is None else stored.tolist()
         where = f"graph input {_show(tensors[i])}"
         if -1 in signature[1:]:
-            yield Refusal(None, f"{where} has the dynamic shape {signature}; fix it and convert again")
+            sizes = ",".join(map(str, tensors[i].shape))
+            text = f"has the dynamic shape {signature}; give its sizes, as in `--input-shape"
+            yield Refusal(None, f"{where} {text} {tensors[i].name}={sizes}`")
         if tensors[i].is_constant or file.inputs.count(i) > 1:
             yield Refusal(None, f"{where} is a constant or listed twice; remove it")
     for i in file.outputs:

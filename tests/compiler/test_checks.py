@@ -283,7 +283,7 @@ REFUSED = {
     ),
     "reshape size": (
         one("RESHAPE", [value(6)], value(2, 4)),
-        f"it turns 6 values into 8; {AGAIN}",
+        f"it turns the shape [6] into [2, 4]; {AGAIN}",
     ),
     "view of another dtype": (
         one("RESHAPE", [TensorSpec("x", (4,), "int32")], TensorSpec("y", (2, 2), "float32")),

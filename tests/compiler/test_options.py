@@ -29,7 +29,7 @@ OPTIONS: dict[str, tuple[str, Callable[[], bytes], str]] = {
     "shape that does not fit": (
         "RESHAPE",
         lambda: one("RESHAPE", [X, integers(2, -1)], Y),
-        "its output has shape [3, 4] where [2, 6] follows from its operands",
+        "its output has shape [3, 4] where [2, 6] follows from its operands; convert the model again",
     ),
     "axes of float": (
         "MEAN",

@@ -47,7 +47,7 @@ MODELS = {
     ),
     "dynamic size": (
         lambda: softmax(value(1, 1, 3, signature=(-1, -1, 3))),
-        "graph input 0 'x' has the dynamic shape [-1, -1, 3]; fix it and convert again",
+        "graph input 0 'x' has the dynamic shape [-1, -1, 3]; give its sizes, as in `--input-shape x=1,1,3`",
     ),
     "unused input": (
         lambda: write(

@@ -47,7 +47,7 @@ TENSORS = {
     "rank": (spec(shape=(1,) * 9), "tensor 0 'x' has 9 dimensions, more than 8"),
     "unknown size": (
         spec(shape=(-1, 4)),
-        "tensor 0 'x' has the dynamic shape [-1, 4]; convert the model again with a fixed input shape",
+        "tensor 0 'x' has the dynamic shape [-1, 4]; give the model's sizes with `--input-shape`",
     ),
     "empty": (spec(shape=(4, 0)), "tensor 0 'x' has the shape [4, 0]: empty or above 2 GB"),
     "huge": (

@@ -11,7 +11,7 @@ import tflite
 
 from models.zoo.writer import OpSpec, TensorSpec, with_outputs, write
 from pilite.compiler.flatbuffer import Damaged
-from pilite.compiler.graph import Concatenation, Conv2D, Mean, NoOptions, Pad, Softmax
+from pilite.compiler.graph import Concatenation, Conv2D, Mean, NoOptions, Pad, Softmax, View
 from pilite.compiler.tflite import parse
 from tests import oracle
 
@@ -33,9 +33,9 @@ def conv_model() -> bytes:
 
 
 ONE_OPERAND = {
-    "reshape": (OpSpec("RESHAPE", (0,), (1,)), output(3, 25)),
-    "squeeze": (OpSpec("SQUEEZE", (0,), (1,)), output(5, 5, 3)),
-    "expand_dims": (OpSpec("EXPAND_DIMS", (0,), (1,)), output(1, 5, 1, 5, 3)),
+    "reshape": (OpSpec("RESHAPE", (0,), (1,), View((3, 25))), output(3, 25)),
+    "squeeze": (OpSpec("SQUEEZE", (0,), (1,), View((5, 5, 3))), output(5, 5, 3)),
+    "expand_dims": (OpSpec("EXPAND_DIMS", (0,), (1,), View((1, 5, 1, 5, 3))), output(1, 5, 1, 5, 3)),
     "mean": (OpSpec("MEAN", (0,), (1,), Mean((1, 2), keep_dims=True)), output(1, 1, 1, 3)),
     "pad": (OpSpec("PAD", (0,), (1,), Pad((0, 1, 0, 0), (0, 0, 2, 0))), output(1, 6, 7, 3)),
     "padv2": (OpSpec("PADV2", (0,), (1,), Pad((0, 1, 0, 0), (0, 0, 2, 0), value=-5)), output(1, 6, 7, 3)),
