@@ -17,7 +17,7 @@ from pilite.benchtasks import bench
 from pilite.boardtasks import deploy, facts, onboard, rollback, stop
 from pilite.commandline import CommandLine, Namespace
 from pilite.comparetasks import accuracy, compare
-from pilite.console import show_table, whole_number, write_json
+from pilite.console import show_table, whole_number, write_json, write_text
 from pilite.errors import CheckFailed
 from pilite.estimatetasks import estimate, tune
 from pilite.maketasks import build, release, toolchain, verify_release
@@ -70,11 +70,15 @@ def doctor(c: Context, json: str = "") -> None:
 
 
 @verb()
-def ops(c: Context) -> None:
-    """Print the operators that are compiled."""
+def ops(c: Context, output: str = "") -> None:
+    """Print the operators that are compiled; docs/ops.md has the same table."""
     from pilite.compiler import ops as operators
 
     show_table("Operators", operators.table())
+    if output:
+        from pilite.compiler.ops import page
+
+        write_text(Path(output), page.page())
 
 
 @verb()

@@ -69,7 +69,12 @@ def chosen(text: str, known: Sequence[str], option: str) -> list[str]:
 
 
 def write_json(path: Path, document: Mapping[str, Any]) -> None:
-    """Write `document` beside its place and rename it, so that a reader never sees half of it.
+    """Write `document` as `write_text` does."""
+    write_text(path, json.dumps(document, indent=2) + "\n")
+
+
+def write_text(path: Path, text: str) -> None:
+    """Write `text` beside its place and rename it, so that a reader never sees half of it.
 
     Raises:
         PiliteError: the file cannot be written.
@@ -77,7 +82,7 @@ def write_json(path: Path, document: Mapping[str, Any]) -> None:
     beside = path.with_name(path.name + ".new")
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        beside.write_text(json.dumps(document, indent=2) + "\n", encoding="utf-8")
+        beside.write_text(text, encoding="utf-8")
         os.replace(beside, path)
     except OSError as problem:
         raise PiliteError(f"{path}: cannot be written: {problem.strerror}.") from None

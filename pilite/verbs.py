@@ -66,7 +66,7 @@ HELP = {
     "name": "what the board is to be called, or is called",
     "numerics": "whose rounding: ref (TFLite's reference kernels) or xnnpack (LiteRT's default on aarch64)",
     "page": "also write the results page to this file; without --model: of the models with a goal",
-    "output": "write to this file: outputs as .npz, a report as .html",
+    "output": "write to this file: outputs as .npz, a report as .html, operators as .md",
     "port": "of the board's SSH server; of report --serve",
     "rebuild": "also build it again from its provenance, and compare the bytes",
     "relock": "first make docker/toolchain/packages.*.lock anew from what Debian has today",

@@ -18,7 +18,8 @@ from typing import TypeAlias
 import numpy as np
 
 from pilite.compiler.fixedpoint import activation_range, nearest_xnnpack
-from pilite.compiler.graph import ABSENT, Graph, Node, Tensor
+from pilite.compiler.graph import ABSENT, Graph, Node, Tensor, TransposeConv
+from pilite.compiler.shapes import extent
 
 Rule: TypeAlias = Callable[[Node, Graph], str | None]
 
@@ -153,6 +154,18 @@ def _weights(node: Node, graph: Graph) -> str | None:
     if w.dtype == "int8" and any(w.quant.zero_points):
         return f"its int8 weights have a zero point, which XNNPACK refuses; {REF}"
     return None
+
+
+def _convolved_back(node: Node, graph: Graph) -> str | None:
+    """Newer kernels take a TRANSPOSE_CONV only if a convolution of its output has the size of its input."""
+    o = node.options
+    assert isinstance(o, TransposeConv)
+    x, w, y = (graph.tensors[i].shape for i in (*node.inputs[:2], node.outputs[0]))
+    sizes = zip(y[1:3], w[1:3], o.stride, strict=True)
+    back = tuple(extent(size, window, stride, 1, o.padding) for size, window, stride in sizes)
+    if back == x[1:3]:
+        return None
+    return f"its output {y[1:3]} convolved back is {back}, not its input {x[1:3]}; LiteRT refuses it; {REF}"
 
 
 def multipliers(node: Node, graph: Graph) -> Sequence[float]:
@@ -300,5 +313,6 @@ POLICIES: dict[str, Policy] = {
     "SUM": Policy("XNNPACK: fp32; integers builtin", _eight_bit, (_no_float, _normal_scales)),
     "TILE": _MOVED,
     "TRANSPOSE": _MOVED,
+    "TRANSPOSE_CONV": Policy(_ROUNDED, rules=(_convolved_back, _biased, *_SUMS)),
     "UNPACK": _MOVED,
 }

@@ -6,6 +6,7 @@ import math
 from collections.abc import Iterator
 from fractions import Fraction
 from itertools import product
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -16,7 +17,7 @@ from pilite.compiler import lower, schema, tflite
 from pilite.compiler.fixedpoint import INT32_MAX, Multiplier, Rounding, operands
 from pilite.compiler.graph import Quant, Tensor
 from pilite.compiler.numerics import Numerics
-from pilite.compiler.ops import OPS, table
+from pilite.compiler.ops import OPS, page, table
 from pilite.compiler.ops.common import (
     channel_multipliers,
     channel_requant,
@@ -55,6 +56,14 @@ def test_every_operator_says_what_users_may_rely_on() -> None:
 
     assert [row["operator"] for row in rows] == sorted(OPS)
     assert all(row["dtypes"] and row["limits"] and row["numerics"] for row in rows)
+
+
+def test_the_page_of_operators_is_up_to_date() -> None:
+    """`python3 run.py ops --output docs/ops.md` writes it."""
+    stored = (Path(__file__).parents[2] / "docs" / "ops.md").read_text(encoding="utf-8")
+
+    assert stored == page.page()
+    assert all(f"| {op} |" in stored for op in OPS)
 
 
 # Windows.
