@@ -9,7 +9,7 @@ from tvm.script.ir_builder import tirx as T
 
 from pilite.compiler.kernels.emit import PARALLEL_ELEMENTS, Param, function, loop, store
 from pilite.compiler.kernels.isa import call
-from pilite.compiler.kernels.scalars import divide_pot64, high_mul, saturate
+from pilite.compiler.kernels.scalars import high_mul, saturate
 from pilite.compiler.layout import Layout
 from pilite.compiler.spec import L2Norm
 
@@ -41,8 +41,8 @@ def l2(name: str, spec: L2Norm, x: Layout, y: Layout) -> tirx.PrimFunc:
             left, right = (tirx.max(n, T.int32(0)) for n in (exponent, -exponent))
             with loop(depth) as k:
                 shifted = (centred(k) << T.int32(spec.first_shift)) << left
-                scaled = divide_pot64(T.Cast("int64", high_mul(shifted, multiplier)), T.Cast("int64", right))
-                limited = tirx.min(tirx.max(scaled, T.int64(-128)), T.int64(127))
+                scaled = _divided(high_mul(shifted, multiplier), right)
+                limited = tirx.min(tirx.max(scaled, T.int32(-128)), T.int32(127))
                 store(out, r * depth + k, T.Cast("int8", limited), 1)
 
     return function(name, [Param("x", "int8", x.size), Param("y", "int8", y.size)], body)
@@ -73,6 +73,13 @@ def inverse_root(total: Any) -> tuple[Any, Any]:
     small = total <= T.int32(1)
     exponent = tirx.Select(small, T.int32(0), -tirx.max(shift[0], T.int32(0)))
     return _held(tirx.Select(small, T.int32(INT32_MAX), x[0])), _held(exponent)
+
+
+def _divided(x: Any, bits: Any) -> Any:
+    """x / 2**bits, ties away from zero, for at most 30 bits."""
+    mask = (T.int32(1) << bits) - T.int32(1)
+    threshold = (mask >> T.int32(1)) + tirx.Select(x < T.int32(0), T.int32(1), T.int32(0))
+    return (x >> bits) + tirx.Select((x & mask) > threshold, T.int32(1), T.int32(0))
 
 
 def _moved(x: Any, bits: int) -> Any:
