@@ -22,7 +22,6 @@ from pilite.compiler.fixedpoint import (
     Rounding,
     activation_range,
     multiply,
-    requantize,
     round_half_away,
     rounding_doubling_high_mul,
     rounding_shift_right,
@@ -30,6 +29,7 @@ from pilite.compiler.fixedpoint import (
 )
 from pilite.compiler.kernels.emit import Param, function, load, loop, store
 from pilite.compiler.kernels.isa import ISAS, Isa
+from pilite.compiler.requantize import requantize
 from tests.kernels import KernelRun, results
 from tests.native import EVERY_CPU
 

@@ -29,7 +29,6 @@ from pilite.compiler.fixedpoint import (
     nearest_tflite,
     nearest_xnnpack,
     operands,
-    requantize,
     rounding_doubling_high_mul,
     shift_right_ties_up,
 )
@@ -37,6 +36,7 @@ from pilite.compiler.graph import Tensor
 from pilite.compiler.kernels.emit import Param, constant, function, load, loop, store
 from pilite.compiler.kernels.isa import ISAS, Isa
 from pilite.compiler.numerics import Numerics
+from pilite.compiler.requantize import requantize
 from tests.kernels import KernelRun, results
 from tests.native import EVERY_CPU
 

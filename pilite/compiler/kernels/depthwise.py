@@ -18,7 +18,7 @@ from tvm import tirx
 from tvm.script.ir_builder import tirx as T
 
 from pilite.compiler.cpu import Cpu
-from pilite.compiler.fixedpoint import Requant, requantize
+from pilite.compiler.fixedpoint import Requant
 from pilite.compiler.kernels.emit import (
     PARALLEL_MACS,
     Param,
@@ -36,6 +36,7 @@ from pilite.compiler.kernels.emit import (
 from pilite.compiler.kernels.isa import AVX2_ORDER, Avx2, Isa, Neon
 from pilite.compiler.kernels.packing import Int, channel_constants, channel_params, pick
 from pilite.compiler.layout import Layout
+from pilite.compiler.requantize import requantize
 from pilite.compiler.spec import Arrays, QDepthwiseConv2D
 
 UNROLL = 32

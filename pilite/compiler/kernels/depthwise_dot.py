@@ -20,7 +20,6 @@ from typing import Any
 import numpy as np
 from tvm import tirx
 
-from pilite.compiler.fixedpoint import requantize
 from pilite.compiler.kernels.depthwise import block_starts
 from pilite.compiler.kernels.emit import (
     PARALLEL_MACS,
@@ -39,6 +38,7 @@ from pilite.compiler.kernels.emit import (
 from pilite.compiler.kernels.isa import Neon
 from pilite.compiler.kernels.packing import Int, channel_constants, channel_params, pick
 from pilite.compiler.layout import Layout
+from pilite.compiler.requantize import requantize
 from pilite.compiler.spec import Arrays, QDepthwiseConv2D
 
 BLOCK = 8  # channels

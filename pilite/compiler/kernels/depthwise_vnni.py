@@ -20,7 +20,6 @@ import numpy as np
 from tvm import tirx
 
 from pilite.compiler.cpu import Cpu
-from pilite.compiler.fixedpoint import requantize
 from pilite.compiler.kernels.depthwise import block_starts
 from pilite.compiler.kernels.emit import (
     PARALLEL_MACS,
@@ -39,6 +38,7 @@ from pilite.compiler.kernels.emit import (
 from pilite.compiler.kernels.isa_avx512 import Vnni
 from pilite.compiler.kernels.packing import Int, channel_constants, channel_params, pick
 from pilite.compiler.layout import Layout
+from pilite.compiler.requantize import requantize
 from pilite.compiler.spec import Arrays, QDepthwiseConv2D
 
 ROWS = 8  # output rows of a task at most: a block of channels of them stays in L1

@@ -24,7 +24,7 @@ from tvm import tirx
 from tvm.script.ir_builder import tirx as T
 
 from pilite.compiler.cpu import Cpu
-from pilite.compiler.fixedpoint import Requant, requantize
+from pilite.compiler.fixedpoint import Requant
 from pilite.compiler.kernels.emit import (
     Param,
     assign,
@@ -41,6 +41,7 @@ from pilite.compiler.kernels.geometry import Geometry, Runs, geometry
 from pilite.compiler.kernels.isa import Isa, call
 from pilite.compiler.kernels.packing import Int, channel_constants, channel_order, channel_params, pick
 from pilite.compiler.layout import Layout
+from pilite.compiler.requantize import requantize
 from pilite.compiler.spec import Arrays, QConv2D
 
 

@@ -1,7 +1,7 @@
 """The ISA table: what the kernels may ask of an instruction set. Geometry and packing never appear here.
 
 Vectors hold `lanes` int32 values. All 8-bit storage is signed. They implement
-fixedpoint.Primitives.
+requantize.Primitives.
 """
 
 from __future__ import annotations

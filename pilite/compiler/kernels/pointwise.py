@@ -9,7 +9,7 @@ from typing import Any
 from tvm import tirx
 from tvm.script.ir_builder import tirx as T
 
-from pilite.compiler.fixedpoint import DTYPES, Requant, Scale, requantize
+from pilite.compiler.fixedpoint import DTYPES, Requant, Scale
 from pilite.compiler.kernels.emit import (
     PARALLEL_ELEMENTS,
     Param,
@@ -23,6 +23,7 @@ from pilite.compiler.kernels.emit import (
 )
 from pilite.compiler.kernels.isa import Isa, call
 from pilite.compiler.layout import Layout
+from pilite.compiler.requantize import requantize
 from pilite.compiler.spec import (
     Broadcast,
     DequantizeFloat,
