@@ -38,17 +38,12 @@ def assert_same(model: Path, name: str, cpu: str) -> None:
     plain, layers = (
         pipeline.build(model, name, cpu, "xnnpack", ARTIFACTS, layers=every).path for every in (False, True)
     )
-    right = truth(model, oracle.promised("xnnpack", "q31", core(cpu)))
+    right = truth(model, oracle.promised("xnnpack", "q31", cpu))
     done = compare.compare(compare.Built(plain, layers), right, (1,), ARTIFACTS)
 
     compare.verify([done])
     assert not done.wrong
     assert done.operators
-
-
-def core(cpu: str) -> str:
-    """One guest serves all CPUs: XNNPACK's kernels differ between cores, their bytes do not."""
-    return "cortex-a76" if hostcpu.arch_of(cpu) == "aarch64" else cpu
 
 
 @functools.cache

@@ -7,6 +7,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
+from pilite.compiler.fixedpoint import Rounding
 from pilite.errors import PiliteError
 
 if sys.version_info >= (3, 11):
@@ -53,6 +54,7 @@ class Cpu:
     mcpu: str
     mattr: tuple[str, ...]
     tiles: tuple[tuple[str, tuple[int, ...]], ...]
+    uint8_sums: Rounding = Rounding.RNDNU  # of XNNPACK on this core
     choices: tuple[tuple[str, Choice], ...] = ()  # by class of kernels/tuning.py
 
     @property
@@ -113,6 +115,7 @@ def _parse(name: str, row: dict[str, Any], choices: dict[str, Any]) -> Cpu:
         mcpu=llvm["mcpu"],
         mattr=tuple(llvm["mattr"]),
         tiles=tuple((k, _tuple(v)) for k, v in sorted(row["tiles"].items())),
+        uint8_sums=Rounding(row.get("xnnpack", {}).get("uint8_sums", "rndnu")),
         choices=tuple((k, Choice(v["kernel"], v["rows"])) for k, v in sorted(choices.items())),
     )
 

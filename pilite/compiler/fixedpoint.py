@@ -21,6 +21,7 @@ import numpy as np
 import numpy.typing as npt
 
 INT8_MIN, INT8_MAX = -128, 127
+INT16_MIN, INT16_MAX = -(1 << 15), (1 << 15) - 1
 INT32_MAX = (1 << 31) - 1
 MOST_FIXES = 2  # a third would cost more than integers
 
@@ -37,10 +38,16 @@ class Rounding(str, Enum):
     FLOAT32 = "float32"  # round_half_even(float(acc) * factor). XNNPACK's fp32 kernels, int8 models
     FUSED = "fused"  # round_half_even(fma(float(acc), factor, addend)), constants proved equal to GEMMLOWP's
     RNDNU = "rndnu"  # doubling-high-mul, truncated; then shift, ties up. XNNPACK's NEON kernels, uint8 models
+    RNDNU16 = (
+        "rndnu16"  # shift, ties up; then 16-bit doubling-high-mul, ties up. XNNPACK on Cortex-A53, uint8
+    )
     # Nobody promises these two; `compare --layers` knows them to explain what LiteRT's and tflite-runtime's
     # builtin kernels do.
     TIES_UP = "ties-up"  # as gemmlowp, ties of the shift up. ruy on x86-64, matrix-vector products on aarch64
     SINGLE = "single"  # floor(acc * multiplier + 1/2), one rounding. ruy on aarch64
+
+
+XNNPACK = (Rounding.FLOAT32, Rounding.RNDNU, Rounding.RNDNU16)
 
 
 @dataclass(frozen=True)
@@ -57,6 +64,7 @@ CONSTANTS: dict[Rounding, Constants] = {
     Rounding.FLOAT64: Constants(("scale",)),
     Rounding.FLOAT32: Constants(("factor",), 1.0),
     Rounding.RNDNU: Constants(("mantissa", "right"), 0.5, ("left",)),
+    Rounding.RNDNU16: Constants(("mantissa", "right"), 1.0, ("left",)),
     Rounding.TIES_UP: Constants(("mantissa", "right"), 1 - 2.0**-32, ("left",)),
     Rounding.FUSED: Constants(("factor", "addend")),
     Rounding.SINGLE: Constants(("mantissa", "right"), 1 - 2.0**-32, ("left",)),
@@ -90,9 +98,10 @@ class Requant:
 
     @property
     def common_right(self) -> int:
-        """The right shift of every channel, if it is one from 1 to 16; else 0."""
+        """The right shift of every channel, if it is one from 1 to 16 and comes last; else 0."""
         low, high = self.right
-        return low if low == high and 1 <= low <= 16 else 0
+        last = self.rounding is not Rounding.RNDNU16
+        return low if last and low == high and 1 <= low <= 16 else 0
 
     @property
     def negative_ties_show(self) -> bool:
@@ -168,8 +177,7 @@ def operands(rounding: Rounding, reals: Sequence[float]) -> dict[str, npt.NDArra
     if rounding in (Rounding.FLOAT64, Rounding.FLOAT32):
         (name,) = CONSTANTS[rounding].names
         return {name: np.array(reals, DTYPES[name])}
-    of = Rndnu.of if rounding is Rounding.RNDNU else Multiplier.of
-    parts = [of(real).constants for real in reals]
+    parts = [STORED.get(rounding, Multiplier).of(real).constants for real in reals]
     return {
         name: np.array([part[name] for part in parts], np.int32) for name in ("mantissa", "right", "left")
     }
@@ -201,7 +209,34 @@ class Rndnu:
         return {"mantissa": self.mantissa, "right": self.right, "left": self.left}
 
 
-Scale: TypeAlias = Multiplier | Factor | Rndnu  # a real multiplier with its rounding
+@dataclass(frozen=True)
+class Rndnu16:
+    """A float32 multiplier as XNNPACK's rndnu16 kernels hold it: mantissa * 2**(left - right - 15)."""
+
+    mantissa: int  # 15 bits: 2**14 <= mantissa < 2**15
+    left: int
+    right: int
+
+    rounding: ClassVar[Rounding] = Rounding.RNDNU16
+
+    @staticmethod
+    def of(real: float) -> Rndnu16:
+        """xnn_init_qu8_conv_minmax_rndnu16_scalar_params: the 24 bits of a float32 to 15, ties up."""
+        fraction, exponent = math.frexp(real)
+        mantissa = (int(fraction * (1 << 24)) + (1 << 8)) >> 9
+        return Rndnu16(min(mantissa, INT16_MAX), max(exponent, 0), max(-exponent, 0))
+
+    @property
+    def is_large(self) -> bool:
+        return self.left > 0
+
+    @property
+    def constants(self) -> dict[str, float]:
+        return {"mantissa": self.mantissa, "right": self.right, "left": self.left}
+
+
+STORED: dict[Rounding, type[Rndnu | Rndnu16]] = {Rounding.RNDNU: Rndnu, Rounding.RNDNU16: Rndnu16}
+Scale: TypeAlias = Multiplier | Factor | Rndnu | Rndnu16  # a real multiplier with its rounding
 
 
 def round_half_away(x: float) -> int:
@@ -291,6 +326,15 @@ def multiply_rndnu(x: npt.ArrayLike, m: Rndnu) -> Int64:
     """floor(saturated(x << left) * mantissa / 2**31), then shifted right with ties up."""
     shifted = np.clip(np.asarray(x, np.int64) << m.left, -(1 << 31), INT32_MAX)
     return shift_right_ties_up((shifted * m.mantissa) >> 31, m.right)
+
+
+def multiply_rndnu16(x: npt.ArrayLike, m: Rndnu16) -> Int64:
+    """floor(saturated to int16(x << left, or x / 2**right with ties up) * mantissa / 2**15 + 1/2).
+
+    What reaches the product has hardly more bits than the result: many results differ from rndnu's by one.
+    """
+    shifted = shift_right_ties_up(np.asarray(x, np.int64) << m.left, m.right)
+    return (np.clip(shifted, INT16_MIN, INT16_MAX) * m.mantissa + (1 << 14)) >> 15
 
 
 def fma32(a: int, b: float, c: int) -> float:

@@ -1,7 +1,8 @@
 """Whose rounding an artifact promises, and what that says about one operator.
 
     ref       BUILTIN_REF of tflite-runtime 2.14, whatever the machine
-    xnnpack   ai-edge-litert's default on aarch64: XNNPACK where it takes an operator, else builtin kernels
+    xnnpack   ai-edge-litert's default on the artifact's core (for x86-64: on a Pi 4 and 5): XNNPACK where it
+              takes an operator, else builtin kernels
 
 An operator asks `sums(x)` for the rounding of its accumulators, or `Builder.delegated(node)` where XNNPACK
 has another formula. Roundings are in fixedpoint.py, what XNNPACK takes is in delegation.py.
@@ -24,6 +25,7 @@ class Numerics:
 
     name: str = "ref"
     fully_connected: Rounding = Rounding.GEMMLOWP  # of `ref`
+    uint8: Rounding = Rounding.RNDNU  # of sums in `xnnpack`: XNNPACK has other uint8 kernels on some cores
     every_sum: Rounding | None = None  # instead of what the name says: a family that explains or breaks
 
     @property
@@ -41,7 +43,7 @@ class Numerics:
             return self.every_sum
         if not self.is_xnnpack:
             return Rounding.GEMMLOWP
-        return Rounding.RNDNU if x.dtype == "uint8" else Rounding.FLOAT32
+        return self.uint8 if x.dtype == "uint8" else Rounding.FLOAT32
 
     def matrix(self, x: Tensor) -> Rounding:
         """Of FULLY_CONNECTED."""
@@ -56,4 +58,5 @@ FAMILIES = {
     "float64": Numerics(every_sum=Rounding.FLOAT64),
     "xnnpack-fp32": Numerics("xnnpack", every_sum=Rounding.FLOAT32),
     "xnnpack-rndnu": Numerics("xnnpack", every_sum=Rounding.RNDNU),
+    "xnnpack-rndnu16": Numerics("xnnpack", every_sum=Rounding.RNDNU16),
 }

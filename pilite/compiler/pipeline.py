@@ -166,7 +166,7 @@ def compile_graph(
     graph = exposed(graph) if options["layers"] else graph
     graph, operands = isolate.isolated(graph, options.get("isolated", ()))
     progress("lower")
-    numerics = Numerics(options["numerics"], FULLY_CONNECTED[options["fully_connected"]])
+    numerics = Numerics(options["numerics"], FULLY_CONNECTED[options["fully_connected"]], cpu.uint8_sums)
     exceptions = {int(index): FAMILIES[family] for index, family in options.get("rounding", {}).items()}
     lowered = lower.lower(graph, numerics, exceptions)
     progress("schedule")

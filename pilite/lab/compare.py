@@ -154,8 +154,8 @@ class Comparison:
     @property
     def is_broken(self) -> bool:
         """Whether something differs that is promised not to."""
-        mine = oracle.is_promised(self.oracle, *self.promise) or oracle.stands_in(self.oracle, *self.promise)
-        return mine and bool(self.wrong)
+        promised = oracle.is_promised(self.oracle, *self.promise, self.artifacts[0].cpu)
+        return (promised or oracle.stands_in(self.oracle, *self.promise)) and bool(self.wrong)
 
     @property
     def origin(self) -> Own | None:

@@ -52,6 +52,6 @@ def expected(built: Artifact, tflite: Path, artifacts: Path) -> list[Array] | No
             f"{built.path} was built from another file than {tflite}. Build it again, then deploy."
         )
     judge = oracle.promised(built.numerics, built.fully_connected, built.cpu)
-    if not oracle.is_promised(judge, built.numerics, built.fully_connected):
+    if not oracle.is_promised(judge, built.numerics, built.fully_connected, built.cpu):
         return None
     return oracle.expected(judge, tflite, inputs.random_inputs(built.inputs, HEALTH_SEED), artifacts)

@@ -66,9 +66,9 @@ PROMISED = {
     ("xnnpack", "q31"): "litert",
     ("xnnpack", "f64"): "litert",
 }
-# Of `xnnpack`, whatever the artifact's CPU. On a Cortex-A53 LiteRT has other uint8 kernels (README).
+# Of `xnnpack` for a CPU that is no Pi's: XNNPACK rounds otherwise on x86-64.
 PROMISED_CPU = "cortex-a72"
-PROMISED_CPUS = (PROMISED_CPU, "cortex-a76")
+ALIKE = ({PROMISED_CPU, "cortex-a76"},)  # cores whose bytes are the same; a Cortex-A53's are not for uint8
 REFERENCES = ("tflite-ref", "litert-ref")  # the first that is installed; tflite-runtime ends at Python 3.11
 
 
@@ -141,16 +141,22 @@ def promised(numerics: str, fully_connected: str, cpu: str) -> Oracle:
     key = PROMISED[numerics, fully_connected]
     runtime = RUNTIMES[key]
     if not runtime.is_reference:
-        return choose(key, cpu if cpu in PROMISED_CPUS else PROMISED_CPU)
+        return choose(key, promised_core(cpu))
     return choose(key, cpu) if is_installed(runtime.package) else reference()
 
 
-def is_promised(oracle: Oracle, numerics: str, fully_connected: str) -> bool:
-    """Whether this oracle's bytes are those that the artifact promises."""
+def promised_core(cpu: str) -> str:
+    """The core as on which LiteRT rounds what numerics xnnpack promises for `cpu`."""
+    return cpu if hostcpu.arch_of(cpu) == "aarch64" else PROMISED_CPU
+
+
+def is_promised(oracle: Oracle, numerics: str, fully_connected: str, cpu: str) -> bool:
+    """Whether this oracle's bytes are those that the artifact for `cpu` promises."""
     found, wanted = oracle.runtime, RUNTIMES[PROMISED[numerics, fully_connected]]
     if (found.package, found.kernels) != (wanted.package, wanted.kernels):
         return False
-    return found.is_reference or oracle.cpu in PROMISED_CPUS
+    core = promised_core(cpu)
+    return found.is_reference or oracle.cpu == core or any({oracle.cpu, core} <= same for same in ALIKE)
 
 
 def stands_in(oracle: Oracle, numerics: str, fully_connected: str) -> bool:

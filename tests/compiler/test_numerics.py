@@ -19,6 +19,7 @@ from pilite.compiler.fixedpoint import (
     Multiplier,
     Requant,
     Rndnu,
+    Rndnu16,
     Rounding,
     Scale,
     activation_range,
@@ -26,6 +27,7 @@ from pilite.compiler.fixedpoint import (
     is_large,
     multiply_float32,
     multiply_rndnu,
+    multiply_rndnu16,
     nearest_tflite,
     nearest_xnnpack,
     operands,
@@ -99,6 +101,34 @@ def test_rndnu_is_within_one_half_and_a_bit_of_the_exact_product(x: int, real: f
         assert abs(int(multiply_rndnu(x, Rndnu.of(real))) - x * Fraction(real)) <= Fraction(17, 16)
 
 
+@pytest.mark.parametrize(
+    ("x", "real", "expected"),
+    [
+        pytest.param(2, 0.25, 1, id="tie: up"),
+        pytest.param(-2, 0.25, 0, id="negative tie: up"),
+        pytest.param(5, 0.1875, 1, id="0.94 of 1.25, of which 1 is left before the product"),
+        pytest.param(3, 0.1875, 1, id="0.56"),
+        pytest.param(1, 0.375, 1, id="a half becomes one, of which three quarters become one"),
+        pytest.param(3, 0.99999, 3, id="a mantissa that would need 16 bits"),
+        pytest.param(40000, 0.75, 24575, id="saturates to 16 bits before it multiplies"),
+        pytest.param(INT32_MIN, 255.0, -32640, id="saturates below"),
+        pytest.param(INT32_MAX, 2.0**-32, 1, id="one half, rounded twice"),
+    ],
+)
+def test_rndnu16_rounds_before_and_after_it_multiplies(x: int, real: float, expected: int) -> None:
+    assert multiply_rndnu16(x, Rndnu16.of(real)) == expected
+
+
+@given(REALS)
+def test_a_float32_is_stored_for_rndnu16_in_15_bits(real: float) -> None:
+    m = Rndnu16.of(real)
+    assert 1 << 14 <= m.mantissa < 1 << 15
+    assert min(m.left, m.right) == 0
+    assert abs(
+        Fraction(m.mantissa) * Fraction(2) ** (m.left - m.right - 15) / Fraction(real) - 1
+    ) <= Fraction(1, 1 << 14)
+
+
 @given(st.integers(INT32_MIN, INT32_MAX), st.integers(1, 31))
 def test_shift_right_ties_up_is_the_exact_quotient(x: int, bits: int) -> None:
     assert shift_right_ties_up(x, bits) == (Fraction(x, 1 << bits) + Fraction(1, 2)).__floor__()
@@ -154,6 +184,7 @@ FACTORS = (0.5, 0.25, 1.5, 1 / 3, 0.0123, 1.0, 2.0**-20, 2.0**-32, 37.5, 255.99)
 REFERENCES: dict[type, Callable[[Array, Any], Array]] = {
     Factor: lambda x, m: multiply_float32(x, m.value),
     Rndnu: multiply_rndnu,
+    Rndnu16: multiply_rndnu16,
 }
 
 
@@ -162,7 +193,9 @@ def test_vectors_round_as_xnnpack_does(cpu: str) -> None:
     """Ties, powers of two and the ends of int32, through zero point, saturation and clamp."""
     isa = ISAS[cpus.load(cpu).isa]
     scales: list[Scale] = [
-        scale for real in np.array(FACTORS, np.float32).tolist() for scale in (Factor(real), Rndnu.of(real))
+        scale
+        for real in np.array(FACTORS, np.float32).tolist()
+        for scale in (Factor(real), Rndnu.of(real), Rndnu16.of(real))
     ]
     requants = [(m, Requant(m.rounding, z, low, high, m.is_large)) for m in scales for z, low, high in ENDS]
 
@@ -246,6 +279,8 @@ def test_multipliers_that_need_more_are_known_by_their_size() -> None:
     assert large(Rounding.FLOAT32, 1.0)
     assert not large(Rounding.RNDNU, 0.499)
     assert large(Rounding.RNDNU, 0.5)
+    assert not large(Rounding.RNDNU16, 0.999)
+    assert large(Rounding.RNDNU16, 1.0)
     assert not large(Rounding.FLOAT64, 1e9)
 
 
@@ -267,3 +302,4 @@ def test_numerics_choose_the_rounding_by_dtype() -> None:
     assert sums(Numerics("ref", Rounding.FLOAT64), "uint8") == (Rounding.GEMMLOWP, Rounding.FLOAT64)
     assert sums(Numerics("xnnpack"), "int8") == (Rounding.FLOAT32,) * 2
     assert sums(Numerics("xnnpack"), "uint8") == (Rounding.RNDNU,) * 2
+    assert sums(Numerics("xnnpack", uint8=Rounding.RNDNU16), "uint8") == (Rounding.RNDNU16,) * 2

@@ -91,19 +91,31 @@ def test_the_promise_decides_whose_bytes_are_right(
     without(monkeypatch)
     judge = oracle.promised(numerics, variant, "cortex-a72")
     assert judge.name == name
-    assert oracle.is_promised(judge, numerics, variant)
+    assert oracle.is_promised(judge, numerics, variant, "cortex-a72")
     assert not oracle.stands_in(judge, numerics, variant)
 
 
-def test_xnnpack_is_promised_as_on_aarch64_also_for_code_of_other_machines(
-    monkeypatch: pytest.MonkeyPatch,
+@pytest.mark.parametrize(
+    ("cpu", "core", "others"),
+    [
+        ("x86-64-v3", "cortex-a72", {"cortex-a76"}),
+        ("cortex-a72", "cortex-a72", {"cortex-a76"}),
+        ("cortex-a76", "cortex-a76", {"cortex-a72"}),
+        ("cortex-a53", "cortex-a53", set()),
+    ],
+)
+def test_xnnpack_is_promised_as_on_its_own_core_or_on_a_pi_4(
+    cpu: str, core: str, others: set[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     without(monkeypatch)
-    for cpu in ("x86-64-v3", "cortex-a53"):
-        assert oracle.promised("xnnpack", "q31", cpu).cpu == oracle.PROMISED_CPU
-        assert not oracle.is_promised(Oracle("litert", "2.3.0", cpu), "xnnpack", "q31")
-    assert oracle.is_promised(Oracle("litert", "2.3.0", "cortex-a76"), "xnnpack", "q31")
-    assert not oracle.is_promised(Oracle("litert-builtin", "2.3.0", "cortex-a76"), "xnnpack", "q31")
+    assert oracle.promised("xnnpack", "q31", cpu).cpu == core
+    alike = {
+        name
+        for name in hostcpu.known()
+        if oracle.is_promised(Oracle("litert", "2.3.0", name), "xnnpack", "q31", cpu)
+    }
+    assert alike == {core, *others}
+    assert not oracle.is_promised(Oracle("litert-builtin", "2.3.0", core), "xnnpack", "q31", cpu)
 
 
 def test_an_older_runtime_is_a_guest_only(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -119,7 +131,7 @@ def test_without_tflite_runtime_litert_stands_in_and_says_so(monkeypatch: pytest
     judge = oracle.promised("ref", "q31", "cortex-a72")
     assert judge.name == "ai-edge-litert 2.3.0 BUILTIN_REF"
     assert oracle.stands_in(judge, "ref", "q31")
-    assert not oracle.is_promised(judge, "ref", "q31")
+    assert not oracle.is_promised(judge, "ref", "q31", "cortex-a72")
 
 
 def test_without_any_tflite_there_is_no_verdict(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -10,6 +10,7 @@ import numpy.typing as npt
 from pilite.compiler.fixedpoint import (
     INT8_MAX,
     INT8_MIN,
+    XNNPACK,
     Nearest,
     Requant,
     Rounding,
@@ -80,7 +81,7 @@ def channel_multipliers(
     scales = quant(w).scales
     scales = scales * channels if len(scales) == 1 else scales
     sx, sy = quant(x).scale, quant(y).scale
-    if rounding in (Rounding.FLOAT32, Rounding.RNDNU):
+    if rounding in XNNPACK:
         return [float(np.float32(sx) * np.float32(sw) / np.float32(sy)) for sw in scales]
     if float_product:
         return [float(np.float32(sx) * np.float32(sw)) / sy for sw in scales]
