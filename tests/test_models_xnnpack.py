@@ -1,6 +1,6 @@
 """Whole models in numerics xnnpack, operator by operator: on every CPU the bytes of LiteRT on a Pi.
 
-Larger ones: `python3 run.py compare --model M --numerics xnnpack --cpu C --layers`.
+Larger ones are in `python3 run.py test --long`.
 """
 
 from __future__ import annotations
@@ -11,11 +11,15 @@ from pathlib import Path
 import pytest
 
 import models
-from pilite.compiler import pipeline
+from pilite.compiler import pipeline, tflite
+from pilite.errors import ModelError
 from pilite.lab import artifact, compare, hostcpu, oracle
 from tests.native import ARTIFACTS, EVERY_CPU
+from tests.test_models import HEAVY
+from tests.test_models import PUBLISHED as PUBLISHED_MODELS
 
 ZOO = ("mobilenet_v2_0.1_32_uint8", "mobilenet_v2_0.1_32_int8")
+REFUSED = "tflm_trained_lstm_int8"  # LiteRT's LSTM rounds by shape
 PUBLISHED = "mlperf_tiny_kws_int8"  # SOFTMAX, AVERAGE_POOL_2D: left to builtin kernels
 
 pytestmark = [pytest.mark.slow, pytest.mark.qemu]
@@ -32,6 +36,20 @@ def test_every_operator_of_a_published_model_gives_the_bytes_of_litert_on_a_pi(
     cpu: str, shared_models: Path
 ) -> None:
     assert_same(shared_models / f"{PUBLISHED}.tflite", PUBLISHED, cpu)
+
+
+@pytest.mark.long
+@pytest.mark.parametrize("cpu", EVERY_CPU)
+@pytest.mark.parametrize("name", [name for name in (*PUBLISHED_MODELS, *HEAVY) if name != REFUSED])
+def test_every_operator_of_every_published_model_gives_the_bytes_of_litert_on_a_pi(
+    name: str, cpu: str, shared_models: Path
+) -> None:
+    assert_same(shared_models / f"{name}.tflite", name, cpu)
+
+
+def test_only_lstms_are_refused(shared_models: Path) -> None:
+    with pytest.raises(ModelError, match="UNIDIRECTIONAL_SEQUENCE_LSTM"):
+        tflite.read(shared_models / f"{REFUSED}.tflite", "xnnpack")
 
 
 def assert_same(model: Path, name: str, cpu: str) -> None:
