@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import errno
 import os
 import sys
 from collections.abc import Iterator, Sequence
@@ -13,28 +12,20 @@ from invoke.exceptions import Exit, ParseError
 from invoke.parser.context import ParserContext
 from invoke.program import Program
 
-from pilite.errors import PiliteError
+from pilite.errors import PiliteError, no_room_as_error
 
 SHARED = ("board", "model", "input-shape", "numerics")
 CLOSED_PIPE = 141  # what a shell calls SIGPIPE
-NO_ROOM = (errno.ENOSPC, errno.EDQUOT)
 
 
 @contextmanager
 def failures_as_text() -> Iterator[None]:
     """Turn an expected failure into its text on stderr and its exit code."""
     try:
-        yield
+        with no_room_as_error():
+            yield
     except PiliteError as error:
         raise Exit(str(error), code=error.exit_code) from None
-    except OSError as problem:
-        if problem.errno not in NO_ROOM:
-            raise
-        where = problem.filename or "the disk"
-        raise Exit(
-            f"{where}: {problem.strerror}. Make room and run again; what was finished before is unchanged.",
-            code=2,
-        ) from None
     except KeyboardInterrupt:
         raise Exit("interrupted; what is finished is kept, run again to go on", code=130) from None
     except ParseError as error:

@@ -9,6 +9,12 @@ PiliteError            exit code 2: wrong use
 
 from __future__ import annotations
 
+import errno
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+NO_ROOM = (errno.ENOSPC, errno.EDQUOT)
+
 
 class PiliteError(Exception):
     """Base of all expected failures; the command line prints its text without a traceback."""
@@ -32,3 +38,17 @@ class CheckFailed(PiliteError):
     """A comparison, a test or a health check found a difference."""
 
     exit_code = 1
+
+
+@contextmanager
+def no_room_as_error() -> Iterator[None]:
+    """Turn the OSError of a full disk, wherever it was met, into a PiliteError."""
+    try:
+        yield
+    except OSError as problem:
+        if problem.errno not in NO_ROOM:
+            raise
+        raise PiliteError(
+            f"{problem.filename or 'the disk'}: {problem.strerror}. Make room and run again; "
+            f"what was finished before is unchanged."
+        ) from None

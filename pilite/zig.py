@@ -21,6 +21,7 @@ TRIPLES = {"aarch64": AARCH64, "x86_64": X86_64}
 
 _CACHE = Path(__file__).resolve().parents[1] / "artifacts" / ".zig"
 _TAIL_LINES = 15
+_NO_ROOM = ("No space left on device", "NoSpaceLeft", "DiskQuota")  # LLVM's words, zig's names
 _ZIG = (sys.executable, "-I", "-m", "ziglang")
 _MISSING = (
     "The compiler zig is not installed in this Python environment; `python3 run.py doctor` installs it."
@@ -84,5 +85,11 @@ def _environment() -> dict[str, str]:
 def _failure(command: Sequence[str], cwd: Path, code: int, output: str) -> str:
     if "No module named ziglang" in output:
         return _MISSING
+    if any(words in output for words in _NO_ROOM):
+        cache = _environment()["ZIG_GLOBAL_CACHE_DIR"]
+        return (
+            f"zig: No space left on device, in {cwd.parent} or in its cache {cache}. "
+            f"Make room and run again; what was finished before is unchanged."
+        )
     tail = "\n".join(output.strip().splitlines()[-_TAIL_LINES:])
     return f"zig {' '.join(command[len(_ZIG) :])}\nfailed with code {code} in {cwd}:\n{tail}"

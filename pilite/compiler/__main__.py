@@ -9,7 +9,7 @@ from pathlib import Path
 
 from pilite import job as jobs
 from pilite.compiler import artifact, pipeline
-from pilite.errors import PiliteError
+from pilite.errors import PiliteError, no_room_as_error
 
 
 def main(words: Sequence[str] | None = None) -> int:
@@ -20,8 +20,9 @@ def main(words: Sequence[str] | None = None) -> int:
     given = parser.parse_args(words)
     job = jobs.Job(Path(given.model), given.name, given.cpu, json.loads(given.options), given.build_id)
     try:
-        data = pipeline.compile_here(job, lambda step: print(jobs.step_line(step), flush=True))
-        artifact.write(Path(given.output), data)
+        with no_room_as_error():
+            data = pipeline.compile_here(job, lambda step: print(jobs.step_line(step), flush=True))
+            artifact.write(Path(given.output), data)
     except PiliteError as error:
         print(jobs.error_line(error), flush=True)
         return error.exit_code

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import shutil
 import subprocess
 import tarfile
@@ -15,11 +16,13 @@ from pathlib import Path
 from typing import IO, Any
 
 from docker.errors import DockerException, ImageNotFound
+from requests.exceptions import RequestException
+from urllib3.exceptions import HTTPError
 
 import docker
 from pilite.errors import CheckFailed, PiliteError
 from pilite.lab import image as archives
-from pilite.lab import wheels
+from pilite.lab import lock, wheels
 from pilite.lab.toolchain import archive
 from pilite.lab.toolchain.recipe import MMDEBSTRAP, Recipe
 
@@ -27,6 +30,7 @@ Progress = Callable[[str], None]
 DOCKERFILE = ("Dockerfile", "packages.sh")
 ROOM = 6 << 30  # bytes that a build needs below artifacts/ and in the engine's folder together
 NOTHING: Sequence[Path] = ()
+FAILURES = (DockerException, RequestException, HTTPError)  # the engine said no, or is gone
 
 
 @dataclass(frozen=True)
@@ -63,17 +67,33 @@ def ensure(recipe: Recipe, artifacts: Path, *, cache: bool = True, progress: Pro
     if found is not None:
         return Image(recipe.tag, found, True)
     folder = artifacts.resolve() / "toolchain"
-    folder.mkdir(parents=True, exist_ok=True)
-    require_room(folder)
     try:
-        with tempfile.TemporaryDirectory(dir=folder, prefix="build.") as scratch:
-            return Image(recipe.tag, build(engine, recipe, folder, Path(scratch), progress), False)
-    except DockerException as problem:
-        raise PiliteError(f"Docker could not build {recipe.tag}: {archive.tail(str(problem))}") from None
+        with alone(folder) as scratch:
+            found = existing(engine, recipe) if cache else None
+            if found is not None:  # another build has made it meanwhile
+                return Image(recipe.tag, found, True)
+            require_room(folder)
+            return Image(recipe.tag, build(engine, recipe, folder, scratch, progress), False)
+    except FAILURES as problem:
+        raise PiliteError(
+            f"Docker could not build {recipe.tag}: {archive.tail(str(problem))}. "
+            f"An earlier image is unchanged."
+        ) from None
     except OSError as problem:
         raise PiliteError(
-            f"{recipe.tag} cannot be built in {folder}: {problem.strerror or problem}."
+            f"{recipe.tag} cannot be built in {folder}: {problem.strerror or problem}. "
+            f"An earlier image is unchanged."
         ) from None
+
+
+@contextmanager
+def alone(folder: Path) -> Iterator[Path]:
+    """A folder for a build; another build waits, and what a killed one left is removed."""
+    with lock.held(folder / ".build.lock"):
+        for left in folder.glob("build.*"):
+            shutil.rmtree(left, ignore_errors=True)
+        with tempfile.TemporaryDirectory(dir=folder, prefix="build.") as scratch:
+            yield Path(scratch)
 
 
 def existing(engine: docker.DockerClient, recipe: Recipe) -> str | None:
@@ -205,12 +225,21 @@ def run_dockerfile(engine: docker.DockerClient, source: Path, base: str, progres
             if text.startswith("Step "):
                 progress(text.splitlines()[0][:70])
             if "error" in line:
+                _remove_layers(engine, said)
                 raise CheckFailed(
                     "\n".join(["The toolchain's Dockerfile failed:", *said[-12:], line["error"]])
                 )
             if "aux" in line:
                 built = str(line["aux"]["ID"])
     return built
+
+
+def _remove_layers(engine: docker.DockerClient, said: Sequence[str]) -> None:
+    """Remove what a failed build has made so far: the engine says "---> ID" for the base and each layer."""
+    layers = [text[5:] for text in said if re.fullmatch(r"---> [0-9a-f]{12}", text)][1:]
+    with suppress(DockerException):
+        for newest in layers[-1:]:  # takes the others with it
+            engine.images.remove(newest, force=True)
 
 
 def flatten(engine: docker.DockerClient, name: str, recipe: Recipe, output: Path) -> None:

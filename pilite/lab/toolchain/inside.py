@@ -1,23 +1,29 @@
-"""Compile one job in the toolchain image: no network, nothing writable but its output, not as root."""
+"""Compile one job in the toolchain image: no network, nothing writable but its output, not as root.
+
+artifacts/toolchain/output.X/      locked as long as its build runs in the container pilite-output.X
+"""
 
 from __future__ import annotations
 
 import codecs
+import fcntl
 import os
 import shutil
 import tempfile
 from collections.abc import Iterable, Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
-from docker.errors import DockerException
+from docker.errors import NotFound
 from docker.models.containers import Container
 
 import docker
 from pilite import job as jobs
 from pilite.errors import PiliteError
 from pilite.job import Compile, Job, Progress
+from pilite.lab import lock
+from pilite.lab.toolchain import archive
 from pilite.lab.toolchain import image as images
 from pilite.lab.toolchain.image import Image
 
@@ -32,15 +38,44 @@ def compiler(image: Image, artifacts: Path) -> Compile:
     """A function that compiles in `image`."""
     engine = images.client()
     folder = artifacts.resolve() / "toolchain"
+    sweep(engine, folder)
 
     def compile(job: Job, progress: Progress) -> bytes:
         try:
             with _writable(folder) as output:
                 return _compile(engine, image, job, output, _zig(folder), progress)
-        except DockerException as problem:
-            raise PiliteError(f"Docker could not compile {job.name}: {str(problem)[:300]}") from None
+        except images.FAILURES as problem:
+            raise PiliteError(
+                f"Docker could not compile {job.name} for {job.cpu}: {archive.tail(str(problem))}. "
+                f"Earlier artifacts are unchanged."
+            ) from None
 
     return compile
+
+
+def sweep(engine: docker.DockerClient, folder: Path) -> None:
+    """End the containers of builds whose process was killed, and remove their folders."""
+    with lock.held(folder / ".output.lock"):
+        for output in folder.glob("output.*"):
+            with suppress(BlockingIOError), _locked(output):  # that build runs
+                with suppress(NotFound):
+                    engine.containers.get(container_of(output)).remove(force=True)
+                shutil.rmtree(output, ignore_errors=True)
+
+
+def container_of(output: Path) -> str:
+    return f"pilite-{output.name}"
+
+
+@contextmanager
+def _locked(folder: Path) -> Iterator[None]:
+    """The folder's lock, which the kernel gives back when its holder dies. Raises BlockingIOError."""
+    descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        yield
+    finally:
+        os.close(descriptor)
 
 
 def _compile(
@@ -51,13 +86,15 @@ def _compile(
     mounts = {str(_readable(job.model, output)): {"bind": model, "mode": "ro"}}
     mounts |= {str(ROOT / name): {"bind": f"/pilite/{name}", "mode": "ro"} for name in SOURCES}
     mounts |= {str(output): {"bind": OUTPUT, "mode": "rw"}, str(zig): {"bind": ZIG, "mode": "rw"}}
-    container = engine.containers.create(image.id, command=command, volumes=mounts, **SANDBOX)
+    name = container_of(output)
+    container = engine.containers.create(image.id, command=command, name=name, volumes=mounts, **SANDBOX)
     try:
         container.start()
         words = jobs.follow(_lines(container), progress)
         code = int(container.wait()["StatusCode"])
     finally:
-        container.remove(force=True)
+        with suppress(NotFound):
+            container.remove(force=True)
     made = output / "model.so"
     if code or not made.is_file():
         raise jobs.died(job, code, words)
@@ -100,10 +137,12 @@ def _lines(container: Container) -> Iterable[str]:
 @contextmanager
 def _writable(folder: Path) -> Iterator[Path]:
     """A folder for one output that the container's user may write to."""
-    folder.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory(dir=folder, prefix="output.") as scratch:
-        _give(Path(scratch))
-        yield Path(scratch)
+    with ExitStack() as stack:
+        with lock.held(folder / ".output.lock"):  # `sweep` must not see it before it is locked
+            scratch = Path(stack.enter_context(tempfile.TemporaryDirectory(dir=folder, prefix="output.")))
+            stack.enter_context(_locked(scratch))
+        _give(scratch)
+        yield scratch
 
 
 def _zig(folder: Path) -> Path:
