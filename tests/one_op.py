@@ -29,7 +29,7 @@ from pilite.compiler.graph import (
     TransposeConv,
 )
 from pilite.compiler.shapes import extent
-from tests import element_ops, move_ops, recurrent_ops, reduce_ops
+from tests import detect_ops, element_ops, move_ops, recurrent_ops, reduce_ops
 from tests.draw import CHANNELS, DEPTHS, SIDES, Array, Draw, OneOp, Shape
 
 DTYPES = ("uint8", "int8")
@@ -304,6 +304,7 @@ def _pad(d: Draw, op: str) -> OneOp:
 
 
 OPS: dict[str, Callable[[Draw, str], OneOp]] = {
+    **detect_ops.OPS,
     **element_ops.OPS,
     **move_ops.OPS,
     **recurrent_ops.OPS,
@@ -326,6 +327,7 @@ OPS: dict[str, Callable[[Draw, str], OneOp]] = {
 }
 # The dtypes that an operator computes in; the others do both 8-bit types.
 SPECIAL: dict[str, tuple[str, ...]] = {
+    **detect_ops.DTYPES,
     **element_ops.DTYPES,
     **move_ops.DTYPES,
     **recurrent_ops.DTYPES,

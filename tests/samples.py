@@ -113,6 +113,17 @@ def line_samples(image: Layout) -> list[Sample]:
     ]
 
 
+def detection(boxes: int) -> Sample:
+    """At most ten boxes of two classes, and a background."""
+    arrays: s.Arrays = {
+        "anchors": np.ones((boxes, 4), np.float32),
+        "sizes": np.array((boxes, 4, 3, 2, 10, 1, 100, 0, 1), np.int32),
+        "factors": np.array((10, 10, 5, 5, 0.5, 0.5), np.float32),
+    }
+    xs = (Layout((1, boxes, 4), "float32"), Layout((1, boxes, 3), "float32"))
+    return Sample("detect", s.Detect(boxes, boxes + 10), xs, Layout((6 * 10 + 1,), "float32"), arrays)
+
+
 def xnnpack_samples(image: Layout) -> list[Sample]:
     """What only numerics xnnpack computes."""
     requant = replace(REQUANT, left=False)
@@ -180,6 +191,7 @@ def samples(side: int) -> list[Sample]:
         Sample("copy", transposed, (image,), image),
         Sample("pick", s.Pick((1, 2)), (image,), image, {"index": np.zeros(2 * side, np.int32)}),
         Sample("gather", s.Gather(1, 1, (side, side), 24, 5), (flat, places), Layout((5 * 24,))),
+        detection(side),
         Sample("fill", s.Fill(3, whole=False), (), replace(image, halo=Halo(1, 2, 3, 4))),
         Sample("fill all", s.Fill(3, whole=True), (), image),
     ]

@@ -20,8 +20,8 @@ import flatbuffers
 import numpy as np
 import numpy.typing as npt
 
-from pilite.compiler import flatbuffer, schema
-from pilite.compiler.graph import Mean, NoOptions, Options, Pad
+from pilite.compiler import detection, flatbuffer, schema
+from pilite.compiler.graph import Detection, Mean, NoOptions, Options, Pad
 
 NO_OPTIONS = NoOptions()
 Field = tuple[int, str, Any]  # one entry of a table: slot, kind ("offset" or flatbuffers' name), value
@@ -217,7 +217,10 @@ def _operator(b: Any, op: OpSpec, code: int, tensors: Sequence[TensorSpec]) -> i
         (o.inputs, "offset", _numbers(b, op.inputs, "int32")),
         (o.outputs, "offset", _numbers(b, op.outputs, "int32")),
     ]
-    if known is not None:
+    if isinstance(op.options, Detection):
+        options = b.CreateByteVector(detection.stored(op.options))
+        fields.append((o.custom_options, "offset", options))
+    elif known is not None:
         options = _table(b, *_option_fields(known, op.options), *_option_vectors(b, op, tensors))
         fields += [
             (o.builtin_options_type, "Uint8", known.options_type),

@@ -25,6 +25,7 @@ from tvm.ir import PrimType
 from tvm.target import Target
 
 from pilite.compiler.cpu import Cpu
+from pilite.compiler.kernels.emit import SOURCE
 from pilite.compiler.link import Code
 from pilite.errors import CompileError
 
@@ -68,12 +69,18 @@ def compile_calls(calls: Sequence[Call], cpu: Cpu, markers: bool = False) -> Cod
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / "kernels.o"
         _built(calls, names, cpu).write_to_file(str(path), "o")
-        return Code(path.read_bytes(), _entry(calls, names, markers))
+        return Code(path.read_bytes(), _entry(calls, names, markers), _sources(calls))
 
 
 def assembly(calls: Sequence[Call], cpu: Cpu) -> str:
     """The kernels of `calls` as assembler text, to be read by tests and people. Raises CompileError."""
     return str(_built(calls, _names(calls), cpu).inspect_source("asm"))
+
+
+def _sources(calls: Sequence[Call]) -> tuple[str, ...]:
+    """The C files that kernels call, beside them in kernels/."""
+    named = (call.function.attrs[SOURCE] for call in calls if SOURCE in (call.function.attrs or {}))
+    return tuple(sorted(set(map(str, named))))
 
 
 def _names(calls: Sequence[Call]) -> dict[str, str]:

@@ -44,6 +44,7 @@ def compiler_hash() -> str:
     digest = hashlib.sha256()
     files = [
         *SOURCES.glob("compiler/**/*.py"),
+        *SOURCES.glob("compiler/**/*.c"),
         SOURCES / "zig.py",
         SOURCES / "seal.py",
         LOADER / "pilite_abi.h",

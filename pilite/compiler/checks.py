@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import math
 
-from pilite.compiler import elements, images, moves, recurrent, shapes
+from pilite.compiler import detection, elements, images, moves, recurrent, shapes
 from pilite.compiler.graph import ABSENT, Concatenation, Graph, Mean, Node, Softmax
 from pilite.compiler.operands import Mismatch
 from pilite.compiler.rules import (
@@ -156,6 +156,7 @@ CHECKS: dict[str, tuple[Rule, ...]] = {
     **elements.CHECKS,
     **images.CHECKS,
     **moves.CHECKS,
+    detection.OP: detection.CHECKS,
     recurrent.OP: recurrent.CHECKS,
     "AVERAGE_POOL_2D": (eight_bit, fused_activation),
     "CONCATENATION": (_quantized_if_bytes, _concatenation),

@@ -31,6 +31,7 @@ class Operator:
     options_type: int
     options: Table | None
     intermediates: tuple[int, ...] = ()
+    custom: bytes = b""  # options of a custom operator
 
     def __str__(self) -> str:
         return f"#{self.index} {self.op}"
@@ -121,7 +122,13 @@ def _operator(index: int, table: Table, codes: list[tuple[str, int]], tensors: i
         table.number(schema.Operator.builtin_options_type, "uint8"),
         table.table(schema.Operator.builtin_options),
         _indices(table, schema.Operator.intermediates, range(tensors), f"{where}: intermediate values"),
+        _bytes(table, schema.Operator.custom_options),
     )
+
+
+def _bytes(table: Table, slot: int) -> bytes:
+    stored = table.numbers(slot, "uint8")
+    return b"" if stored is None else stored.tobytes()
 
 
 def _operator_code(table: Table) -> tuple[str, int]:
@@ -138,7 +145,7 @@ def _operator_name(table: Table) -> str:
     return NAMES.get(code) or schema.operator_name(code)
 
 
-NAMES = {known.code: name for name, known in schema.OPERATORS.items()}
+NAMES = {known.code: name for name, known in schema.OPERATORS.items() if known.code != schema.CUSTOM}
 
 
 def _indices(table: Table, slot: int, allowed: range, what: str) -> tuple[int, ...]:

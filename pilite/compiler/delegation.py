@@ -285,6 +285,7 @@ POLICIES: dict[str, Policy] = {
     "CONCATENATION": _MOVED,
     "CONV_2D": Policy(_ROUNDED, rules=(_biased, *_SUMS)),
     "DEPTHWISE_CONV_2D": Policy(_ROUNDED, rules=(_biased, *_SUMS)),
+    "CUSTOM:TFLite_Detection_PostProcess": Policy("builtin, as ref", _never),
     "DEPTH_TO_SPACE": _MOVED,
     "DEQUANTIZE": Policy(_XNNPACK, rules=(_normal_scales,)),
     "EXPAND_DIMS": _MOVED,

@@ -277,6 +277,20 @@ class Lstm:
 
 
 @dataclass(frozen=True)
+class Detection:
+    """TFLite_Detection_PostProcess: `most` boxes with `per_box` classes each, scored `score` or more."""
+
+    most: int
+    per_box: int
+    per_class: int  # boxes, of `regular` suppression, which is done class by class
+    regular: bool
+    score: float
+    overlap: float  # intersection over union above which the worse box goes
+    classes: int  # without a background
+    scale: tuple[float, ...]  # of y, x, h, w
+
+
+@dataclass(frozen=True)
 class NoOptions:
     """The operands and the output's shape say all: QUANTIZE, GATHER_ND and others."""
 
@@ -309,6 +323,7 @@ Options: TypeAlias = (
     | ArgMax
     | Resize
     | Lstm
+    | Detection
     | NoOptions
 )
 

@@ -12,6 +12,7 @@ from pathlib import Path
 from pilite.compiler.cpu import Cpu
 from pilite.zig import TRIPLES, compiler_command, run_zig
 
+KERNELS = Path(__file__).with_name("kernels")
 LOADER = Path(__file__).parents[2] / "loader"
 PAGE_BYTES = 65536  # LOAD alignment; the Pi 5's kernel has 16 KiB pages
 
@@ -32,6 +33,7 @@ class Code:
 
     kernels: bytes
     entry: str
+    sources: tuple[str, ...] = ()  # C files of kernels/ that the kernels call
 
 
 @dataclass(frozen=True)
@@ -71,7 +73,10 @@ def link(code: Code, weights: bytes, descriptor: Descriptor, cpu: Cpu) -> bytes:
         (cwd / "glue.c").write_text(glue(descriptor))
         (cwd / "weights.S").write_text(_WEIGHTS)
         (cwd / "exports.map").write_text("PILITE_1 { global: pilite_model_get; local: *; };\n")
-        run_zig([*compiler_command("cc", TRIPLES[cpu.arch]), *_flags(), "-o", "model.so", *_SOURCES], cwd)
+        for name in code.sources:
+            (cwd / name).write_bytes((KERNELS / name).read_bytes())
+        sources = (*_SOURCES, *code.sources)
+        run_zig([*compiler_command("cc", TRIPLES[cpu.arch]), *_flags(), "-o", "model.so", *sources], cwd)
         return (cwd / "model.so").read_bytes()
 
 
@@ -81,6 +86,7 @@ _SOURCES = ("glue.c", "entry.c", "weights.S", "kernels.o")
 def _flags() -> Sequence[str]:
     return (
         "-O2",
+        "-ffp-contract=off",  # the same float32 results on every CPU
         "-fPIC",
         "-fvisibility=hidden",
         f"-I{LOADER}",

@@ -10,7 +10,7 @@ import math
 from collections.abc import Callable, Sequence
 from typing import Any
 
-from pilite.compiler import images, moves, schema
+from pilite.compiler import detection, images, moves, schema
 from pilite.compiler.flatbuffer import Table
 from pilite.compiler.graph import Options, Tensor
 from pilite.compiler.operands import (
@@ -25,7 +25,9 @@ from pilite.compiler.operands import (
 )
 
 
-def read(op: str, stored: Table | None, operands: Operands, y: Tensor) -> tuple[Options, tuple[int, ...]]:
+def read(
+    op: str, stored: Table | None, custom: bytes, operands: Operands, y: Tensor
+) -> tuple[Options, tuple[int, ...]]:
     """The option record, and which of the operands are data, in their order. Raises Refused and Damaged.
 
     A field that the file leaves out has the schema's default; without `stored` options all fields have it.
@@ -34,6 +36,8 @@ def read(op: str, stored: Table | None, operands: Operands, y: Tensor) -> tuple[
     values: dict[str, Any] = {f.attribute: LOAD[f.kind](stored, f) for f in known.fields}
     if op in COMPLETE:
         values |= COMPLETE[op](stored, operands, y)
+    if op == detection.OP:
+        values |= detection.options(custom)
     positions = range(len(operands))
     chosen = REORDERED.get(op, positions[DATA_OPERANDS.get(op, slice(None))])
     return known.record(**values), tuple(i for i in chosen if i in positions)

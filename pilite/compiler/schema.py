@@ -14,6 +14,9 @@ IDENTIFIER = b"TFL3"  # bytes 4 to 8 of every file
 VERSION = 3
 
 
+CUSTOM = 32  # the code of every custom operator
+
+
 class Model:
     version, operator_codes, subgraphs, description, buffers = range(5)
 
@@ -35,7 +38,7 @@ class Quantization:
 
 
 class Operator:
-    opcode_index, inputs, outputs, builtin_options_type, builtin_options = range(5)
+    opcode_index, inputs, outputs, builtin_options_type, builtin_options, custom_options = range(6)
     intermediates = 8
 
 
@@ -216,9 +219,11 @@ OPERATORS = {
     "SQUEEZE": OperatorSchema(43, 30, 1, graph.View, ONE),
     "SUM": OperatorSchema(74, 27, 2, graph.Mean, TWO, REDUCER),
     "TRANSPOSE_CONV": OperatorSchema(67, 49, 5, graph.TransposeConv, range(3, 5), TRANSPOSE_CONV),
+    "CUSTOM:TFLite_Detection_PostProcess": OperatorSchema(
+        CUSTOM, 0, 1, graph.Detection, THREE, outputs=range(4, 5)
+    ),
     "UNIDIRECTIONAL_SEQUENCE_LSTM": OperatorSchema(44, 71, 4, graph.Lstm, range(20, 25), LSTM),
 }
-CUSTOM = 32
 LAST_ONE_BYTE_CODE = 127  # deprecated_builtin_code holds this where builtin_code is larger
 
 # TensorType, in order. Names are numpy's where numpy has the type.

@@ -8,7 +8,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable
 
-from pilite.compiler import elements, images, moves, recurrent
+from pilite.compiler import detection, elements, images, moves, recurrent
 from pilite.compiler.graph import (
     Concatenation,
     Conv2D,
@@ -160,7 +160,7 @@ def _same(node: Node, graph: Graph) -> Shape:
     return _operand(node, graph, 0).shape
 
 
-SEVERAL = moves.SEVERAL  # outputs
+SEVERAL = {**moves.SEVERAL, detection.OP: detection.shapes}  # outputs
 SHAPES: dict[str, Callable[[Node, Graph], Shape]] = {
     **elements.SHAPES,
     **images.SHAPES,

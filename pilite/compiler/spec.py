@@ -292,6 +292,17 @@ class Move:
 
 
 @dataclass(frozen=True)
+class Detect:
+    """Boxes, classes, scores and their number from encoded boxes and scores; kernels/detect.c has all of it.
+
+    Arrays: anchors float32 (boxes, 4); sizes int32, factors float32: the fields of Sizes and Factors there.
+    """
+
+    boxes: int
+    many: int  # the longest list on the way
+
+
+@dataclass(frozen=True)
 class Walk:
     """Where step (i, j, ...) of nested loops lies: at `start`, moved i * steps[k] along axes[k] by loop k.
 
@@ -369,6 +380,7 @@ Spec: TypeAlias = (
     | QuantizeFloat
     | QuantizeFloatEven
     | DequantizeFloat
+    | Detect
     | Move
     | Copy
     | Pick

@@ -13,14 +13,25 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Iterator, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from pilite.compiler import checks, container, delegation, options, recurrent, rules, schema
+from pilite.compiler import (
+    checks,
+    container,
+    delegation,
+    detection,
+    options,
+    recurrent,
+    rules,
+    schema,
+    shapes,
+)
 from pilite.compiler.container import Container, Foreign, Operator
 from pilite.compiler.flatbuffer import Damaged
 from pilite.compiler.graph import ABSENT, Graph, Lstm, Node, Tensor
-from pilite.compiler.operands import Refused
+from pilite.compiler.operands import Mismatch, Refused
 from pilite.compiler.tensors import intermediate, quoted, read_tensors
 from pilite.errors import ModelError
 
@@ -75,10 +86,22 @@ def _graph(file: Container, name: str) -> tuple[Graph, list[Refusal]]:
                 nodes.append(read_node(file, operator, tensors, faults))
             except Refused as e:
                 refusals.append(Refusal(operator, str(e)))
+    tensors = _sized(nodes, tensors)
     digest = hashlib.sha256(file.data).hexdigest()
     graph = Graph(name, tensors, tuple(nodes), file.inputs, file.outputs, digest)
     reasons = ((file.operators[node.index], checks.refusal(node, graph)) for node in nodes)
     return graph, refusals + [Refusal(operator, reason) for operator, reason in reasons if reason]
+
+
+def _sized(nodes: Sequence[Node], tensors: tuple[Tensor, ...]) -> tuple[Tensor, ...]:
+    """Converters do not know the shapes that a custom operator gives, and may leave them out."""
+    for node in nodes:
+        if node.op == detection.OP:
+            with suppress(Mismatch):  # a rule of its own says so
+                found = shapes.outputs(node, Graph("", tensors, (), (), (), ""))
+                new = dict(zip(node.outputs, found, strict=False))
+                tensors = tuple(t if t.shape else replace(t, shape=new.get(t.index, ())) for t in tensors)
+    return tensors
 
 
 def _unpromised(file: Container, graph: Graph) -> list[Refusal]:
@@ -103,7 +126,7 @@ def read_node(file: Container, operator: Operator, tensors: Sequence[Tensor], fa
         raise Damaged(f"operator {operator} has options of another operator (type {operator.options_type})")
     operands = [None if i == ABSENT else tensors[i] for i in operator.inputs]
     y = tensors[operator.outputs[0]]
-    record, data = options.read(operator.op, operator.options, operands, y)
+    record, data = options.read(operator.op, operator.options, operator.custom, operands, y)
     if isinstance(record, Lstm) and len(operator.intermediates) > Lstm.HIDDEN:
         record = replace(record, hidden=intermediate(file, operator.intermediates[Lstm.HIDDEN]))
     inputs = _data_operands(operator.op, tuple(operator.inputs[i] for i in data))

@@ -22,7 +22,7 @@ import numpy as np
 import numpy.typing as npt
 
 from pilite.errors import BoardError, CheckFailed, PiliteError
-from pilite.lab import execute, hostcpu, interpret, roots, wheels
+from pilite.lab import detections, execute, hostcpu, interpret, roots, wheels
 
 Array = npt.NDArray[Any]
 Arrays = Sequence[Array]
@@ -207,13 +207,15 @@ def compute(oracle: Oracle, model: Path, sets: Sequence[Arrays], artifacts: Path
         CheckFailed: the runtime refused the model or failed.
         BoardError, PiliteError: the emulator, its Debian or a wheel is missing.
     """
+    data = model.read_bytes()
     if oracle.emulated:
-        (found,) = emulated(oracle, [(model.read_bytes(), sets)], artifacts)
+        (found,) = emulated(oracle, [(data, sets)], artifacts)
         if isinstance(found, str):
             raise _refusal(oracle, found)
-        return found
+        return [detections.settled(data, outputs) for outputs in found]
     try:
-        return interpret.outputs(oracle.runtime.module, oracle.runtime.kernels, str(model), sets)
+        all_outputs = interpret.outputs(oracle.runtime.module, oracle.runtime.kernels, str(model), sets)
+        return [detections.settled(data, outputs) for outputs in all_outputs]
     except (ValueError, RuntimeError) as problem:
         raise _refusal(oracle, str(problem)) from None
 

@@ -28,6 +28,7 @@ from pilite.compiler.kernels import (
 )
 from pilite.compiler.kernels.depthwise import Madd16, Mull8
 from pilite.compiler.kernels.depthwise_vnni import DepthwiseVnni
+from pilite.compiler.kernels.detect import Detection
 from pilite.compiler.kernels.gemm_avx2 import Madd
 from pilite.compiler.kernels.gemm_neon import Dot, Mull, Pairs, PairsByHand
 from pilite.compiler.kernels.gemm_vnni import DotUnsigned
@@ -331,6 +332,7 @@ KERNELS: tuple[Kernel, ...] = (
     Kernel(
         "qs8_f32_8", s.DequantizeFloat, Plain(lambda n, p, x, y, c: pointwise.dequantize_float(n, p, x[0], y))
     ),
+    Kernel("f32_detect", s.Detect, Detection()),
     Kernel("x_move_16", s.Move, Plain(lambda n, p, x, y, c: pointwise.move(n, p, x[0], y))),
     Kernel("x_broadcast_16", s.Broadcast, Plain(lambda n, p, x, y, c: pointwise.broadcast(n, p, x[0], y))),
     Kernel("x_copy_16", s.Copy, Plain(lambda n, p, x, y, c: copy.strided(n, p, x[0], y))),

@@ -18,6 +18,7 @@ from tvm.script.ir_builder import IRBuilder
 from tvm.script.ir_builder import tirx as T
 
 STACK_LIMIT_BYTES = 1024
+SOURCE = "pilite.source"  # attribute of a function: the C file beside it that it calls
 
 # Work below which a barrier costs more than sharing saves: about 10 us of one core.
 PARALLEL_MACS = 65536

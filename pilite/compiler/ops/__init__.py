@@ -10,6 +10,7 @@ from pilite.compiler.graph import Node
 from pilite.compiler.ops import (
     broadcasting,
     conv,
+    detection,
     elementwise,
     image,
     lstm,
@@ -161,6 +162,12 @@ _OPS: dict[str, Op] = {
     ),
     "TRANSPOSE_CONV": Op(
         transpose_conv.transpose_conv, _QUANTIZED, f"any stride and output size; {_ACTIVATIONS}"
+    ),
+    "CUSTOM:TFLite_Detection_PostProcess": Op(
+        detection.post_process,
+        "float32, uint8 -> float32",
+        "fast and regular suppression; constant anchors; what is not detected is 0 (fast: open in TFLite)",
+        "float32: within 1e-6 of 2.14, mostly equal; scores that are equal in its order",
     ),
     "UNIDIRECTIONAL_SEQUENCE_LSTM": Op(
         lstm.lstm,
