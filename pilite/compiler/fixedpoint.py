@@ -337,7 +337,7 @@ def multiply_rndnu16(x: npt.ArrayLike, m: Rndnu16) -> Int64:
     return (np.clip(shifted, INT16_MIN, INT16_MAX) * m.mantissa + (1 << 14)) >> 15
 
 
-def fma32(a: int, b: float, c: int) -> float:
+def fma32(a: int, b: float, c: int | Fraction) -> float:
     """float32(float32(a) * b + c) with one rounding; b is a float32 value."""
     exact = Fraction(float(np.float32(a))) * Fraction(b) + c
     near = np.float32(float(exact))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from dataclasses import asdict, dataclass
 from fractions import Fraction
 from typing import Any
 
@@ -210,7 +211,7 @@ def test_vectors_round_as_xnnpack_does(cpu: str) -> None:
 ENDS = ((0, -128, 127), (-128, -128, 127), (127, -40, 100))
 
 
-def run(isa: Isa, m: Scale, requant: Requant) -> KernelRun:
+def run(isa: Isa, m: Scale | Fused, requant: Requant) -> KernelRun:
     values = dict(m.constants)
     if "right" in values:
         values["right"] = isa.encode_right(int(values["right"]))
@@ -247,6 +248,40 @@ def test_vectors_round_as_the_families_that_only_explain(cpu: str) -> None:
         else:
             wanted = shift_right_ties_up(rounding_doubling_high_mul(ACCUMULATORS, m.mantissa), m.right)
         np.testing.assert_array_equal(got, np.clip(wanted, -128, 127), err_msg=f"{m} {requant}")
+
+
+@dataclass(frozen=True)
+class Fused:
+    """Constants of Rounding.FUSED with one accumulator that is mended."""
+
+    factor: float
+    addend: float
+    at0: int
+    by0: int
+
+    @property
+    def constants(self) -> dict[str, float]:
+        return asdict(self)
+
+
+@pytest.mark.parametrize("cpu", EVERY_CPU)
+def test_vectors_fuse_the_product_with_an_addend_of_its_sign_and_mend_one(cpu: str) -> None:
+    isa, m = ISAS[cpus.load(cpu).isa], Fused(float(np.float32(0.0123)), -(2.0**-7), at0=-515, by0=1)
+    signed, unsigned = (Requant(Rounding.FUSED, 5, low, 127, fixes=1) for low in (-128, 5))
+    assert (signed.negative_ties_show, unsigned.negative_ties_show) == (True, False)
+
+    found = results([run(isa, m, requant) for requant in (signed, unsigned)], cpu)
+    for requant, got in zip((signed, unsigned), found, strict=True):
+        wanted = [
+            fused(int(x), m, negate=requant is signed and x < 0) + requant.zero_point for x in ACCUMULATORS
+        ]
+        np.testing.assert_array_equal(got, np.clip(wanted, requant.clamp_min, requant.clamp_max))
+    assert np.any(found[0] != found[1])
+
+
+def fused(x: int, m: Fused, negate: bool) -> int:
+    addend = Fraction(-m.addend if negate else m.addend)
+    return round(fma32(x, m.factor, addend)) + (m.by0 if x == m.at0 else 0)
 
 
 @pytest.mark.parametrize("cpu", EVERY_CPU)
