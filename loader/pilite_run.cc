@@ -22,6 +22,9 @@ constexpr char kHelp[] =
     "  --threads N      threads, the caller included (1)\n"
     "  --cpus 0,1,2,3   pin the threads; one CPU per thread\n"
     "  --runs N         run N times after one warm-up and print the times\n"
+    "  --steps N        N runs in a row that keep a model's state; --random draws new inputs for each one;\n"
+    "                   outputs go to PREFIX.<step>.<i>.npy, from step 0 on\n"
+    "  --reset STEP     forget the state before this step\n"
     "  --bench          run for 3 s or more after a warm-up; median, spread and runs per second\n"
     "  --markers        make one more run between two harmless system calls, for a profiler\n"
     "  --info           print the manifest, of any architecture; nothing is run\n"
@@ -29,6 +32,7 @@ constexpr char kHelp[] =
 
 constexpr int kMaxInputs = 64;
 constexpr int kFailed = 1, kWrongUse = 2;
+constexpr long kMaxSteps = 1000000, kNever = -1;
 
 struct Arguments {
   const char* model;
@@ -37,7 +41,7 @@ struct Arguments {
   const char* output;
   int cpus[PILITE_MAX_THREADS];
   int n_cpus;
-  long threads, runs, seed;
+  long threads, runs, seed, steps, reset;
   bool info, help, random, markers, bench;
 };
 
@@ -73,6 +77,8 @@ bool parse_option(const char* name, const char* value, Arguments* a) {
   if (!strcmp(name, "--output")) return (a->output = value) != nullptr;
   if (!strcmp(name, "--threads")) return parse_long(value, 1, PILITE_MAX_THREADS, &a->threads);
   if (!strcmp(name, "--runs")) return parse_long(value, 1, 10000000, &a->runs);
+  if (!strcmp(name, "--steps")) return parse_long(value, 1, kMaxSteps, &a->steps);
+  if (!strcmp(name, "--reset")) return parse_long(value, 0, kMaxSteps, &a->reset);
   if (!strcmp(name, "--cpus")) return parse_cpus(value, a);
   if (!strcmp(name, "--random")) return a->random = parse_long(value, 0, 0x7fffffff, &a->seed);
   return false;
@@ -100,6 +106,11 @@ bool parse(int argc, char** argv, Arguments* a) {
   if (a->n_cpus && a->n_cpus != a->threads) {
     fprintf(stderr, "pilite-run: --cpus names %d CPUs for --threads %ld; give one per thread\n", a->n_cpus,
             a->threads);
+    return false;
+  }
+  if (a->reset != kNever && a->reset >= a->steps) {
+    fprintf(stderr, "pilite-run: --reset %ld is no step of --steps %ld; steps count from 0\n", a->reset,
+            a->steps);
     return false;
   }
   if (!a->model && !a->help) fprintf(stderr, "pilite-run: no model given; see pilite-run --help\n");
@@ -140,16 +151,16 @@ void fill_random(const pilite_tensor& t, void* data, uint64_t* state) {
   }
 }
 
-int fill_inputs(const Arguments& a, pilite_session* session) {
+// From files, or the next numbers of the sequence at *state.
+int fill_inputs(const Arguments& a, uint64_t* state, pilite_session* session) {
   const pilite_model& model = *pilite_info(session);
-  uint64_t state = static_cast<uint64_t>(a.seed);
   if (!a.random && static_cast<uint32_t>(a.n_inputs) != model.n_inputs) {
     fprintf(stderr, "pilite-run: %s: has %u inputs, %d given; use --input once per input, or --random SEED\n",
             a.model, model.n_inputs, a.n_inputs);
     return kWrongUse;
   }
   for (uint32_t i = 0; i < model.n_inputs; ++i) {
-    if (a.random) fill_random(model.inputs[i], pilite_buffer(session, i), &state);
+    if (a.random) fill_random(model.inputs[i], pilite_buffer(session, i), state);
     if (!a.random && read_tensor(a.inputs[i], model.inputs[i], pilite_buffer(session, i)))
       return failed(kWrongUse);
   }
@@ -238,6 +249,19 @@ int write_outputs(const char* prefix, pilite_session* session) {
   return code;
 }
 
+int run_steps(const Arguments& a, uint64_t* state, pilite_session* session) {
+  char prefix[4096];
+  for (long step = 0; step < a.steps; ++step) {
+    if (step == a.reset && pilite_reset(session)) return failed(kFailed);
+    if (int code = fill_inputs(a, state, session)) return code;
+    if (pilite_run(session)) return failed(kFailed);
+    if (!a.output) continue;
+    snprintf(prefix, sizeof prefix, "%s.%ld", a.output, step);
+    if (int code = write_outputs(prefix, session)) return code;
+  }
+  return 0;
+}
+
 void print_tensors(const pilite_model& model) {
   printf("%s for %s, build %.12s\n", model.name, model.target, model.build_id);
   for (uint32_t i = 0; i < model.n_inputs + model.n_outputs; ++i) {
@@ -251,7 +275,12 @@ void print_tensors(const pilite_model& model) {
 }
 
 int run_session(const Arguments& a, double load_ms, pilite_session* session) {
-  if (int code = fill_inputs(a, session)) return code;
+  uint64_t state = static_cast<uint64_t>(a.seed);
+  if (a.steps) {
+    print_tensors(*pilite_info(session));
+    return run_steps(a, &state, session);
+  }
+  if (int code = fill_inputs(a, &state, session)) return code;
   print_tensors(*pilite_info(session));
   if (a.markers) mark(kWarm);
   const double start = milliseconds();
@@ -285,6 +314,7 @@ int run_model(const Arguments& a) {
 int main(int argc, char** argv) {
   Arguments arguments = {};
   arguments.threads = 1;
+  arguments.reset = kNever;
   if (!parse(argc, argv, &arguments)) return kWrongUse;
   if (arguments.help) return fputs(kHelp, stdout) < 0;
   return arguments.info ? print_manifest(arguments.model) : run_model(arguments);

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib
+import subprocess
 from pathlib import Path
 from typing import Any
 
@@ -70,6 +71,24 @@ def test_the_state_is_kept_from_run_to_run_until_a_reset(seed: int, tmp_path: Pa
 
     np.testing.assert_array_equal(seen[0].shape, y["shape"])
     assert any((seen[0] != other).any() for other in seen[3::3])  # the same input, another state
+
+
+@pytest.mark.parametrize("reset", [None, 0, 3])
+def test_pilite_run_keeps_the_state_over_steps_until_a_reset(reset: int | None, tmp_path: Path) -> None:
+    case: OneOp = one_op.seeded(LSTM, "int8", 5)
+    path = compiled(tflite.parse(case.model, "m"), native.HERE, tmp_path / "model.so")
+    files = native.loader(tflite_arch())
+    np.save(tmp_path / "x.npy", case.inputs[0])
+    words = ["--input", str(tmp_path / "x.npy"), "--steps", "5", "--output", str(tmp_path / "y")]
+    words += [] if reset is None else ["--reset", str(reset)]
+    subprocess.run([files.runner, path, *words], check=True, capture_output=True)
+
+    with Model(path, library=files.library) as model:
+        for step in range(5):
+            if step == reset:
+                model.reset()
+            found = np.load(tmp_path / f"y.{step}.0.npy")
+            np.testing.assert_array_equal(found, model.run(case.inputs[0])[0])
 
 
 def tflite_arch() -> str:

@@ -63,6 +63,23 @@ def test_runs_prints_median_and_minimum(fake: Path, runner: Runner, inputs: list
     assert float(found[1]) >= float(found[2]) > 0
 
 
+def test_steps_write_the_outputs_of_each(
+    tmp_path: Path, fake: Path, runner: Runner, inputs: list[str]
+) -> None:
+    done = runner(fake, *inputs, "--steps", 2, "--output", tmp_path / "a")
+    assert (done.returncode, done.stderr) == (0, "")
+    np.testing.assert_array_equal(np.load(tmp_path / "a.0.0.npy"), np.load(tmp_path / "a.1.0.npy"))
+
+
+def test_a_reset_is_one_of_the_steps(fake: Path, runner: Runner, inputs: list[str]) -> None:
+    done = runner(fake, *inputs, "--steps", 4, "--reset", 4)
+
+    assert (done.returncode, done.stderr) == (
+        2,
+        "pilite-run: --reset 4 is no step of --steps 4; steps count from 0\n",
+    )
+
+
 def test_threads_can_be_pinned(fake: Path, runner: Runner, inputs: list[str]) -> None:
     cpu = min(os.sched_getaffinity(0))
     assert runner(fake, *inputs, "--threads", 2, "--cpus", f"{cpu},{cpu}").returncode == 0
