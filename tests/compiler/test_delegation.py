@@ -8,14 +8,15 @@ import pytest
 
 from models.zoo.writer import OpSpec, TensorSpec, write
 from pilite.compiler import delegation, tflite
-from pilite.compiler.graph import Add, Graph, Pad, Pool2D
+from pilite.compiler.graph import Add, Graph, Pad, Pool2D, TransposeConv
 from pilite.compiler.ops import OPS
 from pilite.errors import ModelError
-from tests.small import CONV, DENSE, DEPTHWISE, POOL, bias, one, per_axis, value, weights
+from tests.small import CONV, DENSE, DEPTHWISE, POOL, bias, integers, one, per_axis, value, weights
 
 X, Y = value(1, 5, 5, 3), value(1, 5, 5, 4, name="y", scale=0.5)
 W, B = weights(4, 3, 3, 3), bias(4)
 X3 = value(1, 5, 5, 3, name="y", scale=0.5)
+UW = weights(4, 3, 3, 3, dtype="uint8", zero_point=120)
 TINY = 1e-39
 REF = "compile with `--numerics ref`"
 
@@ -43,6 +44,19 @@ REFUSED = {
     "scale below float32's normal numbers": (
         conv(x=replace(X, scales=(TINY,))),
         "its tensor 'x' has a scale below 1.17549e-38",
+    ),
+    "int8 convolution, transposed": (
+        one("TRANSPOSE_CONV", [integers(1, 5, 5, 4), W, X, B], Y, TransposeConv("SAME", (1, 1), "NONE")),
+        "works on int8, where LiteRT's rounding is not known for this operator",
+    ),
+    "transposed to another size": (
+        one(
+            "TRANSPOSE_CONV",
+            [integers(1, 7, 7, 4), UW, replace(X, dtype="uint8"), B],
+            value(1, 7, 7, 4, name="y", scale=0.5, dtype="uint8"),
+            TransposeConv("SAME", (1, 1), "NONE"),
+        ),
+        "its output (7, 7) convolved back is (7, 7), not its input (5, 5); LiteRT refuses it",
     ),
     "no bias": (without_bias(), "has no bias, without which LiteRT fails"),
     "bias without scale": (conv(b=plain(4)), "its bias 'b' has no scale, so LiteRT leaves it"),
