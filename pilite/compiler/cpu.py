@@ -56,6 +56,7 @@ class Cpu:
     tiles: tuple[tuple[str, tuple[int, ...]], ...]
     uint8_sums: Rounding = Rounding.RNDNU  # of XNNPACK on this core
     choices: tuple[tuple[str, Choice], ...] = ()  # by class of kernels/tuning.py
+    unzips: bool = False  # takes the lower halves of two vectors in one slot of the vector pipes (uzp1)
 
     @property
     def required_bits(self) -> int:
@@ -117,6 +118,7 @@ def _parse(name: str, row: dict[str, Any], choices: dict[str, Any]) -> Cpu:
         tiles=tuple((k, _tuple(v)) for k, v in sorted(row["tiles"].items())),
         uint8_sums=Rounding(row.get("xnnpack", {}).get("uint8_sums", "rndnu")),
         choices=tuple((k, Choice(v["kernel"], v["rows"])) for k, v in sorted(choices.items())),
+        unzips=row.get("unzips", False),
     )
 
 

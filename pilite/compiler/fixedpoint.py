@@ -86,6 +86,7 @@ class Requant:
     clamp_max: int
     left: bool = False  # some multiplier reaches the limit of CONSTANTS: shift left, or guard the conversion
     right: tuple[int, int] = (0, 31)  # least and largest right shift of the channels
+    fits16: bool = False  # proved: what is scaled lies in int16 before the zero point is added
     fixes: int = 0  # of FUSED: accumulators of a channel that are mended: at0 by by0, at1 by by1
 
     @property
@@ -102,6 +103,11 @@ class Requant:
         low, high = self.right
         last = self.rounding is not Rounding.RNDNU16
         return low if last and low == high and 1 <= low <= 16 else 0
+
+    @property
+    def narrowing(self) -> tuple[int, int, int, int, bool]:
+        """What remains once sums are scaled: zero point, least and largest value, shift, `fits16`."""
+        return self.zero_point, self.clamp_min, self.clamp_max, self.common_right, self.fits16
 
     @property
     def negative_ties_show(self) -> bool:

@@ -20,13 +20,14 @@ from typing import Any, TypeAlias
 import numpy as np
 import numpy.typing as npt
 
-from pilite.compiler.fixedpoint import MOST_FIXES, Requant, Rounding
+from pilite.compiler.fixedpoint import CONSTANTS, MOST_FIXES, Requant, Rounding
 from pilite.compiler.spec import Arrays, QConv2D, QDepthwiseConv2D
 
 Float32: TypeAlias = npt.NDArray[np.float32]
 Float64: TypeAlias = npt.NDArray[np.float64]
 Int64: TypeAlias = npt.NDArray[np.int64]
 Bools: TypeAlias = npt.NDArray[np.bool_]
+Sums: TypeAlias = QConv2D | QDepthwiseConv2D
 
 NEIGHBOURS = (0, 1, -1, 2, -2, 3, -3, 4, -4)  # float32 steps from the multiplier
 # (bounds ignored below, above, neighbour): exceptions only where no factor does without
@@ -36,7 +37,10 @@ TRIES = tuple(
     for neighbour, below in pairs(NEIGHBOURS, range(count + 1))
     for above in (count - below,)
 )
+PARTS = (Rounding.GEMMLOWP, Rounding.RNDNU, Rounding.TIES_UP, Rounding.SINGLE)
+REALS = (Rounding.FLOAT64, Rounding.FLOAT32)
 INT32 = 1 << 31
+INT16_LIMIT = (1 << 15) - 8  # all roundings together move a result by less than 8
 UNREACHED = -INT32  # an accumulator that no channel reaches: `reach` would have to be exhausted for it
 
 
@@ -111,15 +115,38 @@ class Fused:
         return int(np.count_nonzero(self.by, axis=0).max(initial=0))
 
 
-def cheaper(spec: QConv2D | QDepthwiseConv2D, arrays: Arrays) -> tuple[QConv2D | QDepthwiseConv2D, Arrays]:
-    """The same operator with the fused requantization, if it is proved equal; else as it is."""
+def reach_of(spec: Sums, arrays: Arrays) -> tuple[Int64, Int64] | None:
+    """`reach` of an operator's channels."""
     weight = np.asarray(arrays["weight"])
     rows = (
         weight.reshape(-1, weight.shape[-1]).T
         if isinstance(spec, QDepthwiseConv2D)
         else weight.reshape(len(weight), -1)
     )
-    bounds = reach(rows, arrays["bias"])
+    return reach(rows, arrays["bias"])
+
+
+def multipliers(requant: Requant, arrays: Arrays) -> Float64:
+    """What sums are multiplied by: one of REALS or, of PARTS, mantissa * 2**(left - right - 31)."""
+    first = np.asarray(arrays[CONSTANTS[requant.rounding].names[0]], np.float64)
+    if requant.rounding in REALS:
+        return first
+    shift = np.asarray(arrays["left"], np.int64) - np.asarray(arrays["right"], np.int64)
+    return np.ldexp(first, shift - 31)
+
+
+def bounded(spec: Sums, arrays: Arrays) -> Sums:
+    """The same operator with `Requant.fits16`, if no reachable accumulator leaves int16 once it is scaled."""
+    bounds = reach_of(spec, arrays)
+    if bounds is None or spec.requant.rounding not in (*REALS, *PARTS):
+        return spec
+    largest = np.maximum(np.abs(bounds[0]), np.abs(bounds[1])) * multipliers(spec.requant, arrays)
+    return replace(spec, requant=replace(spec.requant, fits16=bool(largest.max(initial=0) < INT16_LIMIT)))
+
+
+def cheaper(spec: Sums, arrays: Arrays) -> tuple[Sums, Arrays]:
+    """The same operator with the fused requantization, if it is proved equal; else as it is."""
+    bounds = reach_of(spec, arrays)
     if bounds is None or spec.requant.rounding is not Rounding.GEMMLOWP or spec.requant.left:
         return spec, arrays
     found = fused(spec.requant, arrays["mantissa"], arrays["right"], bounds)

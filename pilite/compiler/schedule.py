@@ -18,7 +18,7 @@ from pilite.compiler.kernels.tuning import choose, class_of
 from pilite.compiler.layout import Layout
 from pilite.compiler.plan import Blob, Need, plan
 from pilite.compiler.program import ARENA, IO, STATE, WEIGHTS, Program, Stage, Value
-from pilite.compiler.prove import cheaper
+from pilite.compiler.prove import bounded, cheaper
 from pilite.compiler.spec import QConv2D, QDepthwiseConv2D
 
 
@@ -80,6 +80,8 @@ def _choose(program: Program, stage: Stage, cpu: Cpu) -> _Chosen:
     if isinstance(stage.spec, (QConv2D, QDepthwiseConv2D)) and ISAS[cpu.isa].fuses:
         spec, arrays = cheaper(stage.spec, stage.arrays)
         stage = replace(stage, spec=spec, arrays=arrays)
+    elif cpu.unzips and isinstance(stage.spec, (QConv2D, QDepthwiseConv2D)):
+        stage = replace(stage, spec=bounded(stage.spec, stage.arrays))
     y = layout(program.values[stage.output])
     kernel, cpu = choose(stage.spec, stage.arrays, y, cpu)
     variant, constants = kernel.family.prepare(stage.spec, stage.arrays)

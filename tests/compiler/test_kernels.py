@@ -177,6 +177,81 @@ def test_stack_frames_are_found(name: str) -> None:
     assert FRAME.search(text)
 
 
+# The stack.
+
+LABEL = re.compile(r"([.\w]+):")
+BRANCH = re.compile(r"\s+(?:b|b\.\w+|cbn?z|tbn?z|j\w+)\s.*?([.\w]+?)b?$")
+ON_STACK = re.compile(r"\[sp\b|\(%rsp")
+
+# Accesses in the innermost loops of all samples of a row, 6 and 64 pixels wide, and why. Elsewhere none.
+_WINDOW = "weights and constants of a block wait there from tile to tile: 32 registers do not hold a window's"
+_X86 = "16 registers hold the sums and a window's operands only in part"
+STACK: dict[str, tuple[tuple[int, int], str]] = {
+    "qs8_gemm_4x8c2__neon_a53-cortex-a53": ((2, 0), "an address, beside 27 registers of the hand-made loop"),
+    "qs8_gemm_4x16c2__neon-cortex-a72": (
+        (10, 29),
+        "16 sums, 8 pairs, and what 16 columns start from",
+    ),
+    "qs8_dwconv_4x8__neon-cortex-a53": ((71, 66), _WINDOW),
+    "qs8_dwconv_4x8__neon-cortex-a72": ((58, 53), _WINDOW),
+    "qs8_dwconv_3x2x8c4__neondot-cortex-a76": ((628, 630), _WINDOW),
+    "qs8_gemm_4x16c2__avx2-x86-64-v3": ((96, 96), _X86),
+    "qs8_dwconv_4x16__avx2-x86-64-v3": ((453, 492), _X86),
+    "qs8_gemm_14x16c4__avx512vnni-x86-64-v4": ((28, 0), "addresses of 14 rows"),
+    "qs8_dwconv_4x64c4__avx512vnni-x86-64-v4": ((241, 415), _WINDOW),
+    "qs8_dwconv_4x32c4__avx512vnni-x86-64-v4": ((129, 126), _WINDOW),
+    "qs8_dwconv_4x16c4__avx512vnni-x86-64-v4": ((563, 579), _WINDOW),
+}
+
+
+def innermost_loops(text: str) -> list[list[str]]:
+    """Lines of every loop of an assembler text that holds no other loop."""
+    lines = [re.sub(r"\s+(//|#\s).*$", "", line) for line in text.splitlines()]
+    seen: dict[str, int] = {}
+    loops: set[tuple[int, int]] = set()
+    for number, line in enumerate(lines):
+        if label := LABEL.match(line.strip()):
+            seen[label[1]] = number
+        if (branch := BRANCH.match(line)) and branch[1] in seen:
+            loops.add((seen[branch[1]], number))
+    inner = [a for a in loops if not any(b != a and a[0] <= b[0] and b[1] <= a[1] for b in loops)]
+    return [lines[first : last + 1] for first, last in sorted(inner)]
+
+
+def stack_accesses(text: str, instruction: str) -> int:
+    """Loads and stores through the stack pointer in the innermost loops that hold `instruction`."""
+    loops = [loop for loop in innermost_loops(text) if re.search(rf"\s{instruction}", "\n".join(loop))]
+    assert loops, f"no loop holds {instruction}"
+    return sum(bool(ON_STACK.search(line)) for loop in loops for line in loop)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("row", MULTIPLIES, ids=str)
+def test_inner_loops_use_the_stack_only_where_it_is_known(row: Compiled) -> None:
+    """Lower a number of STACK that a change beat; a row that reaches zero leaves it."""
+    known, _ = STACK.get(f"{row.kernel.name}-{row.cpu.name}", ((0, 0), ""))
+
+    found = stack_accesses(aot.assembly(row.calls(row.samples), row.cpu), row.kernel.instruction)
+
+    assert found == known[row.side == LARGE]
+
+
+def test_accesses_of_outer_loops_and_of_loops_without_the_instruction_do_not_count() -> None:
+    text = """
+.outer:
+\tstr\tq0, [sp, #16]
+.inner:
+\tldr\tq1, [sp, #32]                    // 16-byte Folded Reload
+\tsdot\tv0.4s, v1.16b, v2.4b[0]
+\tb.ne\t.inner
+.copy:
+\tstr\tq0, [sp]
+\tcbnz\tx1, .copy
+\tb.ne\t.outer
+"""
+    assert stack_accesses(text, "sdot") == 1
+
+
 # The table.
 
 

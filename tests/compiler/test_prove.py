@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import replace
 from fractions import Fraction
 from typing import Any
@@ -13,6 +14,7 @@ import pytest
 from pilite.compiler import prove
 from pilite.compiler.fixedpoint import (
     MOST_FIXES,
+    Multiplier,
     Requant,
     Rounding,
     rounding_doubling_high_mul,
@@ -131,6 +133,50 @@ def test_an_operator_whose_accumulator_may_wrap_stays_as_it_is() -> None:
     assert isinstance(sample.spec, QConv2D)
     assert isinstance(sample.y, Layout)
     assert prove.cheaper(sample.spec, arrays) == (sample.spec, arrays)
+
+
+def scaled_by(rounding: Rounding, arrays: Mapping[str, Array], channel: int, acc: Array) -> Array:
+    """The results of one channel before the zero point, by the formulas of fixedpoint.py."""
+    if rounding is Rounding.FLOAT64:
+        return np.asarray(np.rint(acc * arrays["scale"][channel]))
+    left, right = int(arrays["left"][channel]), int(arrays["right"][channel])
+    return exact(acc << left, int(arrays["mantissa"][channel]), right)
+
+
+@pytest.mark.parametrize("rounding", [Rounding.GEMMLOWP, Rounding.FLOAT64])
+@pytest.mark.parametrize("seed", range(8))
+def test_what_fits_16_bits_does_for_every_reachable_accumulator(seed: int, rounding: Rounding) -> None:
+    rng = np.random.default_rng(seed)
+    sample = conv(6, -127, replace(REQUANT, rounding=rounding))
+    assert isinstance(sample.spec, QConv2D)
+    low, high = prove.reach_of(sample.spec, sample.arrays) or ((), ())
+    said = set()
+    for most in (*rng.uniform(30_000, 35_000, 8), 32_700.0, 32_900.0):  # the largest result of any channel
+        real = most * rng.uniform(0.5, 1.0, 16) / np.maximum(np.abs(low), np.abs(high))
+        parts = [Multiplier.of(float(m)).constants for m in real]
+        arrays = {**sample.arrays, "scale": real}
+        arrays |= {name: np.array([part[name] for part in parts]) for name in ("mantissa", "right", "left")}
+        spec = prove.bounded(sample.spec, arrays)
+        ends = [scaled_by(rounding, arrays, c, np.array([low[c], high[c]])) for c in range(16)]
+        said.add(spec.requant.fits16)
+        if spec.requant.fits16:
+            assert np.abs(ends).max() < 1 << 15
+    assert said == {True, False}
+
+
+def test_an_operator_whose_accumulator_may_wrap_does_not_fit_16_bits() -> None:
+    sample = conv(6, -127, REQUANT)
+    assert isinstance(sample.spec, QConv2D)
+    assert prove.bounded(sample.spec, sample.arrays).requant.fits16
+
+    arrays = {**sample.arrays, "bias": np.full(16, 2**31 - 1, np.int32)}
+    assert not prove.bounded(sample.spec, arrays).requant.fits16
+
+
+def test_nothing_is_said_of_a_rounding_with_other_constants() -> None:
+    sample = conv(6, -127, replace(REQUANT, rounding=Rounding.RNDNU16))
+    assert isinstance(sample.spec, QConv2D)
+    assert prove.bounded(sample.spec, sample.arrays) == sample.spec
 
 
 def test_a_proved_operator_says_so_and_brings_its_constants() -> None:

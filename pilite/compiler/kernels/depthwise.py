@@ -131,8 +131,7 @@ class Mull8(Strategy):
             assign(a, whole(a, 4) + T.Cast("int32x4", total[T.ramp(4 * part, 1, 4)]), 4)
 
     def narrow(self, q: Sequence[Any], requant: Requant) -> Any:
-        limits = (requant.zero_point, requant.clamp_min, requant.clamp_max)
-        return self.isa.narrow8(q, *limits, requant.common_right)
+        return self.isa.narrow8(q, *requant.narrowing)
 
 
 def _first_fit(sizes: Int, order: Iterable[int], limit: int) -> list[list[int]]:

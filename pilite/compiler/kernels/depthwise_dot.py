@@ -30,6 +30,7 @@ from pilite.compiler.kernels.emit import (
     loop,
     minimum,
     registers,
+    reload,
     shuffle,
     split,
     store_first,
@@ -210,7 +211,7 @@ class _Code:
         acc = [[[registers(4, "int32") for _ in range(2)] for _ in range(pixels)] for _ in range(lines)]
         for pixel in (pixel for line in acc for pixel in line):
             for part, a in enumerate(pixel):
-                assign(a, operand("bias", part), 4)
+                assign(a, self._bias(first + part * ISA.lanes), 4)
         self._window(acc, self._origin(row, column) + channel, block * self.plan.block_bytes)
         requant = self.spec.requant
         at = self.y.start + row[0] * self.y.strides[0] + column * self.y.strides[2] + channel
@@ -226,10 +227,14 @@ class _Code:
                     )
                     for part, a in enumerate(pixel)
                 ]
-                limits = (requant.zero_point, requant.clamp_min, requant.clamp_max)
-                narrow = ISA.narrow8(q, *limits, requant.common_right)
+                narrow = ISA.narrow8(q, *requant.narrowing)
                 offset = at + (row[1] + r) * self.y.strides[1] + c * self.y.strides[2]
                 store_first(self.buffers["y"], offset, narrow, BLOCK, min(channels, BLOCK))
+
+    def _bias(self, at: Any) -> Any:
+        """What a sum starts from. At stride 2 LLVM spills pixels around loads that it must not move."""
+        bias = self.buffers["bias"]
+        return reload(bias, at) if self.spec.window.stride[1] == 1 else load(bias, at, ISA.lanes)
 
     def _origin(self, row: Sequence[Any], column: Any) -> Any:
         """Offset of the first tap of the window of the tile's first pixel."""

@@ -60,6 +60,26 @@ def load(buffer: Any, offset: Any, lanes: int) -> Any:
     return buffer[offset] if lanes == 1 else buffer[T.ramp(offset, 1, lanes)]
 
 
+_RELOAD = """target triple = "aarch64-linux-gnu"
+define linkonce_odr <4 x i32> @pilite_reload(ptr %p) alwaysinline nounwind {
+  %v = load volatile <4 x i32>, ptr %p, align 1
+  ret <4 x i32> %v
+}
+"""
+
+
+def reload(buffer: Any, offset: Any) -> Any:
+    """16 bytes as an int32x4, read from memory at every use, on aarch64.
+
+    LLVM would keep such a vector over a loop, in a register or on the stack, and copy it for every sum that
+    starts with it. A copy takes a slot of the vector pipes, a load does not.
+    """
+    loaded = registers(4, "int32")
+    with T.attr(T.int32(0), "pragma_import_llvm", _RELOAD):
+        assign(loaded, T.call_extern("int32x4", "pilite_reload", T.address_of(buffer[offset])), 4)
+    return whole(loaded, 4)
+
+
 def store(buffer: Any, offset: Any, value: Any, lanes: int) -> None:
     T.buffer_store(buffer, value, [offset if lanes == 1 else T.ramp(offset, 1, lanes)])
 

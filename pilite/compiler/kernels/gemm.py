@@ -95,6 +95,10 @@ class Strategy(ABC):
     def narrow(self, rows: Sequence[Sequence[Any]], requant: Requant) -> list[list[tuple[Any, int, int]]]:
         """Per row the (int8 vector, lanes, first lane) pieces that hold its channels in order."""
 
+    def bias(self, buffer: Any, offset: Any) -> Any:
+        """The vector that a sum starts from."""
+        return load(buffer, offset, self.isa.lanes)
+
     def sum16(self, acc: Any, x: Any) -> Any:
         """acc + an int8x16, any split over the lanes. Only strategies with weight offsets need it."""
         raise NotImplementedError
@@ -283,9 +287,9 @@ class _Code:
         return load(self.buffers[name], block * self.nr + j * lanes, lanes)
 
     def _initial(self, block: Any, pixel: Any, j: int) -> Any:
-        bias = self._vector("bias", block, j)
         if not self.variant.offset:
-            return bias
+            return self.strategy.bias(self.buffers["bias"], block * self.nr + j * self.strategy.isa.lanes)
+        bias = self._vector("bias", block, j)
         lanes = self.strategy.isa.lanes
         return bias + T.broadcast(self.buffers["sums"][pixel] * T.int32(self.variant.offset), lanes)
 

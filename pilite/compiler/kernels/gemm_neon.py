@@ -17,6 +17,7 @@ from pilite.compiler.kernels.emit import (
     loop,
     part,
     registers,
+    reload,
     shuffle,
     stack,
     store,
@@ -90,17 +91,16 @@ class _Neon(Strategy):
         """Eight channels from two vectors of a row;
         an odd last vector shares its instruction with the next row.
         """
-        limits = (requant.zero_point, requant.clamp_min, requant.clamp_max, requant.common_right)
         pieces: list[list[tuple[Any, int, int]]] = []
         for row in rows:
             pairs = range(0, len(row) - 1, 2)
-            pieces.append([(self.isa.narrow8(row[j : j + 2], *limits), 8, 4 * j) for j in pairs])
+            pieces.append([(self.isa.narrow8(row[j : j + 2], *requant.narrowing), 8, 4 * j) for j in pairs])
         if len(rows[0]) % 2:
             last = len(rows[0]) - 1
             for i in range(0, len(rows), 2):
                 k = min(i + 1, len(rows) - 1)
                 both = registers(8, "int8")
-                assign(both, self.isa.narrow8((rows[i][last], rows[k][last]), *limits), 8)
+                assign(both, self.isa.narrow8((rows[i][last], rows[k][last]), *requant.narrowing), 8)
                 pieces[i].append((part(whole(both, 8), 8, 0, 4), 4, 4 * last))
                 if k != i:
                     pieces[k].append((part(whole(both, 8), 8, 4, 4), 4, 4 * last))
@@ -285,6 +285,9 @@ class Dot(_Neon):
     def variant(self, runs: Int) -> Variant:
         return Variant(weight_offset(runs))
 
+    def bias(self, buffer: Any, offset: Any) -> Any:
+        return reload(buffer, offset)
+
     def sum16(self, acc: Any, x: Any) -> Any:
         return self.isa.dot(acc, x, constant(1, "int8", 16))
 
@@ -295,8 +298,7 @@ class Dot(_Neon):
     def multiply(self, tile: Tile) -> list[list[Any]]:
         length = self.padded(tile.runs.length)
         steps, tail = divmod(length // 4, 4)
-        vectors = tile.nr // 4
-        acc = [[registers(4, "int32") for _ in range(vectors)] for _ in tile.rows]
+        acc = [[registers(4, "int32") for _ in range(tile.nr // 4)] for _ in tile.rows]
         for i, row in enumerate(acc):
             for v, a in enumerate(row):
                 assign(a, tile.initial(i, v), 4)
@@ -304,29 +306,20 @@ class Dot(_Neon):
             base = tile.w_base + run * (length * tile.nr)
             if steps:
                 with loop(steps) as k:
-                    self._step(tile, acc, offset + k * 16, base + k * (16 * tile.nr))
-            for quad in range(tail):
-                at = steps * 4 + quad
-                self._quad(tile, acc, offset + at * 4, base + at * (4 * tile.nr))
+                    self._step(tile, acc, offset + k * 16, base + k * (16 * tile.nr), 4)
+            if tail:
+                self._step(tile, acc, offset + steps * 16, base + steps * (16 * tile.nr), tail)
         return [[whole(a, 4) for a in row] for row in acc]
 
-    def _step(self, tile: Tile, acc: list[list[Any]], offset: Any, w_offset: Any) -> None:
+    def _step(self, tile: Tile, acc: list[list[Any]], offset: Any, w_offset: Any, quads: int) -> None:
+        """At most four quads; 16 bytes of every row are read."""
         x = [registers(4, "int32") for _ in tile.rows]
         for row, r in zip(tile.rows, x, strict=True):
-            assign(r, T.reinterpret("int32x4", load(tile.x, row + offset, 16)), 4)
-        for quad in range(4):
+            assign(r, reload(tile.x, row + offset), 4)
+        for quad in range(quads):
             lanes = [T.reinterpret("int8x16", shuffle([whole(r, 4)], [quad] * 4)) for r in x]
-            self._accumulate(tile, acc, lanes, w_offset + quad * (4 * tile.nr))
-
-    def _quad(self, tile: Tile, acc: list[list[Any]], offset: Any, w_offset: Any) -> None:
-        lanes = []
-        for row in tile.rows:
-            word = T.reinterpret("int32", load(tile.x, row + offset, 4))
-            lanes.append(T.reinterpret("int8x16", T.broadcast(word, 4)))
-        self._accumulate(tile, acc, lanes, w_offset)
-
-    def _accumulate(self, tile: Tile, acc: list[list[Any]], lanes: Sequence[Any], w_offset: Any) -> None:
-        for v in range(tile.nr // 4):
-            w = load(tile.w, w_offset + v * 16, 16)
-            for i, x in enumerate(lanes):
-                assign(acc[i][v], self.isa.dot(whole(acc[i][v], 4), w, x), 4)
+            for v in range(tile.nr // 4):
+                at = w_offset + (quad * (tile.nr // 4) + v) * 16
+                w = T.reinterpret("int8x16", reload(tile.w, at))
+                for i, lane in enumerate(lanes):
+                    assign(acc[i][v], self.isa.dot(whole(acc[i][v], 4), w, lane), 4)

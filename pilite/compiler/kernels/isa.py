@@ -160,11 +160,22 @@ class Neon(Isa):
         return [T.Cast("int32x4", shuffle([wide], range(i, i + 4))) for i in (0, 4)]
 
     def narrow8(
-        self, q: Sequence[Any], zero_point: int, clamp_min: int, clamp_max: int, right: int = 0
+        self,
+        q: Sequence[Any],
+        zero_point: int,
+        clamp_min: int,
+        clamp_max: int,
+        right: int = 0,
+        fits16: bool = False,
     ) -> Any:
-        """`right`: bits to shift first, ties up, in the same instruction (sqrshrn)."""
-        low, high = (self._narrow16(v, right) for v in q)
-        both = shuffle([low, high], range(8))
+        """`right`: bits to shift first, ties up, in the same instruction (sqrshrn).
+
+        `fits16`: the values do, so half as many instructions take their lower halves (uzp1).
+        """
+        if fits16 and not right:
+            both = shuffle([T.reinterpret("int16x8", v) for v in q], range(0, 16, 2))
+        else:
+            both = shuffle([self._narrow16(v, right) for v in q], range(8))
         if zero_point:
             both = self.neon("int16x8", "sqadd.v8i16", both, constant(zero_point, "int16", 8))
         return clamp8(self.neon("int8x8", "sqxtn.v8i8", both), clamp_min, clamp_max, 8)
