@@ -42,11 +42,17 @@ HEAVY = (  # hundreds of millions of elements
 )
 ZOO = ("mobilenet_v1_0.1_32_int8", "mobilenet_v2_0.1_32_uint8", "mobilenet_v2_0.1_32_int8")
 SMALL_ZOO = (  # each architecture once, on this machine's CPU
-    "inception_v1_0.25_64_uint8",  # concatenations of four
+    pytest.param("inception_v1_0.25_64_uint8", marks=pytest.mark.long),  # its operators are in the others
     "inception_v2_0.25_64_uint8",  # depth multiplier 8
     "inception_v3_0.25_96_int8",  # 1x7 windows, VALID
     "inception_v4_0.25_96_uint8",
     "resnet_50_0.25_64_int8",  # PAD, ADD with RELU
+    "efficientnet_lite0_0.25_64_int8",  # 5x5 windows
+    "mobilenet_v3_large_0.25_64_uint8",  # HARD_SWISH, gates
+    pytest.param("mobilenet_v3_large_minimalistic_0.25_64_uint8", marks=pytest.mark.long),
+    "deeplab_mobilenet_v2_0.25_65_uint8",  # dilations, RESIZE_BILINEAR, ARG_MAX
+    "ssd_mobilenet_v1_0.25_96_uint8",  # several outputs
+    "ssd_mobilenet_v2_0.25_96_int8",
 )
 CPUS = ("x86-64-v3", "x86-64-v4", "cortex-a53", "cortex-a72", "cortex-a76")
 

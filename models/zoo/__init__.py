@@ -16,6 +16,7 @@ from models.zoo.families import FAMILIES
 from models.zoo.layers import Net
 from models.zoo.quantize import SCHEMES, Filled
 from models.zoo.writer import OpSpec, TensorSpec, write
+from pilite.compiler.graph import Quant
 
 __all__ = ["FAMILIES", "FORM", "LARGEST", "WIDTHS", "Recipe", "forms", "generate", "parse"]
 
@@ -85,18 +86,22 @@ def generate(recipe: Recipe) -> bytes:
 
 def _activation(index: int, step: Filled) -> TensorSpec:
     name = f"{index:02d}_{step.layer.op.lower()}"
-    return TensorSpec(name, step.layer.shape, step.dtype, step.quant.scales, step.quant.zero_points)
+    quant = step.quant or Quant((), ())
+    return TensorSpec(name, step.layer.shape, step.dtype, quant.scales, quant.zero_points)
 
 
 def _constants(index: int, step: Filled) -> list[TensorSpec]:
-    """Filter and bias of a convolution."""
-    if step.filter is None or step.filter_quant is None or step.bias is None or step.bias_quant is None:
-        return []
-    w, b = step.filter_quant, step.bias_quant
+    """Filter and bias, or the number that is added or multiplied."""
     name = f"{index:02d}_{step.layer.op.lower()}"
     return [
         TensorSpec(
-            f"{name}/filter", step.filter.shape, step.dtype, w.scales, w.zero_points, w.axis, step.filter
-        ),
-        TensorSpec(f"{name}/bias", step.bias.shape, "int32", b.scales, b.zero_points, 0, step.bias),
+            f"{name}/{one.name}",
+            one.data.shape,
+            str(one.data.dtype),
+            one.quant.scales,
+            one.quant.zero_points,
+            one.quant.axis,
+            one.data,
+        )
+        for one in step.constants
     ]

@@ -15,6 +15,8 @@ from dataclasses import dataclass
 
 from pilite.compiler.graph import (
     Add,
+    ArgMax,
+    Binary,
     Concatenation,
     Conv2D,
     DepthwiseConv2D,
@@ -24,6 +26,7 @@ from pilite.compiler.graph import (
     Options,
     Pad,
     Pool2D,
+    Resize,
     Softmax,
 )
 from pilite.compiler.shapes import extent
@@ -43,7 +46,8 @@ class Layer:
     shape: Shape  # of the output
     options: Options
     filter: Shape = ()  # (oc, kh, kw, ic), (1, kh, kw, c) if depthwise, (units, depth); empty without weights
-    role: str = ""  # what the output is, where its range is not that of its activation: calibrate.TARGETS
+    role: str = ""  # what the output is, where its range is not that of its activation: quantize.TARGETS
+    number: float | None = None  # the second operand of ADD or MUL, a constant
 
     @property
     def macs(self) -> int:
@@ -75,8 +79,9 @@ class Builder:
         if self.quantized_ends:
             self.input = self.add("QUANTIZE", (0,), self.shapes[0], NoOptions())
 
-    def finish(self, *outputs: int) -> Net:
-        if self.quantized_ends:
+    def finish(self, *outputs: int, quantized: bool = True) -> Net:
+        """`quantized`: outputs are 8-bit values and become uint8."""
+        if self.quantized_ends and quantized:
             outputs = tuple(self.add("QUANTIZE", (y,), self.shapes[y], NoOptions()) for y in outputs)
         return Net(tuple(self.layers), outputs)
 
@@ -88,8 +93,9 @@ class Builder:
         options: Options,
         filter: Shape = (),
         role: str = "",
+        number: float | None = None,
     ) -> int:
-        self.layers.append(Layer(op, inputs, shape, options, filter, role))
+        self.layers.append(Layer(op, inputs, shape, options, filter, role, number))
         self.shapes.append(shape)
         return len(self.layers)
 
@@ -121,11 +127,12 @@ class Builder:
         activation: str = "RELU6",
         dilation: int = 1,
         multiplier: int = 1,
+        role: str = "",
     ) -> int:
         options = DepthwiseConv2D("SAME", (stride, stride), (dilation, dilation), multiplier, activation)
         channels = self.channels(x) * multiplier
         image = self._moved(x, kernel, stride, dilation, "SAME")
-        return self.add("DEPTHWISE_CONV_2D", (x,), (*image, channels), options, (1, *kernel, channels))
+        return self.add("DEPTHWISE_CONV_2D", (x,), (*image, channels), options, (1, *kernel, channels), role)
 
     def dense(self, x: int, units: int, role: str = "") -> int:
         depth = math.prod(self.shapes[x][1:])
@@ -153,9 +160,10 @@ class Builder:
     def sum(self, a: int, b: int, activation: str = "NONE") -> int:
         return self.add("ADD", (a, b), self.shapes[a], Add(activation))
 
-    def concat(self, parts: Sequence[int]) -> int:
-        shape = (*self.shapes[parts[0]][:-1], sum(map(self.channels, parts)))
-        return self.add("CONCATENATION", tuple(parts), shape, Concatenation(len(shape) - 1, "NONE"))
+    def concat(self, parts: Sequence[int], axis: int = 3) -> int:
+        shape = list(self.shapes[parts[0]])
+        shape[axis] = sum(self.shapes[part][axis] for part in parts)
+        return self.add("CONCATENATION", tuple(parts), tuple(shape), Concatenation(axis, "NONE"))
 
     def pad(self, x: int, border: int) -> int:
         """`border` zeros on each side of the image."""
@@ -168,6 +176,35 @@ class Builder:
 
     def softmax(self, x: int) -> int:
         return self.add("SOFTMAX", (x,), self.shapes[x], Softmax(1.0))
+
+    def logistic(self, x: int) -> int:
+        return self.add("LOGISTIC", (x,), self.shapes[x], NoOptions())
+
+    def hard_swish(self, x: int) -> int:
+        return self.add("HARD_SWISH", (x,), self.shapes[x], NoOptions())
+
+    def rescale(self, x: int, role: str) -> int:
+        """QUANTIZE to the range of `role`."""
+        return self.add("QUANTIZE", (x,), self.shapes[x], NoOptions(), role=role)
+
+    def plus(self, x: int, number: float, activation: str, role: str) -> int:
+        return self.add("ADD", (x,), self.shapes[x], Add(activation), role=role, number=number)
+
+    def times(self, x: int, number: float, role: str) -> int:
+        return self.add("MUL", (x,), self.shapes[x], Binary("NONE"), role=role, number=number)
+
+    def product(self, a: int, b: int) -> int:
+        """`b` is broadcast."""
+        return self.add("MUL", (a, b), self.shapes[a], Binary("NONE"))
+
+    def resize(self, x: int, h: int, w: int) -> int:
+        """RESIZE_BILINEAR with aligned corners."""
+        n, *_, c = self.shapes[x]
+        return self.add("RESIZE_BILINEAR", (x,), (n, h, w, c), Resize(True, False, (h, w)))
+
+    def arg_max(self, x: int) -> int:
+        """The class of every pixel, int64."""
+        return self.add("ARG_MAX", (x,), self.shapes[x][:-1], ArgMax("int64", len(self.shapes[x]) - 1))
 
     def classify(self, x: int) -> int:
         """Classes of a pooled image by a 1x1 convolution, as slim's networks do."""

@@ -52,14 +52,20 @@ def v2_channels(channels: int, width: float) -> int:
     return rounded if rounded >= 0.9 * wanted else rounded + 8
 
 
-def inverted_residual(b: Builder, x: int, expansion: int, channels: int, stride: int) -> int:
-    """Expand 1x1, depthwise 3x3, project 1x1 without activation; add the input where the shapes allow it."""
+def inverted_residual(
+    b: Builder, x: int, expansion: int, channels: int, stride: int, kernel: int = 3, dilation: int = 1
+) -> int:
+    """Expand 1x1, depthwise, project 1x1 without activation; add the input where the shapes allow it."""
     y = b.conv(x, b.channels(x) * expansion, activation="RELU6") if expansion > 1 else x
-    y = b.depthwise(y, stride=stride)
-    y = b.conv(y, channels, activation="NONE")
+    y = b.depthwise(y, (kernel, kernel), stride, dilation=dilation)
+    return residual(b, x, b.conv(y, channels, activation="NONE"))
+
+
+def residual(b: Builder, x: int, y: int) -> int:
+    """`y`, or its sum with `x` if both have the same shape; operands in the order of the published files."""
     if b.shapes[x] != b.shapes[y]:
         return y
-    return b.sum(x, y) if b.quantized_ends else b.sum(y, x)  # the operand order of the published files
+    return b.sum(x, y) if b.quantized_ends else b.sum(y, x)
 
 
 def _classified(b: Builder, x: int, pool_stride: int) -> Net:

@@ -52,6 +52,13 @@ TARGETS = {  # by a layer's role, else by its activation
     "RELU6": RELU6,
     "NONE": Target(16.0, (-0.1, 0.1)),
     "logits": Target(7.0, (0.0, 0.0), keep=0.1),
+    "hard_swish": Target(6.0, (-0.1, 0.2)),  # what goes into one
+    "gate": Target(3.0, (-0.1, 0.1)),
+    "gate + 3": RELU6,
+    "gate / 6": Target(1.0, (0.0, 0.0), span=(0.0, 1.0)),
+    "whole picture": Target(2.0, (-0.1, 0.2), span=(0.0, 3.0)),  # a RELU whose range is not the others'
+    "boxes": Target(4.0, (-0.1, 0.1), span=(-8.0, 8.0)),
+    "scores": Target(4.0, (-0.1, 0.1), span=(-8.0, 8.0)),
 }
 
 
@@ -78,16 +85,22 @@ class Value:
 
 
 @dataclass(frozen=True, eq=False)
+class Constant:
+    """An operand that the file holds: a filter, a bias, a number."""
+
+    name: str
+    data: npt.NDArray[Any]
+    quant: Quant
+
+
+@dataclass(frozen=True, eq=False)
 class Filled:
     """A layer with everything that the file needs."""
 
     layer: Layer
     dtype: str  # of the output
-    quant: Quant  # of the output
-    filter: npt.NDArray[Any] | None = None
-    filter_quant: Quant | None = None
-    bias: npt.NDArray[np.int32] | None = None
-    bias_quant: Quant | None = None
+    quant: Quant | None  # of the output
+    constants: tuple[Constant, ...] = ()  # operands behind the layer's inputs
 
 
 def weights(layer: Layer, scheme: Scheme, seed: str) -> Weights:

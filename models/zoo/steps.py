@@ -14,6 +14,8 @@ from models.zoo.arithmetic import Floats, Window
 from models.zoo.layers import Layer
 from models.zoo.quantize import (
     MARGIN,
+    TARGETS,
+    Constant,
     Filled,
     Scheme,
     Value,
@@ -27,7 +29,9 @@ from models.zoo.quantize import (
     target_of,
     weights,
 )
-from pilite.compiler.graph import Add, Conv2D, DepthwiseConv2D, Pad, Pool2D, Quant
+from pilite.compiler.graph import Add, Concatenation, Conv2D, DepthwiseConv2D, Pad, Pool2D, Quant
+
+CLAMPS = {"NONE": (-np.inf, np.inf), "RELU": (0, np.inf), "RELU6": (0, 6)}
 
 
 def _sums(layer: Layer, xs: list[Value], scheme: Scheme, seed: str) -> tuple[Filled, Value]:
@@ -42,9 +46,9 @@ def _sums(layer: Layer, xs: list[Value], scheme: Scheme, seed: str) -> tuple[Fil
     quant = span_quant(target.span, scheme) if target.span else range_quant((seen + bias) * real, scheme)
     y = requantize(acc, real / np.float32(quant.scale), quant, scheme)
     stored = (drawn.steps + drawn.zero_point).astype(scheme.dtype)
-    filter_quant = Quant(tuple(scales), (drawn.zero_point,) * len(scales), drawn.axis)
-    bias_quant = Quant(tuple(products), (0,) * len(products))
-    return Filled(layer, scheme.dtype, quant, stored, filter_quant, bias.astype(np.int32), bias_quant), y
+    filter = Constant("filter", stored, Quant(tuple(scales), (drawn.zero_point,) * len(scales), drawn.axis))
+    added = Constant("bias", bias.astype(np.int32), Quant(tuple(products), (0,) * len(products)))
+    return Filled(layer, scheme.dtype, quant, (filter, added)), y
 
 
 def _accumulated(layer: Layer, x: Value, drawn: Weights) -> Floats:
@@ -57,19 +61,44 @@ def _accumulated(layer: Layer, x: Value, drawn: Weights) -> Floats:
 
 
 def _add(layer: Layer, xs: list[Value], scheme: Scheme, seed: str) -> tuple[Filled, Value]:
-    real = sum(np.float32(x.quant.scale) * x.steps for x in xs)
+    """Two values, or a value and the layer's number."""
+    operands, constants = _operands(layer, xs, scheme)
+    real = sum(operands)
     assert isinstance(real, np.ndarray)
     assert isinstance(layer.options, Add)
-    if layer.options.activation == "RELU":
-        real = np.maximum(real, 0)
-    return _ranged(layer, real, scheme)
+    low, high = CLAMPS[layer.options.activation]
+    return _ranged(layer, np.clip(real, low, high), scheme, constants)
 
 
-def _ranged(layer: Layer, real: Floats, scheme: Scheme) -> tuple[Filled, Value]:
-    """An output whose range is fitted to its values."""
-    quant = range_quant(sample(real), scheme)
+def _mul(layer: Layer, xs: list[Value], scheme: Scheme, seed: str) -> tuple[Filled, Value]:
+    operands, constants = _operands(layer, xs, scheme)
+    return _ranged(layer, operands[0] * operands[1], scheme, constants)
+
+
+def _hard_swish(layer: Layer, xs: list[Value], scheme: Scheme, seed: str) -> tuple[Filled, Value]:
+    """x * relu6(x + 3) / 6"""
+    x = np.float32(xs[0].quant.scale) * xs[0].steps
+    return _ranged(layer, x * np.clip(x + np.float32(3), 0, 6) / np.float32(6), scheme)
+
+
+def _operands(layer: Layer, xs: list[Value], scheme: Scheme) -> tuple[list[Floats], tuple[Constant, ...]]:
+    """Real values; the number is one stored value at the end of its range."""
+    real: list[Floats] = [np.float32(x.quant.scale) * x.steps for x in xs]
+    if layer.number is None:
+        return real, ()
+    stored = np.array([scheme.high], scheme.dtype)
+    constant = Constant("number", stored, span_quant((0, layer.number), scheme))
+    return [*real, np.array([layer.number], np.float32)], (constant,)
+
+
+def _ranged(
+    layer: Layer, real: Floats, scheme: Scheme, constants: tuple[Constant, ...] = ()
+) -> tuple[Filled, Value]:
+    """An output whose range is fitted to its values, or is its role's."""
+    span = TARGETS[layer.role].span if layer.role else None
+    quant = span_quant(span, scheme) if span else range_quant(sample(real), scheme)
     y = requantize(real, np.float32(1 / quant.scale), quant, scheme)
-    return Filled(layer, scheme.dtype, quant), y
+    return Filled(layer, scheme.dtype, quant, constants), y
 
 
 def _pool(layer: Layer, xs: list[Value], scheme: Scheme, seed: str) -> tuple[Filled, Value]:
@@ -95,7 +124,9 @@ def _mean(layer: Layer, xs: list[Value], scheme: Scheme, seed: str) -> tuple[Fil
 def _concatenation(layer: Layer, xs: list[Value], scheme: Scheme, seed: str) -> tuple[Filled, Value]:
     quant = xs[0].quant
     assert all(x.quant == quant for x in xs), f"{layer}: parts of different scales"
-    return Filled(layer, scheme.dtype, quant), Value(np.concatenate([x.steps for x in xs], axis=-1), quant)
+    assert isinstance(layer.options, Concatenation)
+    steps = np.concatenate([x.steps for x in xs], axis=layer.options.axis)
+    return Filled(layer, scheme.dtype, quant), Value(steps, quant)
 
 
 def _pad(layer: Layer, xs: list[Value], scheme: Scheme, seed: str) -> tuple[Filled, Value]:
@@ -116,24 +147,51 @@ def _softmax(layer: Layer, xs: list[Value], scheme: Scheme, seed: str) -> tuple[
 
 
 def _quantize(layer: Layer, xs: list[Value], scheme: Scheme, seed: str) -> tuple[Filled, Value]:
-    """uint8 to int8 at the input, int8 to uint8 at an output: the same steps from another zero point."""
+    """uint8 to int8 at the input, int8 to uint8 at an output: the same steps from another zero point.
+
+    With a role: to the range of that.
+    """
+    if layer.role:
+        return _ranged(layer, np.float32(xs[0].quant.scale) * xs[0].steps, scheme)
     dtype, moved = ("int8", -128) if layer.inputs == (0,) else ("uint8", 128)
     quant = Quant(xs[0].quant.scales, (xs[0].quant.zero_point + moved,))
     return Filled(layer, dtype, quant), Value(xs[0].steps, quant)
 
 
+def _logistic(layer: Layer, xs: list[Value], scheme: Scheme, seed: str) -> tuple[Filled, Value]:
+    """As SOFTMAX: TFLite fixes the output's quantization, and nobody calibrates behind it."""
+    return _softmax(layer, xs, scheme, seed)
+
+
+def _resize(layer: Layer, xs: list[Value], scheme: Scheme, seed: str) -> tuple[Filled, Value]:
+    """The nearest pixels: their statistics are those of interpolated ones."""
+    _, h, w, _ = xs[0].steps.shape
+    rows, columns = (np.arange(n) * size // n for n, size in zip(layer.shape[1:3], (h, w), strict=True))
+    return Filled(layer, scheme.dtype, xs[0].quant), Value(xs[0].steps[:, rows][:, :, columns], xs[0].quant)
+
+
+def _arg_max(layer: Layer, xs: list[Value], scheme: Scheme, seed: str) -> tuple[Filled, Value]:
+    """Numbers of classes, not computed."""
+    return Filled(layer, "int64", None), xs[0]
+
+
 Step = Callable[[Layer, list[Value], Scheme, str], tuple[Filled, Value]]
 STEPS: dict[str, Step] = {
     "ADD": _add,
+    "ARG_MAX": _arg_max,
     "AVERAGE_POOL_2D": _pool,
     "CONCATENATION": _concatenation,
     "CONV_2D": _sums,
     "DEPTHWISE_CONV_2D": _sums,
     "FULLY_CONNECTED": _sums,
+    "HARD_SWISH": _hard_swish,
+    "LOGISTIC": _logistic,
     "MAX_POOL_2D": _pool,
     "MEAN": _mean,
+    "MUL": _mul,
     "PAD": _pad,
     "QUANTIZE": _quantize,
     "RESHAPE": _reshape,
+    "RESIZE_BILINEAR": _resize,
     "SOFTMAX": _softmax,
 }

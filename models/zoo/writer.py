@@ -21,7 +21,7 @@ import numpy as np
 import numpy.typing as npt
 
 from pilite.compiler import detection, flatbuffer, schema
-from pilite.compiler.graph import Detection, Mean, NoOptions, Options, Pad
+from pilite.compiler.graph import ArgMax, Detection, Mean, NoOptions, Options, Pad, Resize
 
 NO_OPTIONS = NoOptions()
 Field = tuple[int, str, Any]  # one entry of a table: slot, kind ("offset" or flatbuffers' name), value
@@ -151,12 +151,24 @@ def _new_axis(op: OpSpec, tensors: Sequence[TensorSpec]) -> list[TensorSpec]:
     return [_constant(y.name + "/axis", _ones_between(y.shape, x.shape)[0])]
 
 
+def _class_axis(op: OpSpec, tensors: Sequence[TensorSpec]) -> list[TensorSpec]:
+    assert isinstance(op.options, ArgMax)
+    return [_constant(tensors[op.outputs[0]].name + "/axis", op.options.axis)]
+
+
+def _new_size(op: OpSpec, tensors: Sequence[TensorSpec]) -> list[TensorSpec]:
+    assert isinstance(op.options, Resize)
+    return [_constant(tensors[op.outputs[0]].name + "/size", op.options.size)]
+
+
 OPERANDS: dict[str, Callable[[OpSpec, Sequence[TensorSpec]], list[TensorSpec]]] = {
+    "ARG_MAX": _class_axis,
     "EXPAND_DIMS": _new_axis,
     **dict.fromkeys(("MEAN", "REDUCE_MAX", "REDUCE_MIN", "SUM"), _axes),
     "PAD": _borders,
     "PADV2": _borders_and_value,
     "RESHAPE": _new_shape,
+    "RESIZE_BILINEAR": _new_size,
 }
 
 
