@@ -217,9 +217,13 @@ class Rndnu:
 
 @dataclass(frozen=True)
 class Rndnu16:
-    """A float32 multiplier as XNNPACK's rndnu16 kernels hold it: mantissa * 2**(left - right - 15)."""
+    """A float32 multiplier as XNNPACK's rndnu16 kernels hold it: mantissa * 2**(left - right - 31).
 
-    mantissa: int  # 15 bits: 2**14 <= mantissa < 2**15
+    floor((x * m + 2**14) / 2**15) is the 32-bit doubling-high-mul of x by m * 2**16. XNNPACK saturates x to
+    int16 first; what that changes is beyond 2**14 - 1 either way, hence the same end of 8 bits.
+    """
+
+    mantissa: int  # 2**30 <= mantissa < 2**31, of which 15 bits are used
     left: int
     right: int
 
@@ -230,7 +234,7 @@ class Rndnu16:
         """xnn_init_qu8_conv_minmax_rndnu16_scalar_params: the 24 bits of a float32 to 15, ties up."""
         fraction, exponent = math.frexp(real)
         mantissa = (int(fraction * (1 << 24)) + (1 << 8)) >> 9
-        return Rndnu16(min(mantissa, INT16_MAX), max(exponent, 0), max(-exponent, 0))
+        return Rndnu16(min(mantissa, INT16_MAX) << 16, max(exponent, 0), max(-exponent, 0))
 
     @property
     def is_large(self) -> bool:
@@ -340,7 +344,7 @@ def multiply_rndnu16(x: npt.ArrayLike, m: Rndnu16) -> Int64:
     What reaches the product has hardly more bits than the result: many results differ from rndnu's by one.
     """
     shifted = shift_right_ties_up(np.asarray(x, np.int64) << m.left, m.right)
-    return (np.clip(shifted, INT16_MIN, INT16_MAX) * m.mantissa + (1 << 14)) >> 15
+    return (np.clip(shifted, INT16_MIN, INT16_MAX) * (m.mantissa >> 16) + (1 << 14)) >> 15
 
 
 def fma32(a: int, b: float, c: int | Fraction) -> float:

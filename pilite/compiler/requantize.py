@@ -38,9 +38,6 @@ class Primitives(Protocol):
     def mul_high(self, x: Any, m: Any) -> Any:
         """floor(x * m / 2**31)."""
 
-    def mul_high_round16(self, x: Any, m: Any) -> Any:
-        """floor((int16(x) * m + 2**14) / 2**15), where int16() saturates and 0 <= m < 2**15."""
-
     def shift_left_saturating(self, x: Any, n: Any) -> Any:
         """x * 2**n, or a value of the same sign beyond 2**30 where that leaves int32."""
 
@@ -76,8 +73,8 @@ def requantize(
     if requant.left:
         move = v.shift_left_saturating if requant.rounding in SATURATING else v.shift_left
         acc = move(acc, operand("left"))
-    if requant.rounding is Rounding.RNDNU16:
-        return v.mul_high_round16(v.shift_right_ties_up(acc, operand("right")), operand("mantissa"))
+    if requant.rounding is Rounding.RNDNU16:  # its product needs no saturation to 16 bits: see Rndnu16
+        return v.mul_high_round(v.shift_right_ties_up(acc, operand("right")), operand("mantissa"))
     truncates = requant.rounding in (Rounding.RNDNU, Rounding.SINGLE)
     x = (v.mul_high if truncates else v.mul_high_round)(acc, operand("mantissa"))
     away = requant.rounding is Rounding.GEMMLOWP and requant.negative_ties_show

@@ -123,10 +123,11 @@ def test_rndnu16_rounds_before_and_after_it_multiplies(x: int, real: float, expe
 @given(REALS)
 def test_a_float32_is_stored_for_rndnu16_in_15_bits(real: float) -> None:
     m = Rndnu16.of(real)
-    assert 1 << 14 <= m.mantissa < 1 << 15
+    assert 1 << 30 <= m.mantissa < 1 << 31
+    assert m.mantissa % (1 << 16) == 0
     assert min(m.left, m.right) == 0
     assert abs(
-        Fraction(m.mantissa) * Fraction(2) ** (m.left - m.right - 15) / Fraction(real) - 1
+        Fraction(m.mantissa) * Fraction(2) ** (m.left - m.right - 31) / Fraction(real) - 1
     ) <= Fraction(1, 1 << 14)
 
 

@@ -13,7 +13,6 @@ from typing import Any, ClassVar
 from tvm import tirx
 from tvm.script.ir_builder import tirx as T
 
-from pilite.compiler.fixedpoint import INT16_MAX, INT16_MIN
 from pilite.compiler.kernels.emit import constant, shuffle
 
 
@@ -89,11 +88,6 @@ class Isa(ABC):
 
     @abstractmethod
     def shift_left_saturating(self, x: Any, n: Any) -> Any: ...
-
-    def mul_high_round16(self, x: Any, m: Any) -> Any:
-        """In 32 bits: 2**15 * 2**15 + 2**14 fits."""
-        narrow = tirx.max(tirx.min(x, self.fill(INT16_MAX)), self.fill(INT16_MIN))
-        return (narrow * m + self.fill(1 << 14)) >> self.fill(15)
 
     def scale_float32(self, x: Any, factor: Any, guard: bool) -> Any:
         return self.round_float32(T.Cast(self.f32, x) * factor, guard)
