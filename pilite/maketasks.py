@@ -211,7 +211,9 @@ def verify_release(
     print(f"{folder}: signature and {len(digests)} files are what was released")
     if not rebuild:
         return
-    wanted = statements.parameters_of((Path(folder) / make.PROVENANCE).read_bytes(), make.PROVENANCE)
+    provenance = (Path(folder) / make.PROVENANCE).read_bytes()
+    wanted = statements.parameters_of(provenance, make.PROVENANCE)
+    statements.require_host(provenance, make.PROVENANCE)
     found = originals(wanted, model)
     with tempfile.TemporaryDirectory(dir=ARTIFACTS, prefix="rebuild.") as scratch:
         again = released(found, wanted, compiler(docker, base), workers(jobs), Path(scratch))

@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import importlib.metadata
 import os
+import platform
 from collections.abc import Sequence
 from contextlib import suppress
 from functools import cache
@@ -58,8 +59,12 @@ def compiler_hash() -> str:
 
 
 def build_id(model_sha256: str, name: str, cpu: Cpu, options: dict[str, Any]) -> str:
-    """sha256 over every input of a build: model, name, CPU, options, tool versions, compiler sources."""
+    """sha256 over every input of a build: model, name, CPU, options, tool versions, compiler sources.
+
+    `host`: TVM's wheels for x86-64 and aarch64 order operands differently (ARCHITECTURE.md, D41).
+    """
     inputs = {
+        "host": platform.machine(),
         "model": model_sha256,
         "name": name,
         "cpu": cpu.name,

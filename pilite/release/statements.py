@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import importlib.metadata
 import json
+import platform
 import uuid
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass
@@ -16,7 +17,7 @@ import jsonschema
 
 from pilite import VERSION
 from pilite.compiler import artifact
-from pilite.errors import CheckFailed
+from pilite.errors import CheckFailed, PiliteError
 from pilite.release.files import EPOCH
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -83,7 +84,7 @@ def provenance(parameters: Parameters, subjects: Mapping[str, str]) -> bytes:
             "buildDefinition": {
                 "buildType": BUILD_TYPE,
                 "externalParameters": asdict(parameters),
-                "internalParameters": {"command": parameters.command()},
+                "internalParameters": {"command": parameters.command(), "host": platform.machine()},
                 "resolvedDependencies": [*inputs, *({"uri": purl(n, v)} for n, v in sorted(tools.items()))],
             },
             "runDetails": {"builder": {"id": BUILDER, "version": {"pilite": VERSION}}},
@@ -110,14 +111,28 @@ def purl(name: str, version: str) -> str:
 
 def parameters_of(data: bytes, what: str) -> Parameters:
     """What a provenance says was asked for. Raises CheckFailed if it is no provenance of a release."""
+    given = _definition(data, what)["externalParameters"]
+    models = tuple(Model(row["name"], row["sha256"]) for row in given["models"])
+    return Parameters(models, tuple(given["cpus"]), tuple(given["numerics"]), given["fully_connected"])
+
+
+def require_host(data: bytes, what: str) -> None:
+    """Raise PiliteError where a second build could not give the same bytes, CheckFailed as parameters_of."""
+    host = _definition(data, what)["internalParameters"]["host"]
+    if host != platform.machine():
+        raise PiliteError(
+            f"{what}: it was built on {host}, and TVM chooses other registers on {platform.machine()}. "
+            f"Build it again on {host}."
+        )
+
+
+def _definition(data: bytes, what: str) -> Any:
     try:
         document = checked(json.loads(data))
     except (ValueError, jsonschema.ValidationError) as problem:
         why = problem.message[:120] if isinstance(problem, jsonschema.ValidationError) else problem
         raise CheckFailed(f"{what}: is no provenance of a pilite release ({why}).") from None
-    given = document["predicate"]["buildDefinition"]["externalParameters"]
-    models = tuple(Model(row["name"], row["sha256"]) for row in given["models"])
-    return Parameters(models, tuple(given["cpus"]), tuple(given["numerics"]), given["fully_connected"])
+    return document["predicate"]["buildDefinition"]
 
 
 def bill(models: Sequence[Model], artifacts: Mapping[str, str]) -> bytes:

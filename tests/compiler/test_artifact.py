@@ -137,6 +137,13 @@ def test_whatever_changes_the_bytes_changes_the_build_id(tmp_path: Path) -> None
     assert ids[0] == artifact.build_id("1" * 64, "m", cpu, dict(OPTIONS))
 
 
+def test_the_architecture_of_the_host_is_an_input(monkeypatch: pytest.MonkeyPatch) -> None:
+    here = artifact.build_id("1" * 64, "m", cpus.load("cortex-a53"), OPTIONS)
+    monkeypatch.setattr(platform, "machine", lambda: "riscv64")
+
+    assert artifact.build_id("1" * 64, "m", cpus.load("cortex-a53"), OPTIONS) != here
+
+
 @pytest.mark.parametrize(
     ("place", "what"),
     [(100, "code"), (-200, "manifest"), (-30, "footer"), (None, "cut in half"), (0, "empty")],

@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import io
 import json
+import platform
 import shutil
 import subprocess
 import tarfile
@@ -253,6 +254,7 @@ WRONG: dict[str, Callable[[Statement], object]] = {
     "short hash": lambda s: s["subject"][0]["digest"].update(sha256="ab"),
     "input without hash": lambda s: definition(s)["resolvedDependencies"][0].pop("digest"),
     "tool without version": lambda s: definition(s)["resolvedDependencies"][-1].update(uri="pkg:pypi/x"),
+    "no host": lambda s: definition(s)["internalParameters"].pop("host"),
     "no command": lambda s: definition(s)["internalParameters"].pop("command"),
     "no model": lambda s: definition(s)["externalParameters"]["models"].clear(),
     "one CPU twice": lambda s: definition(s)["externalParameters"].update(cpus=["a", "a"]),
@@ -274,6 +276,16 @@ def test_a_provenance_that_its_schema_does_not_allow_is_neither_written_nor_read
         statements.checked(statement)
     with pytest.raises(CheckFailed, match=r"provenance.intoto.json: is no provenance of a pilite release"):
         statements.parameters_of(json.dumps(statement).encode(), make.PROVENANCE)
+
+
+def test_a_second_build_on_another_architecture_is_refused_before_it_starts(
+    made: list[File], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    data = part(made, make.PROVENANCE)
+    statements.require_host(data, make.PROVENANCE)
+    monkeypatch.setattr(platform, "machine", lambda: "riscv64")
+    with pytest.raises(PiliteError, match=r"built on \w+, .* on riscv64. Build it again on"):
+        statements.require_host(data, make.PROVENANCE)
 
 
 def test_the_schema_of_the_provenance_is_a_schema() -> None:
