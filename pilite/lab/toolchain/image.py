@@ -146,7 +146,8 @@ def base_image(
     """The name of the base in the engine; one that was made here is removed afterwards."""
     progress(f"base {recipe.base}")
     if recipe.base != MMDEBSTRAP:
-        yield recipe.image  # the engine pulls it, by digest
+        pull(engine, recipe)
+        yield recipe.image
         return
     debootstrap(recipe, scratch / "repository", scratch / "base.tar")
     tag = f"{recipe.tag}-base"
@@ -160,6 +161,20 @@ def base_image(
         yield tag
     finally:
         engine.images.remove(tag, force=True)
+
+
+def pull(engine: docker.DockerClient, recipe: Recipe) -> None:
+    """Have the engine fetch the base by its digest, unless it has it. Raises PiliteError."""
+    try:
+        engine.images.get(recipe.image)
+    except ImageNotFound:
+        try:
+            engine.images.pull(recipe.image)
+        except DockerException as problem:
+            raise PiliteError(
+                f"--base {recipe.base}: {recipe.image} cannot be pulled: {archive.tail(str(problem))}. "
+                f"Where no registry can be reached, use --base mmdebstrap."
+            ) from None
 
 
 def debootstrap(recipe: Recipe, repository: Path, output: Path) -> None:

@@ -4,15 +4,20 @@ from __future__ import annotations
 
 import dataclasses
 import io
+import os
+import re
 import subprocess
 import sys
 import tarfile
+import tempfile
 from pathlib import Path
 
 import pytest
 
 from pilite.errors import PiliteError
-from pilite.lab.toolchain import image, inside, recipe
+from pilite.lab import image as archives
+from pilite.lab import wheels
+from pilite.lab.toolchain import archive, image, inside, recipe
 from pilite.lab.toolchain.image import Image
 from tests.conftest import ROOT
 
@@ -143,3 +148,62 @@ def test_the_tools_are_there_and_run_as_nobody_on_read_only_files(toolchain: Ima
     assert told.splitlines()[0] == "65534"
     assert all(word in told for word in ("qemu-aarch64 version", "LLVM", "0.1", "Read-only file system"))
     assert told.splitlines()[-1] == "lo"
+
+
+def cli_with_buildkit() -> str:
+    """A docker command that can build with BuildKit: an old one with its own, or one that has buildx."""
+    for place in [Path(folder) / "docker" for folder in os.get_exec_path()]:
+        if place.is_file():
+            version = [str(place), "version", "--format", "{{.Client.Version}}"]
+            said = subprocess.run(version, capture_output=True, text=True, check=False).stdout
+            buildx = subprocess.run([str(place), "buildx", "version"], capture_output=True, check=False)
+            if buildx.returncode == 0 or said.split(".")[0] in ("19", "20"):
+                return str(place)
+    pytest.skip("no docker command with BuildKit; apt-get install docker.io (Debian 12) or docker-buildx")
+
+
+@pytest.mark.slow
+@pytest.mark.long
+@pytest.mark.docker
+def test_buildkit_makes_the_same_image_from_the_dockerfile(toolchain: Image) -> None:
+    wanted, engine, command = recipe.read(), image.client(), cli_with_buildkit()
+    with tempfile.TemporaryDirectory(dir=ARTIFACTS / "toolchain", prefix="buildkit.") as folder:
+        scratch = Path(folder)
+        archive.stage(archive.fetch(wanted, ARTIFACTS / "toolchain" / "archive"), scratch / "repository")
+        files = [wheels.fetch(name, image.target(wanted), ARTIFACTS) for name in wanted.wheels]
+        with image.base_image(engine, wanted, scratch, lambda step: None) as base:
+            image.context(wanted, image.NOTHING, files, scratch / "context.tar")
+            words = ["build", "--no-cache", "--network=none", f"--build-arg=BASE={base}", "--quiet", "-"]
+            with (scratch / "context.tar").open("rb") as data:
+                done = subprocess.run(
+                    [command, *words],
+                    stdin=data,
+                    env={**os.environ, "DOCKER_BUILDKIT": "1"},
+                    capture_output=True,
+                    text=True,
+                    check=False,
+                )
+            assert done.returncode == 0, done.stderr
+        layered = done.stdout.strip()
+        try:
+            image.flatten(engine, layered, wanted, scratch / "layer.tar")
+        finally:
+            engine.images.remove(layered, force=True)
+        config = image.configuration(wanted, archives.digest_of(scratch / "layer.tar"), image.RUNTIME)
+
+        assert archives.pack(scratch / "layer.tar", wanted.tag, config, scratch / "image.tar") == toolchain.id
+
+
+@pytest.mark.slow
+@pytest.mark.docker
+def test_a_base_that_cannot_be_pulled_is_one_line_with_its_digest(tmp_path: Path) -> None:
+    """No registry answers at this address, whatever network there is."""
+    wanted = dataclasses.replace(recipe.read("debian"), image=f"127.0.0.1:9/debian@sha256:{'0' * 64}")
+    with pytest.raises(PiliteError) as caught, image.base_image(image.client(), wanted, tmp_path, print):
+        pass
+
+    assert re.fullmatch(
+        r"--base debian: 127\.0\.0\.1:9/debian@sha256:0{64} cannot be pulled: .*connection refused.* "
+        r"Where no registry can be reached, use --base mmdebstrap\.",
+        str(caught.value),
+    )
