@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import time
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -113,7 +114,10 @@ def deploy(
             for source in found
         ]
 
-    finish("Deployed", fleet.each(chosen_boards, ARTIFACTS, put), json)
+    start = time.monotonic()
+    outcome = fleet.each(chosen_boards, ARTIFACTS, put)
+    seconds = time.monotonic() - start
+    finish("Deployed", outcome, json, lambda done: deployment.total(done, seconds))
 
 
 def preview(found: Sequence[Board], models: Sequence[Source], numerics: str) -> None:
@@ -159,11 +163,19 @@ def stop(c: Context, board: Sequence[str] = (), limit: str = "") -> None:
         print(f"{where.name}: {'stopped' if where.emulated else 'nothing to stop'}")
 
 
-def finish(title: str, outcome: Outcome[list[Deployed]], json: str) -> None:
-    """Show what boards did; write both sides to `json`; raise what the others said."""
+def finish(
+    title: str,
+    outcome: Outcome[list[Deployed]],
+    json: str,
+    total: Callable[[Sequence[Deployed]], str] = lambda done: "",
+) -> None:
+    """Show what boards did and their `total`; write both sides to `json`; raise what the others said."""
     from pilite.lab import deploy as deployment
 
-    show_table(title, [one.row() for done in outcome.done.values() for one in done])
+    found = [one for done in outcome.done.values() for one in done]
+    show_table(title, [one.row() for one in found])
+    if found and (text := total(found)):
+        print(text)
     if json:
         write_json(Path(json), deployment.document(outcome))
     outcome.raise_failures()

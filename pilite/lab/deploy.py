@@ -61,6 +61,13 @@ def document(outcome: Outcome[list[Deployed]]) -> dict[str, Any]:
     }
 
 
+def total(done: Sequence[Deployed], seconds: float) -> str:
+    """What all boards together got, and how fast; `seconds` went by from the first to the last."""
+    boards_, sent = len({one.board for one in done}), sum(one.sent_bytes for one in done) / 1e6
+    rate = f", {sent / seconds:.2f} MB/s together" if sent else ""
+    return f"{boards_} board{'s' if boards_ != 1 else ''}: {sent:.1f} MB sent in {seconds:.1f} s{rate}"
+
+
 @dataclass(frozen=True)
 class Health:
     """What a new release has to compute before it becomes current; `expected` None: any answer will do."""

@@ -33,6 +33,7 @@ class Stub:
     cpu_required: int = 0
     trap: bool = False
     page_bytes: int = 16384
+    pad: int = 0  # bytes by which it is larger
     code_for: str = ""  # the machine of its code, if it is not the board's
 
     def elf(self, arch: str) -> bytes:
@@ -41,6 +42,7 @@ class Stub:
             "ADDEND": self.addend,
             "CPU_REQUIRED": self.cpu_required,
             "TRAP": int(self.trap),
+            "PAD": self.pad,
             "BUILD_ID": f'"{self.build_id}"',
             "TARGET": f'"{arch}-linux-gnu stub"',
         }

@@ -1,7 +1,11 @@
-/* stub_model.c - the smallest model: y = x + ADDEND over eight int8 elements; TRAP 1 makes it crash. */
+/* stub_model.c - the smallest model: y = x + ADDEND over eight int8 elements; TRAP 1 makes it crash, PAD bytes big. */
 #include "pilite_abi.h"
 
 #define ELEMENTS 8
+
+#if PAD
+__attribute__((used, retain)) static const unsigned char padding[PAD] = {1};
+#endif
 
 static int bind(const pilite_host* host) { return host->abi >> 16 != PILITE_ABI_MAJOR; }
 

@@ -4,21 +4,29 @@ from __future__ import annotations
 
 import io
 import threading
+import time
+from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 from rich.console import Console
 
 from pilite.errors import BoardError, CheckFailed, PiliteError
-from pilite.lab import boards, fleet
+from pilite.lab import boards, deploy, fleet
 from pilite.lab.boards import Board
 from pilite.lab.connection import Connection, LocalConnection
+from pilite.lab.deploy import Deployed
+from tests.lab.stub import ARTIFACTS, MODEL, Stub
 
 FAILURES = {"off": BoardError("off: no answer"), "wrong": CheckFailed("wrong: 3 elements differ")}
 
 
 @pytest.fixture(autouse=True)
-def no_network(monkeypatch: pytest.MonkeyPatch) -> None:
+def no_network(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
+    """But for the tests that have real boards."""
+    if "eight" in request.fixturenames:
+        return
     monkeypatch.setattr(boards, "connect", lambda board, artifacts: LocalConnection(board.name))
 
 
@@ -108,3 +116,56 @@ def test_on_a_terminal_the_table_is_drawn_while_they_work(
         return seen.is_set()
 
     assert fleet.each(these("good"), tmp_path, slow).done == {"good": True}
+
+
+@pytest.mark.parametrize(
+    ("sent", "text"),
+    [
+        ([0], "1 board: 0.0 MB sent in 2.0 s"),
+        ([3_000_000, 5_000_000], "2 boards: 8.0 MB sent in 2.0 s, 4.00 MB/s together"),
+    ],
+)
+def test_a_deploy_tells_its_time_and_throughput(sent: list[int], text: str) -> None:
+    done = [Deployed(str(number), "m", "0", "deployed", count) for number, count in enumerate(sent)]
+    assert deploy.total(done, 2.0) == text
+
+
+BIG = Stub(1, pad=4_000_000)
+
+
+@pytest.fixture(params=["container"])
+def eight(tmp_path: Path) -> Iterator[list[Board]]:
+    """Eight boards, with nothing on them."""
+    (ARTIFACTS / "vboard").mkdir(parents=True, exist_ok=True)
+    (tmp_path / "loader").symlink_to(ARTIFACTS / "loader")
+    (tmp_path / "vboard").symlink_to(ARTIFACTS / "vboard")
+    found = [replace(boards.load("container", tmp_path), name=f"fleet{number}") for number in range(8)]
+    yield found
+    for board in found:
+        boards.stop(board, tmp_path)
+
+
+@pytest.mark.docker
+@pytest.mark.slow
+@pytest.mark.fault("a release of 4 MB to 8 boards at once, twice")
+def test_eight_boards_get_a_release_of_4_mb_at_once_and_a_second_deploy_sends_nothing(
+    eight: list[Board], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    together = threading.Barrier(
+        8, timeout=300
+    )  # breaks, and fails the test, unless all eight are sent to at once
+    BIG.write(tmp_path, eight[0])
+
+    def put(board: Board, connection: Connection, say: fleet.Say) -> Deployed:
+        together.wait()
+        return deploy.deploy(board, connection, MODEL, tmp_path, expected=BIG.answer(board, tmp_path))
+
+    for state, least in (("deployed", 4_000_000), ("unchanged", 0)):
+        start = time.monotonic()
+        outcome = fleet.each(eight, tmp_path, put)
+        outcome.raise_failures()
+        done = list(outcome.done.values())
+        assert [one.state for one in done] == [state] * 8
+        assert all(least <= one.sent_bytes <= least * 2 for one in done)
+        with capsys.disabled():
+            print(f"\n{state}, connections included: {deploy.total(done, time.monotonic() - start)}")
