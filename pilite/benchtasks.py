@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
@@ -26,11 +27,13 @@ if TYPE_CHECKING:
 Json = dict[str, Any]
 
 
-@verb("board", "model", "input_shape")
+@verb("board", "model", "tag", "input_shape")
 def bench(
     c: Context,
     board: Sequence[str] = (),
     limit: str = "",
+    labgrid: str = "",
+    tag: Sequence[str] = (),
     model: Sequence[str] = (),
     input_shape: Sequence[str] = (),
     suite: str = "",
@@ -44,18 +47,16 @@ def bench(
     """Measure deployed models beside their rivals, and check every output byte in the same run."""
     counts, order = whole_numbers(threads, "--threads"), drawn_seed(seed)
     from pilite.lab import bench as measuring
-    from pilite.lab import benches, boards, fleet, protocol, rivals
+    from pilite.lab import boards, fleet, protocol, rivals
 
     settings = protocol.chosen(effort, order)
     raced = [rivals.RIVALS[name] for name in chosen(rival, list(rivals.RIVALS), "--rival")]
-    wanted = boards.select(board or DEFAULT_BOARDS, ARTIFACTS, limit)
-    prepared = on_boards(wanted, suite) if suite else named(wanted, model, input_shape)
 
     def measure(where: Board, connection: Connection, say: Say) -> Bench:
         return measuring.bench(
             where,
             connection,
-            subjects(prepared.done[where.name]),
+            subjects(prepared.done[where.name], gaps=bool(suite)),
             ARTIFACTS,
             threads=counts,
             rivals=raced,
@@ -64,16 +65,57 @@ def bench(
             say=partial(told, say),
         )
 
-    ready = [where for where in wanted if where.name in prepared.done]
-    raw = benches.each(ready, ARTIFACTS, measure)
-    outcome = benches.judged(fleet.Outcome(raw.done, {**prepared.failures, **raw.failures}))
+    with lent(labgrid, tag, board) as names:
+        wanted = boards.select(names, ARTIFACTS, limit)
+        members = members_of(suite) if suite else named(model, input_shape)
+        alike = fleet.Outcome({where.name: members for where in wanted}, {})
+        prepared = on_boards(wanted, members) if suite or labgrid else alike
+        outcome = measured(wanted, prepared, measure)
     for name, done in outcome.done.items():
         show(name, done)
         if suite:
-            show_suite(
-                suite, prepared.done[name], done.document, counts, [rivals.OURS, *(one.name for one in raced)]
-            )
+            runtimes = [rivals.OURS, *(one.name for one in raced)]
+            show_suite(suite, prepared.done[name], done.document, counts, runtimes)
     finish(len(wanted), outcome, json)
+
+
+@contextmanager
+def lent(coordinator: str, tags: Sequence[str], named_boards: Sequence[str]) -> Iterator[Sequence[str]]:
+    """The boards asked for; with a labgrid coordinator, the one that it lends, until the end."""
+    if not coordinator:
+        if tags:
+            raise PiliteError("--tag says which place of a farm is wanted: it needs --labgrid HOST:PORT.")
+        yield named_boards or DEFAULT_BOARDS
+        return
+    if named_boards or not tags:
+        raise PiliteError(
+            f"--labgrid {coordinator}: needs --tag KEY=VALUE, by which it chooses the board itself."
+        )
+    from pilite.lab import boards, labgrid
+
+    farm = labgrid.farm(coordinator)
+    print(f"waiting for a place of {coordinator} with {' '.join(tags)}", flush=True)
+    with labgrid.borrowed(farm, tags) as place:
+        if place not in boards.names():
+            raise PiliteError(
+                f"{coordinator} lent {place}, of which there is no boards/{place}.toml with its pinned host "
+                f"key; it is given back. Make it one: invoke onboard --name {place} --host H --user U"
+            )
+        print(f"{place} is ours", flush=True)
+        yield [place]
+
+
+def measured(
+    wanted: Sequence[Board],
+    prepared: Outcome[list[Chosen]],
+    measure: Callable[[Board, Connection, Say], Bench],
+) -> Outcome[Bench]:
+    """Measure on the boards that are prepared; what kept the others from it is in the outcome, too."""
+    from pilite.lab import benches, fleet
+
+    ready = [where for where in wanted if where.name in prepared.done]
+    raw = benches.each(ready, ARTIFACTS, measure)
+    return benches.judged(fleet.Outcome(raw.done, {**prepared.failures, **raw.failures}))
 
 
 def told(say: Say, text: str) -> None:
@@ -110,28 +152,28 @@ def finish(count: int, outcome: Outcome[Bench], json: str) -> None:
     outcome.raise_failures()
 
 
-def subjects(members: Sequence[Chosen]) -> list[Subject]:
-    """What can be measured of them."""
+def subjects(members: Sequence[Chosen], gaps: bool) -> list[Subject]:
+    """What can be measured of them; without `gaps`, PiliteError for one that cannot."""
     from pilite.lab import trial
 
+    refused = [one.reason for one in members if one.reason]
+    if refused and not gaps:
+        raise PiliteError("\n".join(refused))
     return [trial.Subject(one.source.name, one.source.path) for one in members if not one.reason]
 
 
-def named(
-    wanted: Sequence[Board], model: Sequence[str], input_shapes: Sequence[str] = ()
-) -> Outcome[list[Chosen]]:
-    """The models asked for, the same on every board."""
-    from pilite.lab import fleet, suites
+def named(model: Sequence[str], input_shapes: Sequence[str]) -> list[Chosen]:
+    """The models asked for, or the default one."""
+    from pilite.lab import suites
 
-    found = [suites.Chosen(suites.Member(one.name, (one.name,)), one) for one in sources(model, input_shapes)]
-    return fleet.Outcome({where.name: found for where in wanted}, {})
+    found = sources(model, input_shapes)
+    return [suites.Chosen(suites.Member(one.name, (one.name,)), one) for one in found]
 
 
-def on_boards(wanted: Sequence[Board], suite: str) -> Outcome[list[Chosen]]:
-    """Build the models of a suite, one after another, and deploy them to all boards at once."""
+def on_boards(wanted: Sequence[Board], members: Sequence[Chosen]) -> Outcome[list[Chosen]]:
+    """Build models, one after another, and deploy them to all boards at once."""
     from pilite.lab import deploy, fleet
 
-    members = members_of(suite)
     for_cpu = {cpu: [compiled(one, cpu) for one in members] for cpu in {where.cpu for where in wanted}}
 
     def put(where: Board, connection: Connection, say: Say) -> list[Chosen]:

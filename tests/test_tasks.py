@@ -43,6 +43,12 @@ MISTAKES = {
         "--threads 1,4: one whole number is needed",
     ),
     "unknown numerics": (["build", "--numerics", "exact"], "no numerics 'exact': choose one of ref"),
+    "a tag without a farm": (["bench", "--tag", "cpu=any"], "it needs --labgrid HOST:PORT"),
+    "a farm without a tag": (["bench", "--labgrid", "farm:1"], "--labgrid farm:1: needs --tag KEY=VALUE"),
+    "a farm and a board": (
+        ["bench", "--labgrid", "farm:1", "--tag", "cpu=any", "--board", "local"],
+        "by which it chooses the board itself",
+    ),
     "unknown rival": (["bench", "--rival", "onnx"], "--rival onnx: unknown; known: tflite, litert"),
     "unknown model": (["build", "--model", "mobilenet_v9"], "mobilenet_v9"),
     "unknown board": (["build", "--board", "toaster"], "local"),
