@@ -196,6 +196,12 @@ def _free(place: Place) -> int | None:
         return None
 
 
+def _is_full(place: Place, said: str) -> bool:
+    """Whether a failure is that of a full disk; dash's echo calls one an I/O error."""
+    free = _free(place) if "I/O error" in said else None
+    return "No space left on device" in said or (free is not None and free < PIECE)
+
+
 def _no_room(place: Place, missing: int, free: int) -> str:
     return (
         f"{place.connection.where}: {place.folder}: {missing / 1e6:.1f} MB are to be sent and "
@@ -232,7 +238,7 @@ def _call(place: Place, verb: str, *arguments: str) -> Result:
 
 def _done(place: Place, result: Result) -> str:
     where = f"{place.connection.where}: {place.folder}"
-    if result.code and "No space left on device" in result.err:
+    if result.code and _is_full(place, result.err):
         raise BoardError(
             f"{where}: the board's disk is full: {result.tail} Make room there and deploy again."
         )
