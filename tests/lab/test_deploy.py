@@ -164,7 +164,7 @@ class Cut(LocalConnection):
 
 
 @pytest.mark.fault("link breaks between two files")
-@pytest.mark.parametrize("files", range(7))
+@pytest.mark.parametrize("files", range(6))
 def test_an_upload_that_breaks_off_is_continued(local_bed: Bed, files: int) -> None:
     old = put(local_bed, Stub(1))
     with pytest.raises(BoardError, match=r"the link is gone"):

@@ -251,7 +251,7 @@ def test_a_dry_run_shows_the_files_and_changes_nothing(local_bed: Bed) -> None:
     assert {change.file: change.change for change in second if change.change != "same"} == {
         "model.so": "changed"
     }
-    assert len(second) == 5
+    assert len(second) == 4
     assert len(releases(local_bed)) == 1
 
 
