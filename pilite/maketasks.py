@@ -35,17 +35,34 @@ def build(
     numerics: str = "ref",
     fully_connected: str = "q31",
     input_shape: Sequence[str] = (),
+    fuse: str = "",
+    explain: bool = False,
     docker: bool = False,
     base: str = "mmdebstrap",
     jobs: str = "",
 ) -> None:
     """Compile models into artifacts/<model>/<cpu>/<numerics>/model.so; several side by side."""
-    options = [{"numerics": one.strip(), "fully_connected": fully_connected} for one in numerics.split(",")]
+    chains = {"chains": fuse} if fuse else {}
+    options = [
+        {"numerics": one.strip(), "fully_connected": fully_connected, **chains} for one in numerics.split(",")
+    ]
     found, cpus = sources(model, input_shape), cpus_of(board, cpu)
+    for source in found if explain else ():
+        for core in cpus:
+            explained(source, core, options[0])
     if len(found) * len(cpus) * len(options) == 1 and not docker:
         built(found[0], cpus[0], **options[0])
         return
     build_all(found, cpus, options, compiler(docker, base), workers(jobs))
+
+
+def explained(source: Source, cpu: str, options: Mapping[str, str]) -> None:
+    """Print which operators are computed together and why others are not."""
+    from pilite.compiler import pipeline
+
+    rows = pipeline.explain(source.path, cpu, **options)
+    title = f"{source.name} on {cpu}: operators computed together"
+    show_table(title, rows or [{"operators": "none", "how": "-", "why": "nothing to gain, or not asked for"}])
 
 
 def compiler(docker: bool, base: str) -> Compile:
@@ -88,7 +105,7 @@ def work(
     source: Source, cpu: str, options: Mapping[str, str], compile: Compile, artifacts: Path
 ) -> Callable[[Progress], Mapping[str, Any]]:
     """One build as a function of where its steps are reported."""
-    from pilite.compiler import pipeline
+    from pilite.compiler import fuse, pipeline
 
     def run(progress: Progress) -> Mapping[str, Any]:
         done = pipeline.build(
@@ -98,6 +115,7 @@ def work(
             options["numerics"],
             artifacts,
             fully_connected=options["fully_connected"],
+            chains=options.get("chains", fuse.DEFAULT),
             progress=progress,
             compile=compile,
         )

@@ -52,6 +52,7 @@ MISTAKES = {
     "unknown rival": (["bench", "--rival", "onnx"], "--rival onnx: unknown; known: tflite, litert"),
     "unknown model": (["build", "--model", "mobilenet_v9"], "mobilenet_v9"),
     "unknown board": (["build", "--board", "toaster"], "local"),
+    "unknown fusing": (["build", "--fuse", "on"], "no fusing 'on': choose one of off, auto, all"),
     "unknown cpu": (["build", "--cpu", "z80"], "cortex-a72"),
     "shape without a name": (
         ["build", "--input-shape", "1,224,224,3"],

@@ -15,7 +15,6 @@ from __future__ import annotations
 
 import tempfile
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -24,31 +23,14 @@ from tvm import tirx
 from tvm.ir import PrimType
 from tvm.target import Target
 
+from pilite.compiler import entry
 from pilite.compiler.cpu import Cpu
+from pilite.compiler.entry import ENTRY, AnyCall, Call, Pointer
 from pilite.compiler.kernels.emit import SOURCE
 from pilite.compiler.link import Code
 from pilite.errors import CompileError
 
-ENTRY = "pilite_entry"
-# A system call that the kernel refuses and a profiler sees: from here on runs stage number `stage`.
-_MARK = "  getpriority(0x5A3, {stage});\n"
-
-
-@dataclass(frozen=True)
-class Pointer:
-    """An argument of a call: `offset` bytes into the weights or the arena, or the io buffer `offset`."""
-
-    base: str  # "weights" | "arena" | "io"
-    offset: int
-
-
-@dataclass(frozen=True, eq=False)
-class Call:
-    """One kernel invocation; calls with the same `key` share one compiled function."""
-
-    key: str
-    function: tirx.PrimFunc
-    arguments: tuple[Pointer, ...]
+__all__ = ["ENTRY", "Call", "Pointer", "assembly", "compile_calls", "target"]
 
 
 def target(cpu: Cpu) -> Target:
@@ -59,39 +41,35 @@ def target(cpu: Cpu) -> Target:
     return Target(spec)
 
 
-def compile_calls(calls: Sequence[Call], cpu: Cpu, markers: bool = False) -> Code:
+def compile_calls(calls: Sequence[AnyCall], cpu: Cpu, markers: bool = False) -> Code:
     """The code of `calls`, in order. `markers`: tells a profiler which call runs; the kernels are the same.
 
     Raises:
         CompileError: TVM or LLVM failed; the text names the CPU and TVM's last line.
     """
-    names = _names(calls)
+    names = entry.names(calls)
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / "kernels.o"
         _built(calls, names, cpu).write_to_file(str(path), "o")
-        return Code(path.read_bytes(), _entry(calls, names, markers), _sources(calls))
+        return Code(path.read_bytes(), entry.source(calls, markers), _sources(calls))
 
 
-def assembly(calls: Sequence[Call], cpu: Cpu) -> str:
+def assembly(calls: Sequence[AnyCall], cpu: Cpu) -> str:
     """The kernels of `calls` as assembler text, to be read by tests and people. Raises CompileError."""
-    return str(_built(calls, _names(calls), cpu).inspect_source("asm"))
+    return str(_built(calls, entry.names(calls), cpu).inspect_source("asm"))
 
 
-def _sources(calls: Sequence[Call]) -> tuple[str, ...]:
+def _sources(calls: Sequence[AnyCall]) -> tuple[str, ...]:
     """The C files that kernels call, beside them in kernels/."""
-    named = (call.function.attrs[SOURCE] for call in calls if SOURCE in (call.function.attrs or {}))
+    functions = [function for call in calls for function in call.functions.values()]
+    named = (function.attrs[SOURCE] for function in functions if SOURCE in (function.attrs or {}))
     return tuple(sorted(set(map(str, named))))
 
 
-def _names(calls: Sequence[Call]) -> dict[str, str]:
-    """Symbol of the function of every key."""
-    return {key: f"kernel_{i}" for i, key in enumerate(dict.fromkeys(call.key for call in calls))}
-
-
-def _built(calls: Sequence[Call], names: dict[str, str], cpu: Cpu) -> Any:
+def _built(calls: Sequence[AnyCall], names: dict[str, str], cpu: Cpu) -> Any:
     """TVM's module of machine code."""
     tgt = target(cpu)
-    functions = {names[call.key]: call.function for call in calls}
+    functions = {names[key]: function for call in calls for key, function in call.functions.items()}
     try:
         module = tvm.IRModule(
             {tvm.ir.GlobalVar(name): _symbol(function, name, tgt) for name, function in functions.items()}
@@ -111,24 +89,6 @@ def _symbol(function: tirx.PrimFunc, name: str, tgt: Target) -> tirx.PrimFunc:
         body = tirx.AttrStmt("default", attribute, tirx.IntImm("int32", value), body)
     returning = tirx.PrimFunc(function.params, body, ret_type=PrimType("int32"))
     return returning.with_attr("target", tgt).with_attr("tirx.noalias", True).with_attr("global_symbol", name)
-
-
-def _entry(calls: Sequence[Call], names: dict[str, str], markers: bool) -> str:
-    """The C function that calls the kernels; the first failure ends it. Marks count from 1; 0 is outside."""
-    shapes = {names[call.key]: len(call.arguments) for call in calls}
-    externs = [f"extern int {name}({', '.join(['void*'] * count)});\n" for name, count in shapes.items()]
-    lines = [f"  if ({names[c.key]}({', '.join(map(_argument, c.arguments))})) return 1;\n" for c in calls]
-    if markers:
-        externs.insert(0, "extern int getpriority(int, unsigned);\n")
-        lines = [_MARK.format(stage=i) + line for i, line in enumerate(lines, 1)] + [_MARK.format(stage=0)]
-    return (
-        f"{''.join(externs)}int {ENTRY}(char* weights, char* arena, void* const* io) {{\n"
-        f"{''.join(lines)}  return 0;\n}}\n"
-    )
-
-
-def _argument(p: Pointer) -> str:
-    return f"io[{p.offset}]" if p.base == "io" else f"{p.base} + {p.offset}"
 
 
 def _lower(module: tvm.IRModule, tgt: Target) -> tvm.IRModule:

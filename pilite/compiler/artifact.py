@@ -20,7 +20,7 @@ from pilite.compiler.link import LOADER, Descriptor, End
 from pilite.errors import CompileError, ModelError
 
 if TYPE_CHECKING:  # imports TVM, which a build that is reused does without
-    from pilite.compiler.program import Program
+    from pilite.compiler.schedule import Row
 
 SCHEMA = "pilite.manifest/1"
 TOOLS = ("apache-tvm", "apache-tvm-ffi", "numpy", "ziglang")  # whose versions decide the bytes
@@ -112,14 +112,20 @@ def layer_rows(graph: Graph) -> list[dict[str, Any]]:
     ]
 
 
-def stage_rows(
-    graph: Graph, program: Program, kernels: Sequence[str], classes: Sequence[str]
-) -> list[dict[str, Any]]:
-    """What each kernel call is, in their order; operator -1: the model's own ends. class: see tuning.py."""
+def stage_rows(graph: Graph, rows: Sequence[Row]) -> list[dict[str, Any]]:
+    """What each kernel call is, in their order; operator -1: the model's own ends. class: see tuning.py.
+
+    The call of a chain counts for its first operator.
+    """
     ops = {node.index: node.op for node in graph.nodes}
     return [
-        {"operator": stage.node, "op": ops.get(stage.node, ""), "kernel": kernel, "class": operators}
-        for stage, kernel, operators in zip(program.stages, kernels, classes, strict=True)
+        {
+            "operator": row.operators[0],
+            "op": " + ".join(ops.get(node, "") for node in row.operators),
+            "kernel": " + ".join(row.kernels),
+            "class": row.tuned_by,
+        }
+        for row in rows
     ]
 
 

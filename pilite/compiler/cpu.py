@@ -48,6 +48,7 @@ class Cpu:
     isa: str
     features: frozenset[str]
     in_order: bool
+    cores: int  # that share the work of a chain
     l1_bytes: int
     l2_bytes: int
     triple: str
@@ -110,6 +111,7 @@ def _parse(name: str, row: dict[str, Any], choices: dict[str, Any]) -> Cpu:
         isa=row["isa"],
         features=frozenset(row["features"]),
         in_order=row["in_order"],
+        cores=row["cores"],
         l1_bytes=row["l1_bytes"],
         l2_bytes=row["l2_bytes"],
         triple=llvm["triple"],

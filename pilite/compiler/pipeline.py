@@ -15,7 +15,7 @@ from types import MappingProxyType
 from typing import Any
 
 from pilite import seal
-from pilite.compiler import artifact, isolate, tflite
+from pilite.compiler import artifact, fuse, isolate, tflite
 from pilite.compiler import cpu as cpus
 from pilite.compiler.cpu import Choice, Cpu
 from pilite.compiler.graph import Graph
@@ -79,6 +79,7 @@ def build(
     fully_connected: str = "q31",
     rounding: Mapping[int, str] = MappingProxyType({}),
     isolated: Sequence[int] = (),
+    chains: str = fuse.DEFAULT,
     progress: Progress = lambda step: None,
     compile: Compile = compile_here,
 ) -> Build:
@@ -91,6 +92,7 @@ def build(
     `fully_connected`: "q31" as tflite-runtime 2.14, "f64" as newer reference kernels.
     `rounding`: operators (by index) that round as another of numerics.FAMILIES, to explain or to break.
     `isolated`: only these operators, each with operands of its own as inputs (isolate.py).
+    `chains`: which operators are computed together, a few rows at a time: one of fuse.MODES.
     `compile`: who does the work: this process, a child, or the toolchain image.
 
     Raises:
@@ -98,7 +100,9 @@ def build(
         PiliteError: unknown CPU or numerics.
         CompileError: a tool failed.
     """
-    options = _options(numerics, fully_connected, layers, markers) | _special(tile, rounding, isolated)
+    options = _options(numerics, fully_connected, layers, markers) | _special(
+        tile, rounding, isolated, chains
+    )
     target = _target(cpu, tile)
     folder = artifacts / name / cpu / _folder(options)
     wanted = artifact.build_id(_sha256(model), name, target, options)
@@ -170,7 +174,7 @@ def compile_graph(
     exceptions = {int(index): FAMILIES[family] for index, family in options.get("rounding", {}).items()}
     lowered = lower.lower(graph, numerics, exceptions)
     progress("schedule")
-    scheduled = schedule.schedule(lowered, cpu)
+    scheduled = schedule.schedule(lowered, cpu, options.get("fuse", fuse.DEFAULT))
     progress("compile")
     code = aot.compile_calls(scheduled.calls, cpu, options.get("markers", False))
     progress("link")
@@ -186,14 +190,30 @@ def compile_graph(
         state_bytes=scheduled.state_bytes,
     )
     library = link.link(code, scheduled.weights, descriptor, cpu)
-    manifest = artifact.manifest(
-        graph, cpu, options, descriptor, dict(sorted(Counter(scheduled.kernels).items()))
-    )
+    kernels = Counter(kernel for row in scheduled.rows for kernel in row.kernels)
+    manifest = artifact.manifest(graph, cpu, options, descriptor, dict(sorted(kernels.items())))
     if operands:
         manifest |= {"layers": artifact.layer_rows(graph), "operands": operands}
     if options.get("markers"):
-        manifest["stages"] = artifact.stage_rows(graph, lowered, scheduled.kernels, scheduled.classes)
+        manifest["stages"] = artifact.stage_rows(graph, scheduled.rows)
     return seal.seal(library, manifest), manifest
+
+
+def explain(
+    model: Path, cpu: str, numerics: str, fully_connected: str = "q31", chains: str = fuse.DEFAULT
+) -> list[dict[str, str]]:
+    """What `build` would compute together, one row a chain, and what it would not."""
+    from pilite.compiler import lower
+
+    fuse.check(chains)
+    options = _options(numerics, fully_connected, layers=False, markers=False)
+    graph = tflite.read(model, options["numerics"])
+    core = cpus.load(cpu)
+    rules = Numerics(options["numerics"], FULLY_CONNECTED[options["fully_connected"]], core.uint8_sums)
+    plan = fuse.plan(lower.lower(graph, rules), core, chains)
+    return [
+        {"operators": ", ".join(map(str, v.operators)), "how": v.how, "why": v.why} for v in plan.verdicts
+    ]
 
 
 def exposed(graph: Graph) -> Graph:
@@ -216,8 +236,9 @@ def _options(numerics: str, fully_connected: str, layers: bool, markers: bool) -
     }
 
 
-def _special(tile: str, rounding: Mapping[int, str], isolated: Sequence[int]) -> dict[str, Any]:
+def _special(tile: str, rounding: Mapping[int, str], isolated: Sequence[int], chains: str) -> dict[str, Any]:
     """Options that an ordinary build does not have."""
+    fuse.check(chains)
     unknown = sorted(set(rounding.values()) - set(FAMILIES))
     if unknown:
         raise PiliteError(f"no rounding '{unknown[0]}': choose one of {', '.join(FAMILIES)}.")
@@ -225,6 +246,7 @@ def _special(tile: str, rounding: Mapping[int, str], isolated: Sequence[int]) ->
         "tile": tile,
         "rounding": {str(operator): family for operator, family in sorted(rounding.items())},
         "isolated": list(isolated),
+        "fuse": "" if chains == fuse.DEFAULT else chains,
     }
     return {name: value for name, value in options.items() if value}
 
@@ -243,9 +265,10 @@ def _folder(options: dict[str, Any]) -> str:
     variant = "" if options["fully_connected"] == "q31" else f"-{options['fully_connected']}"
     kinds = "".join(f"-{kind}" for kind in ("layers", "markers") if options[kind])
     tile = f"-{options['tile']}" if "tile" in options else ""
+    chains = f"-fuse-{options['fuse']}" if "fuse" in options else ""
     special: dict[str, Any] = {k: options[k] for k in ("rounding", "isolated") if k in options}
     digest = f"-{hashlib.sha256(seal.canonical(special)).hexdigest()[:12]}" if special else ""
-    return f"{options['numerics']}{variant}{kinds}{tile}{digest}"
+    return f"{options['numerics']}{variant}{kinds}{tile}{chains}{digest}"
 
 
 def _sha256(model: Path) -> str:

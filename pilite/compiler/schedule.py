@@ -1,103 +1,97 @@
-"""Program -> kernel calls with addresses: selects kernels, packs constants, plans memory,
+"""Program -> kernel calls with addresses: cuts it into units, selects kernels, packs constants, plans memory,
 shares equal code.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass, replace
-from typing import Any
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from typing import Any, TypeAlias
 
 import numpy as np
+from tvm import tirx
 
-from pilite.compiler.aot import Call, Pointer
+from pilite.compiler import fuse
+from pilite.compiler.bands import Banded, banded
+from pilite.compiler.chains import Chain
+from pilite.compiler.choose import Chosen, choose, layout
 from pilite.compiler.cpu import Cpu
-from pilite.compiler.kernels import Constants, Kernel
-from pilite.compiler.kernels.isa import ISAS
-from pilite.compiler.kernels.tuning import choose, class_of
-from pilite.compiler.layout import Layout
+from pilite.compiler.entry import AnyCall, Call, Pointer
 from pilite.compiler.plan import Blob, Need, plan
-from pilite.compiler.program import ARENA, IO, STATE, WEIGHTS, Program, Stage, Value
-from pilite.compiler.prove import bounded, cheaper
-from pilite.compiler.spec import QConv2D, QDepthwiseConv2D
+from pilite.compiler.program import ARENA, IO, STATE, WEIGHTS, Program, Value
+
+__all__ = ["Row", "Scheduled", "layout", "schedule"]
+
+
+@dataclass(frozen=True)
+class Row:
+    """What the manifest tells about a call: its operators, their kernels, and what `tune` chooses by."""
+
+    operators: tuple[int, ...]
+    kernels: tuple[str, ...]
+    tuned_by: str
 
 
 @dataclass(frozen=True, eq=False)
 class Scheduled:
     """Everything that code generation needs, and what `--explain` and the manifest tell."""
 
-    calls: tuple[Call, ...]
+    calls: tuple[AnyCall, ...]
     weights: bytes
     arena_bytes: int
     state_bytes: int  # the first ones of the arena, kept between runs
-    kernels: tuple[str, ...]  # by call
-    classes: tuple[str, ...]  # by call: what `tune` chooses by; "" where there is nothing to choose
+    rows: tuple[Row, ...]  # by call
+    verdicts: tuple[fuse.Verdict, ...]
 
 
-@dataclass(frozen=True, eq=False)
-class _Chosen:
-    stage: Stage
-    kernel: Kernel
-    cpu: Cpu  # with the tile that was chosen
-    variant: Any
-    constants: Constants
-    xs: tuple[Layout, ...]
-    y: Layout
-    scratch: tuple[int, ...]
-
-    @property
-    def key(self) -> str:
-        return repr((self.kernel.name, self.cpu.tiles, self.stage.spec, self.variant, self.xs, self.y))
+_Unit: TypeAlias = Chosen | Banded
 
 
-def schedule(program: Program, cpu: Cpu) -> Scheduled:
-    """Choose and place every stage of `program` for `cpu`."""
-    chosen = [_choose(program, stage, cpu) for stage in program.stages]
-    blob = Blob()
-    places = _Places(program, chosen, blob)
-    functions: dict[str, Any] = {}
-    calls = []
-    for position, c in enumerate(chosen):
-        if c.key not in functions:
-            functions[c.key] = c.kernel.family.emit("kernel", c.stage.spec, c.variant, c.xs, c.y, c.cpu)
-        arguments = (
-            *(places.value(i) for i in c.stage.inputs),
-            *(Pointer(WEIGHTS, blob.add(np.ascontiguousarray(a).tobytes())) for a in c.constants),
-            *places.scratch(position),
-            places.value(c.stage.output),
-        )
-        calls.append(Call(c.key, functions[c.key], arguments))
-    names = tuple(c.kernel.name for c in chosen)
-    classes = tuple(class_of(c.stage.spec, c.stage.arrays, c.y) for c in chosen)
-    return Scheduled(tuple(calls), blob.finish(), places.arena_bytes, places.state_bytes, names, classes)
+def schedule(program: Program, cpu: Cpu, mode: str = fuse.OFF) -> Scheduled:
+    """Choose and place every stage of `program` for `cpu`. `mode`: which stages become chains (fuse.py)."""
+    cut = fuse.plan(program, cpu, mode)
+    units = [
+        banded(program, unit, cpu) if isinstance(unit, Chain) else choose(program, unit, cpu)
+        for unit in cut.units
+    ]
+    places = _Places(program, units, Blob())
+    functions: dict[str, tirx.PrimFunc] = {}
+    calls = tuple(_call(places, position, unit, functions) for position, unit in enumerate(units))
+    rows = tuple(map(_row, units))
+    return Scheduled(calls, places.blob.finish(), places.arena_bytes, places.state_bytes, rows, cut.verdicts)
 
 
-def layout(value: Value) -> Layout:
-    return Layout(value.shape, value.dtype, value.halo)
+def _call(places: _Places, position: int, unit: _Unit, functions: dict[str, tirx.PrimFunc]) -> AnyCall:
+    if isinstance(unit, Banded):
+        (bands,) = places.scratch(position)
+        return unit.call(bands.offset, places.value, places.constant, functions)
+    if unit.key not in functions:
+        functions[unit.key] = unit.function()
+    arguments = (
+        *(places.of(i) for i in unit.stage.inputs),
+        *map(places.constant, unit.constants),
+        *places.scratch(position),
+        places.of(unit.stage.output),
+    )
+    return Call(unit.key, functions[unit.key], arguments)
 
 
-def _choose(program: Program, stage: Stage, cpu: Cpu) -> _Chosen:
-    if isinstance(stage.spec, (QConv2D, QDepthwiseConv2D)) and ISAS[cpu.isa].fuses:
-        spec, arrays = cheaper(stage.spec, stage.arrays)
-        stage = replace(stage, spec=spec, arrays=arrays)
-    elif cpu.unzips and isinstance(stage.spec, (QConv2D, QDepthwiseConv2D)):
-        stage = replace(stage, spec=bounded(stage.spec, stage.arrays))
-    y = layout(program.values[stage.output])
-    kernel, cpu = choose(stage.spec, stage.arrays, y, cpu)
-    variant, constants = kernel.family.prepare(stage.spec, stage.arrays)
-    xs = tuple(layout(program.values[i]) for i in stage.inputs)
-    return _Chosen(stage, kernel, cpu, variant, constants, xs, y, kernel.family.scratch(variant, y))
+def _row(unit: _Unit) -> Row:
+    if isinstance(unit, Chosen):
+        return Row((unit.stage.node,), (unit.kernel.name,), unit.tuned_by)
+    nodes = dict.fromkeys(stage.node for stage in unit.chain.stages)
+    return Row(tuple(nodes), tuple(part.kernel.name for part in unit.parts), "")
 
 
 class _Places:
-    """Addresses of values and scratch."""
+    """Addresses of values, constants and scratch."""
 
-    def __init__(self, program: Program, chosen: Sequence[_Chosen], blob: Blob) -> None:
-        self._program, self._blob = program, blob
+    def __init__(self, program: Program, units: Sequence[_Unit], blob: Blob) -> None:
+        self._program, self.blob = program, blob
         self._io = {value: i for i, value in enumerate((*program.inputs, *program.outputs))}
-        lives = _lives(program)
+        lives = _lives(program, units)
         roots = sorted(lives)
-        scratch = [(p, n) for p, c in enumerate(chosen) for n in c.scratch]
+        scratch = [(p, n) for p, unit in enumerate(units) for n in _scratch(unit)]
         needs = [Need(_nbytes(program.values[r]), *lives[r]) for r in roots]
         needs += [Need(n, p, p) for p, n in scratch]
         arena = plan(needs)
@@ -111,14 +105,19 @@ class _Places:
         for (p, _), offset in zip(scratch, arena.offsets[len(roots) :], strict=True):
             self._scratch.setdefault(p, []).append(Pointer(ARENA, kept.nbytes + offset))
 
-    def value(self, index: int) -> Pointer:
-        v = self._program.values[index]
+    def of(self, index: int) -> Pointer:
+        return self.value(self._program.values[index])
+
+    def value(self, v: Value) -> Pointer:
         if v.place == IO:
             return Pointer(IO, self._io[v.root])
         if v.place == WEIGHTS:
             assert v.data is not None
-            return Pointer(WEIGHTS, self._blob.add(np.ascontiguousarray(v.data).tobytes()))
+            return self.constant(v.data)
         return Pointer(ARENA, self._offset[v.root] + v.offset * np.dtype(v.dtype).itemsize)
+
+    def constant(self, data: Any) -> Pointer:
+        return Pointer(WEIGHTS, self.blob.add(np.ascontiguousarray(data).tobytes()))
 
     def scratch(self, position: int) -> list[Pointer]:
         return self._scratch.get(position, [])
@@ -128,11 +127,22 @@ def _nbytes(value: Value) -> int:
     return layout(value).size * np.dtype(value.dtype).itemsize
 
 
-def _lives(program: Program) -> dict[int, tuple[int, int]]:
-    """First and last stage that touches each arena buffer, views counted for their root."""
+def _scratch(unit: _Unit) -> tuple[int, ...]:
+    return (unit.nbytes,) if isinstance(unit, Banded) else unit.scratch
+
+
+def _touched(unit: _Unit) -> Iterable[int]:
+    """Values outside of a unit that it reads or writes."""
+    if isinstance(unit, Banded):
+        return (*unit.chain.outer, unit.chain.output.index)
+    return (*unit.stage.inputs, unit.stage.output)
+
+
+def _lives(program: Program, units: Sequence[_Unit]) -> dict[int, tuple[int, int]]:
+    """First and last unit that touches each arena buffer, views counted for their root."""
     lives: dict[int, tuple[int, int]] = {}
-    for position, stage in enumerate(program.stages):
-        for index in (*stage.inputs, stage.output):
+    for position, unit in enumerate(units):
+        for index in _touched(unit):
             v = program.values[index]
             if v.place == ARENA:
                 lives[v.root] = (lives.get(v.root, (position, position))[0], position)

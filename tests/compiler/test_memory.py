@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 
 from pilite import zig
-from pilite.compiler import aot, lower, tflite
+from pilite.compiler import aot, fuse, lower, tflite
 from pilite.compiler import cpu as cpus
 from pilite.compiler import graph as graphs
 from pilite.compiler.numerics import Numerics
@@ -21,6 +21,7 @@ from pilite.compiler.plan import SLACK
 from pilite.compiler.schedule import Scheduled, schedule
 from tests import one_op
 from tests.batch import merged
+from tests.chain_nets import CHAINS
 from tests.conftest import HARDWARE
 from tests.few_ops import GRAPHS, Graph, made
 from tests.native import EVERY_CPU, HERE, emulator
@@ -30,15 +31,15 @@ SIGSEGV = 11
 MAX_IO = 256
 
 
-def scheduled(graph: graphs.Graph, cpu: str) -> Scheduled:
-    return schedule(lower.lower(graph, Numerics()), cpus.load(cpu))
+def scheduled(graph: graphs.Graph, cpu: str, chains: str) -> Scheduled:
+    return schedule(lower.lower(graph, Numerics()), cpus.load(cpu), chains)
 
 
 class Guarded:
     """The kernels of one graph, linked with guard.c."""
 
-    def __init__(self, graph: graphs.Graph, cpu: str, folder: Path) -> None:
-        self.scheduled = scheduled(graph, cpu)
+    def __init__(self, graph: graphs.Graph, cpu: str, folder: Path, chains: str = fuse.OFF) -> None:
+        self.scheduled = scheduled(graph, cpu, chains)
         self.io = [graph.tensors[i].nbytes for i in (*graph.inputs, *graph.outputs)]
         self._cpu = cpus.load(cpu)
         self._weights, self._program = folder / "weights.bin", folder / "guard"
@@ -63,10 +64,10 @@ class Guarded:
         return emulator(self._cpu.name)
 
 
-def check_inside(models: Sequence[graphs.Graph], cpu: str, folder: Path) -> None:
+def check_inside(models: Sequence[graphs.Graph], cpu: str, folder: Path, chains: str = fuse.OFF) -> None:
     together = merged(models)
     assert ends(together) <= MAX_IO
-    guarded = Guarded(together, cpu, folder)
+    guarded = Guarded(together, cpu, folder, chains)
     for flush in ("end", "start"):
         done = guarded.run(flush, guarded.scheduled.arena_bytes)
         assert (done.returncode, done.stdout) == (0, "stayed inside\n"), f"{flush}: {done}"
@@ -128,6 +129,15 @@ def test_a_full_value_at_the_end_of_the_arena_is_not_read_beyond_the_slack(
     case = made(FULL[name], "int8", 0)
 
     check_inside([tflite.parse(case.model, case.name)], cpu, tmp_path)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("cpu", EVERY_CPU)
+def test_chains_stay_inside_their_buffers(cpu: str, tmp_path: Path) -> None:
+    for name in ("residual", "stem", "pairs"):
+        case = made(CHAINS[name], "uint8", 0)
+        (tmp_path / name).mkdir()
+        check_inside([tflite.parse(case.model, case.name)], cpu, tmp_path / name, "all@2")
 
 
 def test_an_arena_that_is_too_small_is_noticed(tmp_path: Path) -> None:

@@ -24,6 +24,7 @@ from pilite.compiler.kernels.emit import (
     Param,
     assign,
     function,
+    is_alone,
     load,
     loop,
     minimum,
@@ -279,7 +280,7 @@ class _Code:
     def loops(self, blocks: int) -> None:
         n, oh, ow, _ = self.y.shape
         rows, tiles = n * oh, -(-ow // self.width)
-        rows_outside = rows >= ROWS_PARALLEL or blocks < 4
+        rows_outside = rows >= ROWS_PARALLEL or blocks < 4 or is_alone()
         extents = (rows, blocks) if rows_outside else (blocks, rows)
         parallel = rows * ow * blocks * self.strategy.block * prod(self.spec.window.kernel) >= PARALLEL_MACS
         with loop(extents[0], parallel=parallel) as a, loop(extents[1]) as b, loop(tiles) as t:

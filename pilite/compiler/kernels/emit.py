@@ -8,8 +8,9 @@ LLVM promotes them).
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-from contextlib import AbstractContextManager, nullcontext
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import AbstractContextManager, contextmanager, nullcontext
+from contextvars import ContextVar
 from dataclasses import dataclass
 from typing import Any
 
@@ -135,11 +136,29 @@ def store_first(buffer: Any, offset: Any, value: Any, lanes: int, count: int) ->
         size //= 2
 
 
+_is_alone: ContextVar[bool] = ContextVar("_is_alone", default=False)
+
+
+@contextmanager
+def alone() -> Iterator[None]:
+    """Kernels emitted in here have no parallel loops: they are called by the threads of a chain."""
+    before = _is_alone.set(True)
+    try:
+        yield
+    finally:
+        _is_alone.reset(before)
+
+
+def is_alone() -> bool:
+    """Whether the kernel that is emitted has its rows for one thread."""
+    return _is_alone.get()
+
+
 def loop(extent: int, *, parallel: bool = False) -> AbstractContextManager[Any]:
     """A loop of `extent` steps; one step needs no loop and yields index 0."""
     if extent == 1:
         return nullcontext(0)
-    frame = T.parallel if parallel else T.serial
+    frame = T.parallel if parallel and not is_alone() else T.serial
     result: AbstractContextManager[Any] = frame(0, extent)
     return result
 

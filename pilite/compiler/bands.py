@@ -1,0 +1,142 @@
+"""A chain with its kernels: what a band needs of the arena, and the call that computes all bands.
+
+The kernels are those of whole values, for layouts of a few rows: equal bits by construction.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, replace
+from functools import cached_property
+from typing import Any
+
+from tvm import tirx
+
+from pilite.compiler.chains import CONVOLUTIONS, Chain, Reach, reaches
+from pilite.compiler.choose import Chosen, choose
+from pilite.compiler.cpu import Cpu
+from pilite.compiler.entry import ChainCall, Lines, Moving, Part, Pointer
+from pilite.compiler.kernels.emit import alone
+from pilite.compiler.plan import SLACK, align
+from pilite.compiler.program import Program, Stage, Value
+
+Functions = dict[str, tirx.PrimFunc]
+
+
+@dataclass(frozen=True, eq=False)
+class Banded:
+    """A chain and the kernels of its stages."""
+
+    chain: Chain
+    parts: tuple[Chosen, ...]
+    bands: int
+
+    @cached_property
+    def _starts(self) -> tuple[tuple[int, ...], tuple[tuple[int, ...], ...], int]:
+        """Offsets in a band: lines of every inner value, scratch of every stage; and the bytes of a band."""
+        at = 0
+
+        def take(nbytes: int) -> int:
+            nonlocal at
+            start, at = at, at + align(nbytes + SLACK)
+            return start
+
+        chain = self.chain
+        lines = tuple(take(n * chain.line_bytes(v)) for n, v in zip(chain.lines, chain.inner, strict=True))
+        scratch = tuple(
+            tuple(take(n) for n in self.of_rows(i, rows).scratch) for i, rows in enumerate(chain.pieces)
+        )
+        return lines, scratch, at
+
+    @property
+    def nbytes(self) -> int:
+        """Of all bands."""
+        return self.bands * self._starts[2]
+
+    def of_rows(self, index: int, rows: int) -> Chosen:
+        """The kernel of a stage for `rows` rows of its output. Rows of its input are there, border or not."""
+        chosen, chain = self.parts[index], self.chain
+        stage = chosen.stage
+        xs = tuple(
+            chain.layout(chain.values[i], reach.end(rows) - reach.first(0))
+            for i, reach in zip(stage.inputs, reaches(stage), strict=True)
+        )
+        y = chain.layout(chain.values[stage.output], rows)
+        return replace(chosen, stage=_without_rows_around(stage), xs=xs, y=y)
+
+    def call(
+        self,
+        arena: int,
+        place: Callable[[Value], Pointer],
+        constant: Callable[[Any], Pointer],
+        functions: Functions,
+    ) -> ChainCall:
+        """The call, for bands at `arena`; functions that exist are used again."""
+        parts = tuple(self._part(i, place, constant, functions) for i in range(len(self.parts)))
+        return ChainCall(parts, self.chain.table, arena, self._starts[2], self.bands)
+
+    def _part(
+        self,
+        index: int,
+        place: Callable[[Value], Pointer],
+        constant: Callable[[Any], Pointer],
+        functions: Functions,
+    ) -> Part:
+        chosen = self.parts[index]
+        stage = chosen.stage
+        kernels = tuple(self._kernels(index, functions))
+        arguments: tuple[Pointer | Moving, ...] = (
+            *(self._moving(i, reach, place) for i, reach in zip(stage.inputs, reaches(stage), strict=True)),
+            *map(constant, chosen.constants),
+            *(Pointer("band", offset) for offset in self._starts[1][index]),
+            self._moving(stage.output, Reach(), place),
+        )
+        return Part(kernels, arguments, self._lines(index))
+
+    def _kernels(self, index: int, functions: Functions) -> Iterator[tuple[int, str, tirx.PrimFunc]]:
+        for rows in dict.fromkeys((self.chain.pieces[index], 1)):
+            chosen = self.of_rows(index, rows)
+            key = f"alone {chosen.key}"
+            if key not in functions:
+                with alone():
+                    functions[key] = chosen.function()
+            yield rows, key, functions[key]
+
+    def _moving(self, index: int, reach: Reach, place: Callable[[Value], Pointer]) -> Moving:
+        """Where the rows of a value lie that a stage reads or makes for row r of its output."""
+        value, inner = self.chain.values[index], self._places.get(index)
+        line = self.chain.line_bytes(value)
+        if inner is not None:
+            return Moving(Pointer("band", self._starts[0][inner]), line, reach.stride, reach.before, inner)
+        start = place(value)
+        return Moving(
+            replace(start, offset=start.offset + value.halo.top * line), line, reach.stride, reach.before
+        )
+
+    @cached_property
+    def _places(self) -> dict[int, int]:
+        """Stage that makes each inner value."""
+        return {value.index: i for i, value in enumerate(self.chain.inner)}
+
+    def _lines(self, index: int) -> Lines | None:
+        if index == len(self.parts) - 1:
+            return None
+        value = self.chain.inner[index]
+        border = value.border if value.halo else None
+        start = Pointer("band", self._starts[0][index])
+        return Lines(start, self.chain.line_bytes(value), self.chain.lines[index], border)
+
+
+def banded(program: Program, chain: Chain, cpu: Cpu) -> Banded:
+    """Choose the kernels of a chain for `cpu`."""
+    parts = tuple(choose(program, stage, cpu) for stage in chain.stages)
+    return Banded(chain, parts, min(cpu.cores, chain.steps))
+
+
+def _without_rows_around(stage: Stage) -> Stage:
+    """The same stage for an input whose rows above and below are part of it."""
+    if not isinstance(stage.spec, CONVOLUTIONS):
+        return stage
+    window = stage.spec.window
+    sides = replace(window, before=(0, window.before[1]), after=(0, window.after[1]))
+    return replace(stage, spec=replace(stage.spec, window=sides))

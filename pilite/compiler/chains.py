@@ -1,0 +1,253 @@
+"""Chains: stages computed together, a few rows at a time, so that what lies between them stays in the cache.
+
+A step makes `rows` rows of the last value of a chain. Going backwards, each value in between needs some rows
+for that; it keeps those in lines of a small buffer. What is new is made behind what the step before has left;
+where the buffer ends, what is needed again moves to its front: nothing is computed twice. Lines above and
+below the image hold the border. A band, the share of one thread, is a range of steps; its first step makes
+all rows that it needs.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, replace
+from functools import cached_property
+from itertools import pairwise
+
+from pilite.compiler.layout import Halo, Layout
+from pilite.compiler.program import ARENA, WEIGHTS, Program, Stage, Value
+from pilite.compiler.spec import Fill, QAdd, QConv2D, QDepthwiseConv2D, QWeightedAdd
+
+CONVOLUTIONS = (QConv2D, QDepthwiseConv2D)
+ADDITIONS = (QAdd, QWeightedAdd)
+
+
+@dataclass(frozen=True)
+class Reach:
+    """The input rows that an output row is made of: `size` from row * stride - before on."""
+
+    size: int = 1
+    stride: int = 1
+    before: int = 0
+
+    def first(self, row: int) -> int:
+        return row * self.stride - self.before
+
+    def end(self, row: int) -> int:
+        """Behind the last input row of the output rows that end before `row`."""
+        return self.first(row - 1) + self.size
+
+
+@dataclass(frozen=True)
+class Rows:
+    """Rows of a value that a step holds: [first, end) of the image, and border up to `need`.
+
+    `first` is negative above the image; it is `line` of the buffer.
+    """
+
+    first: int
+    end: int
+    need: int
+    line: int = 0
+
+    @property
+    def count(self) -> int:
+        return self.need - self.first
+
+
+@dataclass(frozen=True, eq=False)
+class Chain:
+    """Consecutive stages of a program, the borders between them left out, and the rows of a step.
+
+    `room`: how many steps can add their rows to a buffer before rows move.
+    """
+
+    stages: tuple[Stage, ...]
+    values: tuple[Value, ...]  # of the program
+    rows: int
+    room: int = 1
+
+    @property
+    def output(self) -> Value:
+        return self.values[self.stages[-1].output]
+
+    @property
+    def inner(self) -> tuple[Value, ...]:
+        """What lies between the stages, in the order of the stages that make it."""
+        return tuple(self.values[stage.output] for stage in self.stages[:-1])
+
+    @property
+    def outer(self) -> frozenset[int]:
+        """Values outside that the chain reads."""
+        inner = {v.index for v in self.inner}
+        return frozenset(i for stage in self.stages for i in stage.inputs if i not in inner)
+
+    @property
+    def steps(self) -> int:
+        return -(-self.output.shape[1] // self.rows)
+
+    @cached_property
+    def table(self) -> tuple[tuple[Rows, ...], ...]:
+        """The rows of every value, by step and stage."""
+        columns = list(zip(*self._needed, strict=True))
+        placed = [_placed(column, n) for column, n in zip(columns, self.lines, strict=False)]
+        return tuple(zip(*placed, columns[-1], strict=True))
+
+    @cached_property
+    def _needed(self) -> tuple[tuple[Rows, ...], ...]:
+        return tuple(self._step(step) for step in range(self.steps))
+
+    def _step(self, step: int) -> tuple[Rows, ...]:
+        height = self.output.shape[1]
+        first, need = step * self.rows, min((step + 1) * self.rows, height)
+        found = {self.output.index: Rows(first, need, need)}
+        for value in reversed(self.inner):
+            readers = [(r, found[s.output]) for s in self.stages for r in reaches_of(s, value.index)]
+            need = max(reach.end(rows.end) for reach, rows in readers)
+            first = min(reach.first(rows.first) for reach, rows in readers)
+            found[value.index] = Rows(first, min(need, value.shape[1]), need)
+        return tuple(found[stage.output] for stage in self.stages)
+
+    @cached_property
+    def lines(self) -> tuple[int, ...]:
+        """Lines that the buffer of each inner value has: what any step holds, and room if rows are kept."""
+        columns = list(zip(*self._needed, strict=True))[:-1]
+        return tuple(
+            _lines(column, piece, self.room) for column, piece in zip(columns, self.pieces, strict=False)
+        )
+
+    @property
+    def copied(self) -> int:
+        """Bytes that one band moves over all steps."""
+        columns = list(zip(*self.table, strict=True))[:-1]
+        return sum(_moved(column) * self.line_bytes(v) for column, v in zip(columns, self.inner, strict=True))
+
+    @cached_property
+    def pieces(self) -> tuple[int, ...]:
+        """Rows that one call of each stage makes where there are as many: what a step adds."""
+        strides = [1] * len(self.stages)
+        place = {stage.output: i for i, stage in enumerate(self.stages)}
+        for i in range(len(self.stages) - 1, -1, -1):
+            for value, reach in zip(self.stages[i].inputs, reaches(self.stages[i]), strict=True):
+                if value in place:
+                    strides[place[value]] = strides[i] * reach.stride
+        heights = [self.values[stage.output].shape[1] for stage in self.stages]
+        return tuple(min(self.rows * s, h) for s, h in zip(strides, heights, strict=True))
+
+    def layout(self, value: Value, rows: int) -> Layout:
+        """`rows` lines of a value, with the border at their ends."""
+        _, _, width, channels = value.shape
+        sides = Halo(0, value.halo.left, 0, value.halo.right)
+        return Layout((1, rows, width, channels), value.dtype, sides)
+
+    def line_bytes(self, value: Value) -> int:
+        return self.layout(value, 1).size
+
+    def made(self, bands: int) -> tuple[int, ...]:
+        """Rows that each stage makes if so many bands share the steps; without bands: its height."""
+        bands = min(bands, self.steps)
+        total = [0] * len(self.stages)
+        for band in range(bands):
+            first, end = (self.steps * b // bands for b in (band, band + 1))
+            for i, (at, last) in enumerate(zip(self.table[first], self.table[end - 1], strict=True)):
+                total[i] += last.end - max(at.first, 0)
+        return tuple(total)
+
+
+def _lines(column: Sequence[Rows], piece: int, room: int) -> int:
+    most = max(rows.count for rows in column)
+    keeps = any(after.first < rows.end for rows, after in pairwise(column))
+    return most + piece * (room - 1) if keeps else most
+
+
+def _placed(column: Sequence[Rows], lines: int) -> list[Rows]:
+    """Every step behind the one before; at the front where it would not fit, or where nothing is kept."""
+    found = [column[0]]
+    for rows in column[1:]:
+        line = found[-1].line + rows.first - found[-1].first
+        fits = rows.first < found[-1].end and line + rows.count <= lines
+        found.append(replace(rows, line=line if fits else 0))
+    return found
+
+
+def _moved(column: Sequence[Rows]) -> int:
+    """Rows that move, over all steps."""
+    return sum(
+        max(rows.end - after.first, 0)
+        for rows, after in pairwise(column)
+        if after.line != rows.line + after.first - rows.first
+    )
+
+
+def reaches(stage: Stage) -> tuple[Reach, ...]:
+    """The reach of a stage into each of its inputs."""
+    if not isinstance(stage.spec, CONVOLUTIONS):
+        return (Reach(),) * len(stage.inputs)
+    window = stage.spec.window
+    size = (window.kernel[0] - 1) * window.dilation[0] + 1
+    return (Reach(size, window.stride[0], window.before[0]),)
+
+
+def reaches_of(stage: Stage, value: int) -> Iterator[Reach]:
+    """The reaches of a stage into one value."""
+    return (reach for i, reach in zip(stage.inputs, reaches(stage), strict=True) if i == value)
+
+
+# --- which stages can be a chain -----------------------------------------------------------------------
+
+
+def by_rows(program: Program, stage: Stage) -> bool:
+    """Whether rows of the output depend on a few rows of the inputs, and kernels can be given those alone."""
+    y = program.values[stage.output]
+    if not _image(y) or y.place != ARENA or y.root != y.index or y.shape[1] < 2:
+        return False
+    xs = [program.values[i] for i in stage.inputs]
+    if isinstance(stage.spec, CONVOLUTIONS):
+        return _image(xs[0]) and xs[0].place == ARENA
+    same = all(x.shape == y.shape and x.place in (ARENA, WEIGHTS) for x in xs)
+    return isinstance(stage.spec, ADDITIONS) and same
+
+
+def _image(value: Value) -> bool:
+    return len(value.shape) == 4 and value.shape[0] == 1 and value.dtype == "int8"
+
+
+class Candidates:
+    """Every part of a program that can be a chain."""
+
+    def __init__(self, program: Program) -> None:
+        self._program = program
+        self._by_rows = [by_rows(program, stage) for stage in program.stages]
+        self._last_reader: dict[int, int] = {}
+        for position, stage in enumerate(program.stages):
+            for index in stage.inputs:
+                self._last_reader[program.values[index].root] = position
+        self._shared = {v.root for v in program.values if v.root != v.index}
+
+    def starting(self, first: int) -> Iterator[tuple[int, tuple[Stage, ...]]]:
+        """(end, stages) of every chain of two or more that begins at stage `first`, the shortest first."""
+        stages: list[Stage] = []
+        inner: set[int] = set()
+        for position in range(first, len(self._program.stages)):
+            stage = self._program.stages[position]
+            if _is_border(stage):
+                if stage.output not in inner:
+                    return
+                continue
+            if not self._by_rows[position] or (stages and inner.isdisjoint(stage.inputs)):
+                return
+            stages.append(stage)
+            if len(stages) > 1 and all(self._last_reader[i] <= position for i in inner):
+                yield position + 1, tuple(stages)
+            if stage.output in self._shared or stage.output not in self._last_reader:
+                return
+            inner.add(stage.output)
+
+
+def _is_border(stage: Stage) -> bool:
+    return isinstance(stage.spec, Fill) and not stage.spec.whole
+
+
+def chain(program: Program, stages: Sequence[Stage], rows: int, room: int = 1) -> Chain:
+    """The chain of these stages whose steps make so many rows."""
+    return Chain(tuple(stages), program.values, min(rows, program.values[stages[-1].output].shape[1]), room)

@@ -1,0 +1,243 @@
+"""Which stages become chains: a rule on bytes and caches, the same for every model.
+
+A value between two stages that is larger than half of the second-level cache is gone before it is read: it
+costs three times its bytes of memory traffic (allocated, written back, read). Of all ways to cut the program
+into chains, the one with the least such traffic is chosen, and among equals the one that chains fewest
+stages. A chain fits if the lines of all bands and its weights take at most five eighths of that cache, its
+weights, which every step reads, a quarter, and if bands compute little twice.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from math import prod
+from typing import TypeAlias
+
+from pilite.compiler.chains import CONVOLUTIONS, Candidates, Chain, chain
+from pilite.compiler.cpu import Cpu
+from pilite.compiler.layout import Layout
+from pilite.compiler.program import ARENA, Program, Stage, Value
+from pilite.errors import PiliteError
+
+OFF, AUTO, ALL = "off", "auto", "all"
+MODES = (OFF, AUTO, ALL)
+DEFAULT = OFF
+LEAST_ROWS, MOST_ROWS = 2, 8  # of a step: a call of less costs more than it computes
+MOST_ROOM = 4  # steps behind each other in a buffer
+FEW_MOVES = 0.1  # of the rows
+TRAFFIC = 3  # bytes of memory traffic for each byte of a value that the cache loses
+TWICE_OF_CHAIN, TWICE_OF_MODEL = 0.05, 0.03  # of their multiplications, at most, with all bands
+
+Unit: TypeAlias = Stage | Chain
+
+
+@dataclass(frozen=True)
+class Verdict:
+    """What `build --explain` says about a chain, or about a value that stays in memory."""
+
+    operators: tuple[int, ...]
+    how: str
+    why: str
+
+
+@dataclass(frozen=True, eq=False)
+class Plan:
+    """The units in order."""
+
+    units: tuple[Unit, ...]
+    verdicts: tuple[Verdict, ...] = ()
+
+
+def check(mode: str) -> None:
+    """Raises PiliteError if there is no such mode. "all@3": whatever can be is chained, 3 rows a step."""
+    name, at, rows = mode.partition("@")
+    if name not in MODES or (at and not (name == ALL and rows.isdecimal() and int(rows))):
+        raise PiliteError(f"no fusing '{mode}': choose one of {', '.join(MODES)}.")
+
+
+def plan(program: Program, cpu: Cpu, mode: str = OFF) -> Plan:
+    """Cut `program` into units. `mode`: see `check`."""
+    if mode == OFF:
+        return Plan(program.stages)
+    name, _, rows = mode.partition("@")
+    rule = _Rule(program, cpu, name == ALL, int(rows or 0))
+    units = _cheaper_than_model(rule, _cut(rule))
+    return Plan(units, tuple(_verdicts(rule, units)))
+
+
+@dataclass(frozen=True, eq=False)
+class _Rule:
+    program: Program
+    cpu: Cpu
+    everything: bool
+    rows: int  # of a step; 0: chosen
+
+    def chain(self, stages: Sequence[Stage]) -> Chain:
+        """With the rows and the room that fit, share the work of bands, and move few rows: see `_cost`."""
+        height = self.program.values[stages[-1].output].shape[1]
+        if self.rows:
+            return chain(self.program, stages, self.rows, 1 + self.rows % 3)
+        most = min(MOST_ROWS, height)
+        options = [
+            chain(self.program, stages, rows, room)
+            for rows in range(min(LEAST_ROWS, most), most + 1)
+            for room in range(1, MOST_ROOM + 1)
+        ]
+        fitting = [c for c in options if self.bytes(c) <= self._room] or options[:1]
+        return min(fitting, key=self._cost)
+
+    def _cost(self, c: Chain) -> tuple[int, float, int]:
+        """Rows of the longest band; the share of rows that move, if it matters; rows of a step."""
+        volume = sum(v.shape[1] * c.line_bytes(v) for v in c.inner)
+        return -(-c.steps // self.cpu.cores) * c.rows, max(c.copied / volume, FEW_MOVES), c.rows
+
+    @property
+    def _room(self) -> int:
+        """Bytes of the second-level cache for a chain."""
+        return self.cpu.l2_bytes * 5 // 8
+
+    def bytes(self, c: Chain) -> int:
+        """In the cache at the same time."""
+        return min(self.cpu.cores, c.steps) * scratch_bytes(c) + weight_bytes(c.stages)
+
+    def refusal(self, c: Chain) -> str:
+        """Why a chain does not fit; "" if it does."""
+        if self.everything:
+            return ""
+        quarter = self.cpu.l2_bytes // 4
+        if weight_bytes(c.stages) > quarter:
+            return f"weights of {_kb(weight_bytes(c.stages))} in every step, more than {_kb(quarter)}"
+        if self.bytes(c) > self._room:
+            return f"{_kb(self.bytes(c))} for {self.cpu.cores} threads, more than {_kb(self._room)}"
+        if twice(c, self.cpu.cores) > TWICE_OF_CHAIN * macs(c.stages, c.values):
+            return f"bands of {self.cpu.cores} threads compute {_percent(c, self.cpu.cores)} twice"
+        return ""
+
+    def traffic(self, value: Value) -> int:
+        """Bytes of memory traffic if `value` lies between two units."""
+        size = Layout(value.shape, value.dtype, value.halo).size
+        lost = value.place == ARENA and (self.everything or size > self.cpu.l2_bytes // 2)
+        return TRAFFIC * size if lost else 0
+
+
+def _cut(rule: _Rule) -> tuple[Unit, ...]:
+    """The cheapest sequence of units, from the end."""
+    stages, candidates = rule.program.stages, Candidates(rule.program)
+    best: list[tuple[int, int, int, Unit | None]] = [(0, 0, 0, None)] * (len(stages) + 1)
+    for first in range(len(stages) - 1, -1, -1):
+        after = best[first + 1]
+        own = rule.traffic(rule.program.values[stages[first].output])
+        best[first] = (after[0] + own, after[1], first + 1, stages[first])
+        for end, members in candidates.starting(first):
+            if not rule.everything and weight_bytes(members) > rule.cpu.l2_bytes // 4:
+                break
+            output = rule.program.values[members[-1].output]
+            cost = best[end][0] + rule.traffic(output), best[end][1] + len(members)
+            if cost < best[first][:2] and not rule.refusal(found := rule.chain(members)):
+                best[first] = (*cost, end, found)
+    return tuple(_path(best))
+
+
+def _path(best: Sequence[tuple[int, int, int, Unit | None]]) -> list[Unit]:
+    units: list[Unit] = []
+    at = 0
+    while (unit := best[at][3]) is not None:
+        units.append(unit)
+        at = best[at][2]
+    return units
+
+
+def _cheaper_than_model(rule: _Rule, units: Sequence[Unit]) -> tuple[Unit, ...]:
+    """Without the chains that compute most twice, as long as all together compute too much twice."""
+    limit = TWICE_OF_MODEL * macs(rule.program.stages, rule.program.values)
+    kept = sorted((u for u in units if isinstance(u, Chain)), key=lambda c: twice(c, rule.cpu.cores))
+    while not rule.everything and sum(twice(c, rule.cpu.cores) for c in kept) > limit:
+        kept.pop()
+    if len(kept) == sum(isinstance(u, Chain) for u in units):
+        return tuple(units)
+    chained = {id(stage): c for c in kept for stage in c.stages}
+    return tuple(_regrouped(rule.program, chained))
+
+
+def _regrouped(program: Program, chained: Mapping[int, Chain]) -> list[Unit]:
+    """The program with these chains in the place of their stages, and without their inner borders."""
+    inner = {v.index for c in chained.values() for v in c.inner}
+    units: list[Unit] = []
+    for stage in program.stages:
+        found = chained.get(id(stage))
+        if found is None and stage.output not in inner:
+            units.append(stage)
+        elif found is not None and stage is found.stages[-1]:
+            units.append(found)
+    return units
+
+
+# --- sizes ---------------------------------------------------------------------------------------------
+
+
+def scratch_bytes(c: Chain) -> int:
+    """Lines of all inner values, for one band."""
+    return sum(n * c.line_bytes(v) for n, v in zip(c.lines, c.inner, strict=True))
+
+
+def weight_bytes(stages: Sequence[Stage]) -> int:
+    """Constants that a kernel reads: 8-bit weights, and 16 bytes of bias and requantization a channel."""
+    return sum(s.arrays["weight"].size + 16 * s.arrays["bias"].size for s in stages if "weight" in s.arrays)
+
+
+def macs(stages: Sequence[Stage], values: Sequence[Value]) -> int:
+    """Multiplications of the convolutions."""
+    return sum(prod(values[s.output].shape[1:3]) * _macs_a_pixel(s) for s in stages)
+
+
+def twice(c: Chain, bands: int) -> int:
+    """Multiplications that are done again because bands do not share rows."""
+    extra = [made - c.values[s.output].shape[1] for s, made in zip(c.stages, c.made(bands), strict=True)]
+    widths = [c.values[s.output].shape[2] for s in c.stages]
+    return sum(max(n, 0) * w * _macs_a_pixel(s) for n, w, s in zip(extra, widths, c.stages, strict=True))
+
+
+def _macs_a_pixel(stage: Stage) -> int:
+    return stage.arrays["weight"].size if isinstance(stage.spec, CONVOLUTIONS) else 0
+
+
+def _percent(c: Chain, bands: int) -> str:
+    return f"{100 * twice(c, bands) / max(macs(c.stages, c.values), 1):.1f} %"
+
+
+def _kb(nbytes: int) -> str:
+    return f"{nbytes / 1024:.0f} KB"
+
+
+# --- what is told --------------------------------------------------------------------------------------
+
+
+def _verdicts(rule: _Rule, units: Sequence[Unit]) -> list[Verdict]:
+    """One for every chain, and one for every value that the cache loses between units."""
+    found = []
+    for unit in units:
+        if isinstance(unit, Chain):
+            found.append(_told(rule, unit))
+        last = unit.stages[-1] if isinstance(unit, Chain) else unit
+        value = rule.program.values[last.output]
+        if rule.traffic(value) and last.inputs and not rule.everything:
+            size = _kb(rule.traffic(value) // TRAFFIC)
+            found.append(
+                Verdict((last.node,), f"its output, {size}, goes through memory", _refused(rule, last))
+            )
+    return found
+
+
+def _refused(rule: _Rule, stage: Stage) -> str:
+    """Why no chain hides the output of `stage`: the reason of the shortest one that would."""
+    first = rule.program.stages.index(stage)
+    for _, members in Candidates(rule.program).starting(first):
+        return rule.refusal(rule.chain(members)) or "other chains save more"
+    return "its readers do not work by rows, or are several"
+
+
+def _told(rule: _Rule, c: Chain) -> Verdict:
+    saved = sum(rule.traffic(v) for v in c.inner)
+    how = f"{c.rows} rows a step, {_kb(scratch_bytes(c))} a thread, {_percent(c, rule.cpu.cores)} twice"
+    return Verdict(tuple(dict.fromkeys(s.node for s in c.stages)), how, f"saves {_kb(saved)} of traffic")

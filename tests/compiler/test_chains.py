@@ -1,0 +1,220 @@
+"""Operators that are computed together give the bits of operators that are not, and the rule says when."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from pilite.compiler import chains, fuse, lower, pipeline, tflite
+from pilite.compiler import cpu as cpus
+from pilite.compiler.chains import Chain, Reach
+from pilite.compiler.numerics import Numerics
+from pilite.compiler.program import Program
+from pilite.compiler.schedule import schedule
+from pilite.errors import PiliteError
+from tests import batch, native
+from tests.chain_nets import CHAINS, block, pairs
+from tests.draw import OneOp
+from tests.few_ops import Graph, made
+from tests.nets import Net, Window
+from tests.one_op import DTYPES
+
+A53 = cpus.load("cortex-a53")
+XNNPACK = {"numerics": "xnnpack"}
+
+
+def program(graph: Graph, dtype: str = "int8") -> Program:
+    case = made(graph, dtype, 0)
+    return lower.lower(tflite.parse(case.model, case.name), Numerics())
+
+
+def chained(graph: Graph, mode: str = fuse.AUTO, cpu: cpus.Cpu = A53) -> list[Chain]:
+    return [unit for unit in fuse.plan(program(graph), cpu, mode).units if isinstance(unit, Chain)]
+
+
+# --- the same bits -------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def rows(monkeypatch: pytest.MonkeyPatch, request: pytest.FixtureRequest) -> None:
+    """Everything is chained, with this many rows a step."""
+    monkeypatch.setitem(batch.OPTIONS, "fuse", f"all@{request.param}")
+
+
+def cases(turn: int) -> list[OneOp]:
+    """All models, each with one of the dtypes; with `turn` 0 and 1 with both."""
+    return [made(graph, DTYPES[(turn + i) % 2], i) for i, graph in enumerate(CHAINS.values())]
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("rows", [2], indirect=True)
+@pytest.mark.parametrize("cpu", native.EVERY_CPU)
+def test_chains_give_the_bits_of_tflite(cpu: str, rows: None) -> None:
+    batch.check_bits(cases(cpus.names().index(cpu)), cpu)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(("rows", "turn"), [(1, 0), (3, 1), (5, 0)], indirect=["rows"])
+def test_any_number_of_rows_gives_the_same_bits(rows: None, turn: int) -> None:
+    batch.check_bits(cases(turn), native.HERE)
+
+
+@pytest.mark.slow
+def test_chains_give_the_bits_of_single_operators_with_the_other_numerics(tmp_path: Path) -> None:
+    own = cases(1)
+    graph = batch.merged([tflite.parse(case.model, case.name, "xnnpack") for case in own])
+    inputs = [x for case in own for x in case.inputs]
+    paths = {
+        mode: batch.compiled(graph, native.HERE, tmp_path / mode, {**batch.OPTIONS, **XNNPACK, "fuse": mode})
+        for mode in ("off", "all@2")
+    }
+    single, together = (native.opened(path, native.HERE)(*inputs) for path in paths.values())
+
+    for x, y in zip(single, together, strict=True):
+        np.testing.assert_array_equal(x, y)
+
+
+@pytest.mark.parametrize("rows", [2], indirect=True)
+def test_more_threads_than_bands_give_the_same_bits(rows: None, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(batch, "THREADS", (2, 4, 7))
+    batch.check_bits([made(CHAINS[name], "int8", 0) for name in ("residual", "two rows")], native.HERE)
+
+
+@pytest.mark.parametrize("rows", [3], indirect=True)
+def test_a_buffer_that_is_one_line_too_small_is_noticed(rows: None, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Negative control: without room, the last row lies where the next stage writes."""
+    enough = chains._lines
+    monkeypatch.setattr(chains, "_lines", lambda *arguments: enough(*arguments) - 1)
+
+    with pytest.raises(AssertionError, match="wrong results"):
+        batch.check_bits([made(CHAINS["stride 1"], "int8", 0)], native.HERE)
+
+
+# --- rows ----------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("mode", ["all@1", "all@2", "all@3", "all@7"])
+@pytest.mark.parametrize("name", CHAINS)
+def test_every_row_is_made_once_by_one_band_and_is_there_when_it_is_read(name: str, mode: str) -> None:
+    for chain in chained(CHAINS[name], mode):
+        heights = [chain.values[stage.output].shape[1] for stage in chain.stages]
+        assert all(made <= height for made, height in zip(chain.made(1), heights, strict=True))
+        for step in chain.table:
+            for rows, lines in zip(step, chain.lines, strict=False):
+                assert rows.line >= 0
+                assert rows.line + rows.count <= lines
+            held = dict(zip((stage.output for stage in chain.stages), step, strict=True))
+            for stage in chain.stages:
+                check_reads(chain, stage, held)
+
+
+def check_reads(chain: Chain, stage: Any, held: dict[int, chains.Rows]) -> None:
+    for index, reach in zip(stage.inputs, chains.reaches(stage), strict=True):
+        if index in held:
+            assert held[index].first <= reach.first(held[stage.output].first)
+            assert reach.end(held[stage.output].end) <= held[index].need
+
+
+def test_a_reach_is_the_window_of_a_row() -> None:
+    reach = Reach(size=3, stride=2, before=1)
+
+    assert (reach.first(0), reach.first(5), reach.end(1), reach.end(5)) == (-1, 9, 2, 10)
+
+
+# --- the rule ------------------------------------------------------------------------------------------
+
+
+def mobilenet(net: Net) -> list[int]:
+    """The shapes of MobileNet V2 down to 14 x 14, with few blocks."""
+    x = net.conv(net.input(1, 224, 224, 3), 32, window=Window((2, 2)))
+    x = net.conv(net.depthwise(x), 16, (1, 1))
+    for channels, stride, add in (
+        (24, 2, False),
+        (24, 1, True),
+        (32, 2, False),
+        (64, 2, False),
+        (64, 1, True),
+    ):
+        x = block(net, x, channels, 6 * net.shape(x)[3], stride, add)
+    return [x]
+
+
+def test_what_the_cache_would_lose_is_chained_and_nothing_else() -> None:
+    found = chained(mobilenet)
+
+    lost = {v.index for c in found for v in c.inner if np.prod(v.shape) > A53.l2_bytes // 2}
+    p = program(mobilenet)
+    large = {v.index for v in p.values if v.place == "arena" and np.prod(v.shape) > A53.l2_bytes // 2}
+    assert len(lost) == len(large)
+    assert all(c.output.shape[1] >= 28 for c in found)
+
+
+def test_bands_compute_at_most_three_hundredths_of_a_model_twice() -> None:
+    p = program(mobilenet)
+    found = chained(mobilenet)
+
+    assert found
+    assert sum(fuse.twice(c, A53.cores) for c in found) <= 0.03 * fuse.macs(p.stages, p.values)
+
+
+def test_one_band_computes_nothing_twice() -> None:
+    assert all(fuse.twice(c, 1) == 0 for c in chained(mobilenet))
+
+
+def test_a_larger_cache_chains_less() -> None:
+    stages = [
+        sum(len(c.stages) for c in chained(mobilenet, cpu=cpus.load(name)))
+        for name in ("cortex-a53", "cortex-a72")
+    ]
+
+    assert stages[0] > stages[1] > 0
+
+
+def test_chains_need_less_memory() -> None:
+    p = program(mobilenet)
+    chained_bytes, whole = (schedule(p, A53, mode).arena_bytes for mode in (fuse.AUTO, fuse.OFF))
+
+    assert chained_bytes < 0.5 * whole
+
+
+def test_layers_with_large_weights_are_not_walked_by_rows() -> None:
+    def heavy(net: Net) -> list[int]:
+        return [pairs(net, net.input(1, 28, 28, 512), 512, 512)]
+
+    assert chained(heavy) == []
+    assert any("weights of" in v.why for v in fuse.plan(program(heavy), A53, fuse.AUTO).verdicts)
+
+
+def test_outputs_of_the_model_and_values_with_other_readers_are_not_inside() -> None:
+    def shared(net: Net) -> list[int]:
+        x = net.conv(net.input(1, 12, 12, 8), 16, (1, 1))
+        return [net.depthwise(x), net.mean(x)]
+
+    assert chained(shared, fuse.ALL) == []
+
+
+def test_nothing_is_chained_where_every_operator_is_an_output() -> None:
+    case = made(CHAINS["residual"], "int8", 0)
+    graph = pipeline.exposed(tflite.parse(case.model, case.name))
+    units = fuse.plan(lower.lower(graph, Numerics()), A53, fuse.ALL).units
+
+    assert not any(isinstance(unit, Chain) for unit in units)
+
+
+@pytest.mark.parametrize("mode", ["on", "auto@2", "all@", "all@0", "all@x"])
+def test_an_unknown_mode_names_the_known_ones(mode: str) -> None:
+    with pytest.raises(PiliteError, match=f"no fusing '{mode}': choose one of off, auto, all"):
+        fuse.check(mode)
+
+
+def test_build_explains_its_chains(tmp_path: Path) -> None:
+    path = tmp_path / "m.tflite"
+    path.write_bytes(made(CHAINS["residual"], "int8", 0).model)
+
+    (row,) = pipeline.explain(path, "cortex-a53", "ref", chains="all@2")
+    assert row["operators"] == "0, 1, 2, 3"
+    assert "2 rows a step" in row["how"]
+    assert pipeline.explain(path, "cortex-a53", "ref", chains="auto") == []
