@@ -51,6 +51,7 @@ SMALL_ZOO = (  # each architecture once, on this machine's CPU
     "mobilenet_v3_large_0.25_64_uint8",  # HARD_SWISH, gates
     pytest.param("mobilenet_v3_large_minimalistic_0.25_64_uint8", marks=pytest.mark.long),
     "deeplab_mobilenet_v2_0.25_65_uint8",  # dilations, RESIZE_BILINEAR, ARG_MAX
+    "unet_mobilenet_v2_0.25_64_int8",  # TRANSPOSE_CONV
     "ssd_mobilenet_v1_0.25_96_uint8",  # several outputs
     "ssd_mobilenet_v2_0.25_96_int8",
 )

@@ -80,7 +80,8 @@ def generate(recipe: Recipe) -> bytes:
         constants = _constants(i, layer)
         added = range(len(tensors), len(tensors) + len(constants))
         tensors += constants
-        ops.append(OpSpec(layer.layer.op, (*layer.layer.inputs, *added), (i + 1,), layer.layer.options))
+        operands = (*added[: layer.leading], *layer.layer.inputs, *added[layer.leading :])
+        ops.append(OpSpec(layer.layer.op, operands, (i + 1,), layer.layer.options))
     return write(tensors, ops, [0], net.outputs, f"pilite zoo {recipe.name}")
 
 

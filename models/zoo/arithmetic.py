@@ -56,6 +56,20 @@ def depthwise(x: Steps, filter: Steps, window: Window) -> Floats:
     return acc
 
 
+def transposed(x: Steps, filter: Steps, stride: Pair) -> Floats:
+    """Accumulators of a SAME transpose convolution, (n, h * sh, w * sw, oc); `filter` is (oc, kh, kw, ic).
+
+    Every input adds its products to a window of outputs; the windows of neighbours overlap.
+    """
+    (n, h, w, _), (oc, kh, kw, _), (sh, sw) = x.shape, filter.shape, stride
+    exact = exact_type(filter.reshape(oc, -1))
+    acc = np.zeros((n, (h - 1) * sh + max(kh, sh), (w - 1) * sw + max(kw, sw), oc), exact)
+    for i, j in np.ndindex(kh, kw):
+        acc[:, i : i + (h - 1) * sh + 1 : sh, j : j + (w - 1) * sw + 1 : sw] += dense(x, filter[:, i, j])
+    top, left = max(kh - sh, 0) // 2, max(kw - sw, 0) // 2
+    return acc[:, top : top + h * sh, left : left + w * sw]
+
+
 def average(x: Steps, kernel: Pair, window: Window) -> Steps:
     """Mean of what the window meets; padding does not count. Sums of whole numbers are exact in any order."""
     total = sum(tap.astype(np.float64) for tap in _taps(x, kernel, window))

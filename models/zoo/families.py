@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from models.zoo import deeplab, efficientnet, inception, mobilenet, mobilenet_v3, resnet, ssd
+from models.zoo import deeplab, efficientnet, inception, mobilenet, mobilenet_v3, resnet, ssd, unet
 from models.zoo.layers import Net
 
 
@@ -21,6 +21,7 @@ class Family:
     width_in_name: bool = False  # also when it is 1.0, as published
 
 
+_COUNTED = "counted here: none is published"
 _SLIM = "tensorflow/models, slim's table of MobileNet V3"
 _TORCHVISION = "torchvision's table of classification weights"
 
@@ -36,6 +37,7 @@ FAMILIES: dict[str, Family] = {
     "mobilenet_v3_large": Family(mobilenet_v3.large, 224, "0.217", _SLIM),
     "mobilenet_v3_large_minimalistic": Family(mobilenet_v3.minimalistic, 224, "0.209", _SLIM),
     "deeplab_mobilenet_v2": Family(deeplab.mobilenet_v2, 513, "2.75", "tensorflow/models, deeplab/g3doc"),
+    "unet_mobilenet_v2": Family(unet.mobilenet_v2, 128, "0.586", _COUNTED),
     "ssd_mobilenet_v1": Family(ssd.mobilenet_v1, 300, "1.2", "arXiv 1704.04861, table 13", smallest=64),
-    "ssd_mobilenet_v2": Family(ssd.mobilenet_v2, 300, "0.77", "counted here: none is published", smallest=64),
+    "ssd_mobilenet_v2": Family(ssd.mobilenet_v2, 300, "0.77", _COUNTED, smallest=64),
 }

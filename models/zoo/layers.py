@@ -28,6 +28,7 @@ from pilite.compiler.graph import (
     Pool2D,
     Resize,
     Softmax,
+    TransposeConv,
 )
 from pilite.compiler.shapes import extent
 
@@ -53,7 +54,8 @@ class Layer:
     def macs(self) -> int:
         """Multiplications of one 8-bit input by one weight; padding counts, as is usual."""
         taps = self.filter[1:3] if self.op == "DEPTHWISE_CONV_2D" else self.filter[1:]
-        return math.prod(self.shape) * math.prod(taps) if self.filter else 0
+        apart = math.prod(self.options.stride) if isinstance(self.options, TransposeConv) else 1
+        return math.prod(self.shape) * math.prod(taps) // apart if self.filter else 0
 
 
 @dataclass(frozen=True)
@@ -134,6 +136,13 @@ class Builder:
         image = self._moved(x, kernel, stride, dilation, "SAME")
         return self.add("DEPTHWISE_CONV_2D", (x,), (*image, channels), options, (1, *kernel, channels), role)
 
+    def transpose_conv(self, x: int, channels: int, role: str = "") -> int:
+        """3x3 with stride 2: an image of twice the height and width."""
+        n, h, w, depth = self.shapes[x]
+        shape = (n, 2 * h, 2 * w, channels)
+        options = TransposeConv("SAME", (2, 2), "NONE", shape)
+        return self.add("TRANSPOSE_CONV", (x,), shape, options, (channels, 3, 3, depth), role)
+
     def dense(self, x: int, units: int, role: str = "") -> int:
         depth = math.prod(self.shapes[x][1:])
         return self.add(
@@ -179,6 +188,9 @@ class Builder:
 
     def logistic(self, x: int) -> int:
         return self.add("LOGISTIC", (x,), self.shapes[x], NoOptions())
+
+    def relu(self, x: int, role: str) -> int:
+        return self.add("RELU", (x,), self.shapes[x], NoOptions(), role=role)
 
     def hard_swish(self, x: int) -> int:
         return self.add("HARD_SWISH", (x,), self.shapes[x], NoOptions())

@@ -52,6 +52,7 @@ TARGETS = {  # by a layer's role, else by its activation
     "RELU6": RELU6,
     "NONE": Target(16.0, (-0.1, 0.1)),
     "logits": Target(7.0, (0.0, 0.0), keep=0.1),
+    "before RELU": Target(4.0, (-0.1, 0.2)),
     "hard_swish": Target(6.0, (-0.1, 0.2)),  # what goes into one
     "gate": Target(3.0, (-0.1, 0.1)),
     "gate + 3": RELU6,
@@ -100,7 +101,8 @@ class Filled:
     layer: Layer
     dtype: str  # of the output
     quant: Quant | None  # of the output
-    constants: tuple[Constant, ...] = ()  # operands behind the layer's inputs
+    constants: tuple[Constant, ...] = ()  # operands
+    leading: int = 0  # how many of them come before the layer's inputs
 
 
 def weights(layer: Layer, scheme: Scheme, seed: str) -> Weights:

@@ -29,7 +29,16 @@ from models.zoo.quantize import (
     target_of,
     weights,
 )
-from pilite.compiler.graph import Add, Concatenation, Conv2D, DepthwiseConv2D, Pad, Pool2D, Quant
+from pilite.compiler.graph import (
+    Add,
+    Concatenation,
+    Conv2D,
+    DepthwiseConv2D,
+    Pad,
+    Pool2D,
+    Quant,
+    TransposeConv,
+)
 
 CLAMPS = {"NONE": (-np.inf, np.inf), "RELU": (0, np.inf), "RELU6": (0, 6)}
 
@@ -48,6 +57,9 @@ def _sums(layer: Layer, xs: list[Value], scheme: Scheme, seed: str) -> tuple[Fil
     stored = (drawn.steps + drawn.zero_point).astype(scheme.dtype)
     filter = Constant("filter", stored, Quant(tuple(scales), (drawn.zero_point,) * len(scales), drawn.axis))
     added = Constant("bias", bias.astype(np.int32), Quant(tuple(products), (0,) * len(products)))
+    if isinstance(layer.options, TransposeConv):
+        shape = Constant("shape", np.array(layer.shape, np.int32), Quant((), ()))
+        return Filled(layer, scheme.dtype, quant, (shape, filter, added), leading=2), y
     return Filled(layer, scheme.dtype, quant, (filter, added)), y
 
 
@@ -57,6 +69,8 @@ def _accumulated(layer: Layer, x: Value, drawn: Weights) -> Floats:
         window = Window(options.stride, options.padding, options.dilation)
         sums = arithmetic.depthwise if isinstance(options, DepthwiseConv2D) else arithmetic.conv
         return sums(x.steps, drawn.steps, window)
+    if isinstance(options, TransposeConv):
+        return arithmetic.transposed(x.steps, drawn.steps, options.stride)
     return arithmetic.dense(x.steps.reshape(len(x.steps), -1), drawn.steps)
 
 
@@ -73,6 +87,10 @@ def _add(layer: Layer, xs: list[Value], scheme: Scheme, seed: str) -> tuple[Fill
 def _mul(layer: Layer, xs: list[Value], scheme: Scheme, seed: str) -> tuple[Filled, Value]:
     operands, constants = _operands(layer, xs, scheme)
     return _ranged(layer, operands[0] * operands[1], scheme, constants)
+
+
+def _relu(layer: Layer, xs: list[Value], scheme: Scheme, seed: str) -> tuple[Filled, Value]:
+    return _ranged(layer, np.float32(xs[0].quant.scale) * np.maximum(xs[0].steps, 0), scheme)
 
 
 def _hard_swish(layer: Layer, xs: list[Value], scheme: Scheme, seed: str) -> tuple[Filled, Value]:
@@ -191,7 +209,9 @@ STEPS: dict[str, Step] = {
     "MUL": _mul,
     "PAD": _pad,
     "QUANTIZE": _quantize,
+    "RELU": _relu,
     "RESHAPE": _reshape,
     "RESIZE_BILINEAR": _resize,
     "SOFTMAX": _softmax,
+    "TRANSPOSE_CONV": _sums,
 }

@@ -38,6 +38,21 @@ def test_calibration_sums_exactly(side: int, kernel: tuple[int, int], window: Wi
     )
 
 
+@pytest.mark.parametrize("stride", [(2, 2), (1, 3)])
+@pytest.mark.parametrize("kernel", [(3, 3), (2, 4), (1, 1)])
+def test_a_transpose_convolution_spreads_inputs(kernel: tuple[int, int], stride: tuple[int, int]) -> None:
+    """It is what a SAME convolution with these weights and this stride passes back."""
+    rng = np.random.default_rng(0)
+    filter = rng.integers(-128, 128, (5, *kernel, 4)).astype(np.float32)
+    x = rng.integers(-255, 256, (1, 3, 4, 4)).astype(np.float32)
+    y = arithmetic.transposed(x, filter, stride)
+    probe = rng.integers(-255, 256, y.shape).astype(np.float32)
+    back = arithmetic.conv(probe, filter.transpose(3, 1, 2, 0), Window(stride))
+
+    assert y.shape == (1, 3 * stride[0], 4 * stride[1], 5)
+    assert np.vdot(y.astype(float), probe) == np.vdot(x.astype(float), back)
+
+
 def test_sums_that_do_not_fit_float32_are_made_in_float64() -> None:
     assert arithmetic.exact_type(np.full((8, 9 * 64), 120, np.float32)) is np.float64
     assert arithmetic.exact_type(np.full((8, 64), 120, np.float32)) is np.float32

@@ -63,6 +63,8 @@ OPERATORS = {  # of the published quantized files, how many of each
     "efficientnet_lite0": {"CONV_2D": 33, "DEPTHWISE_CONV_2D": 16, "ADD": 9, "FULLY_CONNECTED": 1}
     | CLASSIFIED,
     "mobilenet_v3_large_minimalistic": {"CONV_2D": 33, "DEPTHWISE_CONV_2D": 15, "ADD": 10} | CLASSIFIED,
+    "unet_mobilenet_v2": {"CONV_2D": 34, "DEPTHWISE_CONV_2D": 17, "ADD": 10, "TRANSPOSE_CONV": 5}
+    | {"RELU": 4, "CONCATENATION": 4},
     "ssd_mobilenet_v1": {"CONV_2D": 34, "DEPTHWISE_CONV_2D": 13} | DETECTED,
     "ssd_mobilenet_v2": {"CONV_2D": 55, "DEPTHWISE_CONV_2D": 17, "ADD": 10} | DETECTED,
     "resnet_50": {"PAD": 1, "CONV_2D": 53, "MAX_POOL_2D": 1, "ADD": 16, "MEAN": 1, "FULLY_CONNECTED": 1}

@@ -48,10 +48,11 @@ SMALL = (
     "mobilenet_v3_large_0.25_64_int8",
     "mobilenet_v3_large_minimalistic_0.25_64_uint8",
     "deeplab_mobilenet_v2_0.25_65_uint8",
+    "unet_mobilenet_v2_0.25_64_int8",
     "ssd_mobilenet_v1_0.25_96_uint8",
     "ssd_mobilenet_v2_0.25_96_int8",
 )
-CLASSIFIERS = [name for name in SMALL if not name.startswith(("deeplab", "ssd"))]
+CLASSIFIERS = [name for name in SMALL if not name.startswith(("deeplab", "ssd", "unet"))]
 LARGE = (
     "mobilenet_v1_1.0_224_uint8",
     "mobilenet_v1_1.0_224_int8",
