@@ -17,7 +17,7 @@ import numpy as np
 import numpy.typing as npt
 
 from pilite.errors import CheckFailed
-from pilite.lab import facts, honesty, oracle, protocol, readiness, remarks, report, store, trial
+from pilite.lab import facts, honesty, oracle, protocol, readiness, remarks, report, schema, store, trial
 from pilite.lab.boards import Board
 from pilite.lab.connection import Connection
 from pilite.lab.measure import PROTOCOL
@@ -32,6 +32,7 @@ Array = npt.NDArray[Any]
 Json = dict[str, Any]
 
 SCHEMA = "pilite.bench/1"
+SAMPLES = "pilite.samples/1"
 _FINISHING = threading.Lock()  # boards are measured at once; oracles and plots are not made for threads
 SCHEMA_FILE = Path(__file__).with_name("schemas") / "bench-1.json"
 
@@ -215,9 +216,10 @@ def write(document: Json, trials: dict[str, Trial], artifacts: Path) -> Bench:
     """A folder with result.json, samples.json and reports; it appears whole or not at all."""
     validate(document)
     samples = {name: samples_of(result) for name, result in trials.items()}
+    raw = schema.checked({"schema": SAMPLES, "models": samples})
 
     def fill(folder: Path) -> None:
-        (folder / "samples.json").write_text(json.dumps(samples) + "\n")
+        (folder / "samples.json").write_text(json.dumps(raw) + "\n")
         (folder / "result.json").write_text(json.dumps(document, indent=2) + "\n")
         report.write(document, samples, folder)
         render.write([Run(folder.name, document, samples)], folder / "report.html")

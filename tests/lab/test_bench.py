@@ -17,7 +17,7 @@ import pytest
 import models
 from pilite.compiler import pipeline
 from pilite.errors import BoardError, CheckFailed, PiliteError
-from pilite.lab import bench, deploy, facts, oracle, protocol, trial
+from pilite.lab import bench, deploy, facts, oracle, protocol, schema, trial
 from pilite.lab.trial import Subject
 from tests.lab.conftest import Bed
 from tests.lab.results import minimal, ratio, row
@@ -76,7 +76,7 @@ def test_a_right_release_gives_rows_and_no_mismatch(local_bed: Bed) -> None:
 def test_files_hold_what_the_result_says(local_bed: Bed) -> None:
     done = race(local_bed, deployed(local_bed, Stub(1)), threads=(1,))
     assert json.loads((done.folder / "result.json").read_text()) == done.document
-    samples = json.loads((done.folder / "samples.json").read_text())
+    samples = schema.checked(json.loads((done.folder / "samples.json").read_text()))["models"]
     assert len(samples[MODEL]["ms"]["pilite/1"]) == QUICK.least_rounds
     assert (done.folder / "report.md").read_text().startswith("# Measured on local (local)")
     assert (done.folder / "times.svg").read_text().startswith("<?xml")

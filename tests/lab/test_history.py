@@ -176,7 +176,7 @@ def test_kill_9_at_any_point_of_a_bench_loses_no_finished_run_and_leaves_no_proc
     finished = [folder.name for folder in store.finished(tmp_path / "artifacts" / "bench")]
     assert set(reported) <= set(finished)
     for folder in store.finished(tmp_path / "artifacts" / "bench"):
-        assert json.loads((folder / "samples.json").read_text())["stub"]["ms"]["pilite/1"]
+        assert json.loads((folder / "samples.json").read_text())["models"]["stub"]["ms"]["pilite/1"]
     with history.opened(tmp_path / "artifacts") as connection:
         assert connection.execute("PRAGMA integrity_check").fetchall() == [("ok",)]
         assert {entry["run"] for entry in history.entries(connection)} == set(finished)

@@ -50,7 +50,8 @@ def read(artifacts: Path, name: str) -> Run:
     document = json.loads((folder / "result.json").read_text(encoding="utf-8"))
     if "marks" not in document:
         raise PiliteError(f"{folder}: it was written by an older version and cannot be shown; measure again.")
-    samples = json.loads((folder / "samples.json").read_text(encoding="utf-8"))
+    raw = json.loads((folder / "samples.json").read_text(encoding="utf-8"))
+    samples = raw["models"] if "schema" in raw else raw  # runs of before pilite.samples/1
     return Run(name, document, samples, profiles(artifacts, document), folder)
 
 

@@ -88,11 +88,14 @@ def test_ten_thousand_samples_make_a_small_page() -> None:
     assert text.count("<") < 2_000  # elements are what a browser takes its time for
 
 
-def test_runs_are_read_from_their_folders(tmp_path: Path) -> None:
+@pytest.mark.parametrize("named", [True, False], ids=["with its schema", "of an older version"])
+def test_runs_are_read_from_their_folders(named: bool, tmp_path: Path) -> None:
     folder = tmp_path / "bench" / "20260301T120000Z-pi4"
     folder.mkdir(parents=True)
     (folder / "result.json").write_text(json.dumps(run().document))
-    (folder / "samples.json").write_text(json.dumps(run().samples))
+    raw = {"schema": "pilite.samples/1", "models": run().samples} if named else run().samples
+    (folder / "samples.json").write_text(json.dumps(raw))
+    assert render.read(tmp_path, folder.name).samples == run().samples
     assert render.newest(tmp_path) == folder.name
     assert render.read(tmp_path, folder.name).document == run().document
     with pytest.raises(PiliteError, match=r"no run other; the newest are: 20260301T120000Z-pi4"):
