@@ -30,6 +30,7 @@ from pilite.lab.toolchain.image import Image
 ROOT = Path(__file__).resolve().parents[3]
 SOURCES = ("pilite", "loader", "toolchains")  # of the checkout: what the compiler reads
 NOBODY = 65534
+PREFIX, LABEL = "pilite-", "pilite.output"  # of containers: name, and the folder that their output is in
 OUTPUT, ZIG = "/output", "/zig"
 PYTHON = "/opt/pilite/bin/python3"
 
@@ -54,17 +55,20 @@ def compiler(image: Image, artifacts: Path) -> Compile:
 
 
 def sweep(engine: docker.DockerClient, folder: Path) -> None:
-    """End the containers of builds whose process was killed, and remove their folders."""
+    """Remove the folders and containers of builds whose process was killed or whose engine was away."""
     with lock.held(folder / ".output.lock"):
         for output in folder.glob("output.*"):
             with suppress(BlockingIOError), _locked(output):  # that build runs
-                with suppress(NotFound):
-                    engine.containers.get(container_of(output)).remove(force=True)
                 shutil.rmtree(output, ignore_errors=True)
+        ours = {"label": f"{LABEL}={folder}"}
+        for container in engine.containers.list(all=True, ignore_removed=True, filters={**ours}):
+            if not (folder / str(container.name).removeprefix(PREFIX)).exists():
+                with suppress(NotFound):
+                    container.remove(force=True)
 
 
 def container_of(output: Path) -> str:
-    return f"pilite-{output.name}"
+    return f"{PREFIX}{output.name}"
 
 
 @contextmanager
@@ -87,7 +91,8 @@ def _compile(
     mounts |= {str(ROOT / name): {"bind": f"/pilite/{name}", "mode": "ro"} for name in SOURCES}
     mounts |= {str(output): {"bind": OUTPUT, "mode": "rw"}, str(zig): {"bind": ZIG, "mode": "rw"}}
     name = container_of(output)
-    container = engine.containers.create(image.id, command=command, name=name, volumes=mounts, **SANDBOX)
+    options = {"name": name, "labels": {LABEL: str(output.parent)}, "volumes": mounts, **SANDBOX}
+    container = engine.containers.create(image.id, command=command, **options)
     try:
         container.start()
         words = jobs.follow(_lines(container), progress)

@@ -113,8 +113,11 @@ def test_an_engine_that_goes_away_is_one_error_and_leaves_the_artifact_of_before
                 progress=lambda step: cut() if step == last else None,
             )
     monkeypatch.undo()
-    inside.sweep(image.client(), tmp_path / "toolchain")
+    engine = image.client()
+    inside.sweep(engine, tmp_path / "toolchain")
+    label = f"{inside.LABEL}={tmp_path / 'toolchain'}"
 
+    assert engine.containers.list(all=True, filters={"label": label}) == []
     assert str(caught.value).endswith("Earlier artifacts are unchanged.")
     assert len(str(caught.value).splitlines()) == 1
     assert before.read_bytes() == b"old"
