@@ -29,7 +29,7 @@ from pilite.compiler.graph import (
     TransposeConv,
 )
 from pilite.compiler.shapes import extent
-from tests import detect_ops, element_ops, move_ops, recurrent_ops, reduce_ops
+from tests import detect_ops, element_ops, move_ops, recurrent_ops, reduce_ops, wide_ops
 from tests.draw import CHANNELS, DEPTHS, SIDES, Array, Draw, OneOp, Shape
 
 DTYPES = ("uint8", "int8")
@@ -303,6 +303,10 @@ def _pad(d: Draw, op: str) -> OneOp:
     return d.finish(op, (x,), y, Pad(before, after, value))
 
 
+def _wide_or(narrow: Callable[[Draw, str], OneOp]) -> Callable[[Draw, str], OneOp]:
+    return lambda d, op: wide_ops.OPS[op](d, op) if d.dtype == "int16" else narrow(d, op)
+
+
 OPS: dict[str, Callable[[Draw, str], OneOp]] = {
     **detect_ops.OPS,
     **element_ops.OPS,
@@ -312,11 +316,11 @@ OPS: dict[str, Callable[[Draw, str], OneOp]] = {
     "ADD": _add,
     "AVERAGE_POOL_2D": _pool_2d,
     "CONCATENATION": _concatenation,
-    "CONV_2D": _conv_2d,
-    "DEPTHWISE_CONV_2D": _depthwise_conv_2d,
+    "CONV_2D": _wide_or(_conv_2d),
+    "DEPTHWISE_CONV_2D": _wide_or(_depthwise_conv_2d),
     "DEQUANTIZE": _dequantize,
     "EXPAND_DIMS": _expand_dims,
-    "FULLY_CONNECTED": _fully_connected,
+    "FULLY_CONNECTED": _wide_or(_fully_connected),
     "MAX_POOL_2D": _pool_2d,
     "PAD": _pad,
     "PADV2": _pad,
@@ -332,6 +336,7 @@ SPECIAL: dict[str, tuple[str, ...]] = {
     **move_ops.DTYPES,
     **recurrent_ops.DTYPES,
     **reduce_ops.DTYPES,
+    **dict.fromkeys(wide_ops.OPS, (*DTYPES, "int16")),
     "ADD": (*DTYPES, "int32", "float32"),
 }
 ROWS = [(op, dtype) for op in OPS for dtype in SPECIAL.get(op, DTYPES)]

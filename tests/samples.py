@@ -113,6 +113,19 @@ def line_samples(image: Layout) -> list[Sample]:
     ]
 
 
+def wide(side: int) -> list[Sample]:
+    """16-bit values: 3x3 over all channels and over each, four outputs or two a channel."""
+    x, y = Layout((1, side, side, 4), "int16", Halo(1, 1, 1, 1)), Layout((1, side, side, 8), "int16")
+    arrays: dict[str, Any] = {"bias": np.arange(8, dtype=np.int64), "mantissa": np.full(8, 20_000, np.int32)}
+    arrays |= {"right": np.full(8, 30, np.int32), "weight": np.ones((8, 3, 3, 4), np.int8)}
+    deep = arrays | {"weight": np.ones((8, 3, 3), np.int8)}
+    limits = (-32768, 32767)
+    return [
+        Sample("conv, int16", s.QConv16(window(3), 0, *limits), (x,), y, arrays),
+        Sample("depthwise, int16", s.QConv16(window(3), 2, *limits), (x,), y, deep),
+    ]
+
+
 def detection(boxes: int) -> Sample:
     """At most ten boxes of two classes, and a background."""
     arrays: s.Arrays = {
@@ -192,6 +205,7 @@ def samples(side: int) -> list[Sample]:
         Sample("pick", s.Pick((1, 2)), (image,), image, {"index": np.zeros(2 * side, np.int32)}),
         Sample("gather", s.Gather(1, 1, (side, side), 24, 5), (flat, places), Layout((5 * 24,))),
         detection(side),
+        *wide(side),
         Sample("fill", s.Fill(3, whole=False), (), replace(image, halo=Halo(1, 2, 3, 4))),
         Sample("fill all", s.Fill(3, whole=True), (), image),
     ]

@@ -29,6 +29,7 @@ from pilite.compiler.rules import (
     quant,
     reach,
     rescale,
+    sums_of_bytes,
     to_eight_bit,
     to_float,
     weights,
@@ -151,7 +152,7 @@ def _normalization(node: Node, graph: Graph) -> str | None:
     return None
 
 
-WEIGHTED: tuple[Rule, ...] = (eight_bit, weights, bias, fused_activation, accumulator)
+WEIGHTED: tuple[Rule, ...] = (sums_of_bytes, weights, bias, fused_activation, accumulator)
 CHECKS: dict[str, tuple[Rule, ...]] = {
     **elements.CHECKS,
     **images.CHECKS,

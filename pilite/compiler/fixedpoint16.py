@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from pilite.compiler.fixedpoint import Int64, rounding_shift_right
+from pilite.compiler.fixedpoint import Int64, Multiplier, rounding_shift_right
 
 INT16_MIN, INT16_MAX = -(1 << 15), (1 << 15) - 1
 EVERY_INT16 = np.arange(INT16_MIN, INT16_MAX + 1, dtype=np.int64)
@@ -29,6 +29,16 @@ def tanh(integer_bits: int) -> Int64:
     x = EVERY_INT16
     size = saturated(wrapped(_reciprocal(_exp(-np.abs(x), integer_bits + 1)) - (1 << 13)) << 2)
     return np.where(x == 0, 0, np.where(x < 0, wrapped(-size), size))
+
+
+def reduced(real: float) -> tuple[int, int]:
+    """(mantissa, right) of 16 bits: x * real = (x * mantissa + 2**(right - 1)) >> right, for 64-bit x.
+
+    TFLite's MultiplyByQuantizedMultiplier of an int64.
+    """
+    m = Multiplier.of(real)
+    mantissa = (m.mantissa + (1 << 15)) >> 16 if m.mantissa < 0x7FFF0000 else INT16_MAX
+    return mantissa, 15 - m.exponent
 
 
 def saturated(x: Int64) -> Int64:

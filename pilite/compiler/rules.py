@@ -19,6 +19,7 @@ from pilite.compiler.tensors import FULL_INTEGER, quoted
 Rule: TypeAlias = Callable[[Node, Graph], str | None]
 
 EIGHT_BIT = ("int8", "uint8")
+SIXTEEN_BIT = ("CONV_2D", "DEPTHWISE_CONV_2D", "FULLY_CONNECTED")
 AGAIN = "convert the model again"
 FLOAT = f"computes in float32; {FULL_INTEGER}"
 HYBRID = (
@@ -59,6 +60,23 @@ def eight_bit(node: Node, graph: Graph) -> str | None:
     if len(dtypes) > 1 or dtypes[0] not in EIGHT_BIT:
         return f"works on {' and '.join(dtypes)}; operands and output must all be int8 or all uint8"
     return next((reason for reason in map(per_tensor, tensors) if reason), None)
+
+
+def sums_of_bytes(node: Node, graph: Graph) -> str | None:
+    """As eight_bit, or 16-bit values with 8-bit weights, for the operators that have such a kernel."""
+    x, y = activations(node, graph)[0], output(node, graph)
+    if "int16" not in (x.dtype, y.dtype) or node.op not in SIXTEEN_BIT:
+        return eight_bit(node, graph)
+    if x.dtype != y.dtype:
+        return f"works on {x.dtype} and {y.dtype}; operands and output must be of one dtype"
+    reason = per_tensor(x) or per_tensor(y)
+    if reason or quant(x).zero_point or quant(y).zero_point:
+        return reason or f"its int16 values have a zero point other than 0; {AGAIN}"
+    return (
+        f"has 16-bit values and no bias, which TFLite rounds otherwise; {AGAIN}"
+        if node.inputs[2] == ABSENT
+        else None
+    )
 
 
 def has_eight_bit_weights(node: Node, graph: Graph) -> bool:
@@ -102,7 +120,7 @@ def fused_activation(node: Node, graph: Graph) -> str | None:
     activation: str = node.options.activation  # type: ignore[union-attr]  # only in CHECKS of those that have it
     if activation not in ACTIVATION_LIMITS:
         return f"has the fused activation {activation}; TFLite ignores it in quantized models; {AGAIN}"
-    if output(node, graph).dtype not in EIGHT_BIT:
+    if output(node, graph).dtype not in (*EIGHT_BIT, "int16"):
         return None
     scale = quant(output(node, graph)).scale
     if ACTIVATION_LIMITS[activation] / scale >= 2**31 - 256:
@@ -115,8 +133,9 @@ def fused_activation(node: Node, graph: Graph) -> str | None:
 
 def weights(node: Node, graph: Graph) -> str | None:
     x, w = (graph.tensors[i] for i in node.inputs[:2])
-    if not w.is_constant or w.dtype != x.dtype or w.quant is None:
-        return f"its weights {quoted(w.name)} must be a constant, quantized {x.dtype} tensor; {FULL_INTEGER}"
+    wanted = "int8" if x.dtype == "int16" else x.dtype
+    if not w.is_constant or w.dtype != wanted or w.quant is None:
+        return f"its weights {quoted(w.name)} must be a constant, quantized {wanted} tensor; {FULL_INTEGER}"
     if w.quant.per_axis and w.dtype == "uint8":
         return (
             f"its uint8 weights have {len(w.quant.scales)} scales; only int8 weights may; {AGAIN} with int8"
@@ -124,7 +143,8 @@ def weights(node: Node, graph: Graph) -> str | None:
     if w.quant.per_axis and w.quant.axis != WEIGHTS_AXIS[node.op]:
         return f"its weights have scales along axis {w.quant.axis}, not {WEIGHTS_AXIS[node.op]}; {AGAIN}"
     shifted = any(w.quant.zero_points)
-    if shifted and (w.quant.per_axis or (w.dtype == "int8" and node.op != "FULLY_CONNECTED")):
+    plain = node.op == "FULLY_CONNECTED" and x.dtype != "int16"
+    if shifted and (w.quant.per_axis or (w.dtype == "int8" and not plain)):
         return f"its int8 weights have zero points other than 0, which TFLite ignores or refuses; {AGAIN}"
     return None
 
@@ -133,8 +153,9 @@ def bias(node: Node, graph: Graph) -> str | None:
     if node.inputs[2] == ABSENT:
         return None
     w, b = graph.tensors[node.inputs[1]], graph.tensors[node.inputs[2]]
-    if not b.is_constant or b.dtype != "int32":
-        return f"its bias {quoted(b.name)} ({b.dtype}) must be an int32 constant; {AGAIN}"
+    wanted = "int64" if graph.tensors[node.inputs[0]].dtype == "int16" else "int32"
+    if not b.is_constant or b.dtype != wanted:
+        return f"its bias {quoted(b.name)} ({b.dtype}) must be an {wanted} constant; {AGAIN}"
     channels = w.shape[WEIGHTS_AXIS[node.op]] if w.shape else 0
     if b.shape != (channels,):
         return f"its bias has shape {list(b.shape)}, but there are {channels} output channels; {AGAIN}"
@@ -146,7 +167,7 @@ def bias(node: Node, graph: Graph) -> str | None:
 def bias_scale(node: Node, graph: Graph, b: Tensor) -> str | None:
     """TFLite's gate, where it has one: bias scale and product of scales agree to 0.02 steps of the output."""
     x, w, y = graph.tensors[node.inputs[0]], graph.tensors[node.inputs[1]], output(node, graph)
-    if x.dtype == "int8" and (node.op != "FULLY_CONNECTED" or quant(w).per_axis):
+    if x.dtype in ("int8", "int16") and (node.op != "FULLY_CONNECTED" or quant(w).per_axis):
         return None
     product = float(np.float32(quant(x).scale) * np.float32(quant(w).scale))
     scale = 0.0 if b.quant is None or b.quant.per_axis else b.quant.scale
@@ -175,6 +196,8 @@ TOO_SMALL = f"its output scale is so small that TFLite's 32-bit arithmetic overf
 def accumulator(node: Node, graph: Graph) -> str | None:
     x, w, y = graph.tensors[node.inputs[0]], graph.tensors[node.inputs[1]], output(node, graph)
     ratio = quant(x).scale * max(quant(w).scales) / quant(y).scale
+    if x.dtype == "int16":
+        return TOO_SMALL if ratio >= 2**7 or largest_bias(node, graph) >= 2**46 else None
     if ratio < 1:
         return None
     assert w.data is not None

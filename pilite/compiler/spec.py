@@ -1,9 +1,8 @@
 """What is computed, in integers only: the language between ops/ (read TFLite) and kernels/ (know CPUs).
 
 A spec is hashable and holds geometry and scalars; two operators with equal specs and layouts share one
-compiled function. Per-channel arrays travel beside it in `Arrays`. All 8-bit values are int8 here: uint8
-models were moved by -128 at the door. x, w, y are input, weights and output, zero points not applied unless
-said otherwise.
+compiled function. Per-channel arrays travel beside it in `Arrays`. All 8-bit values are int8: uint8 moved by
+-128 at the door. x, w, y are input, weights and output, zero points not applied unless said otherwise.
 """
 
 from __future__ import annotations
@@ -54,6 +53,20 @@ class QDepthwiseConv2D:
 
     window: Window
     requant: Requant
+
+
+@dataclass(frozen=True)
+class QConv16:
+    """y = clamp((bias + sum x * w) * mantissa / 2**right, ties up): int16 values, zero points 0.
+
+    Arrays: weight int8 (oc, kh, kw, ic), or (oc, kh, kw) where channel c reads input channel c // multiplier;
+    bias int64, mantissa and right int32, each (oc,).
+    """
+
+    window: Window
+    multiplier: int  # 0: every output channel reads all input channels
+    clamp_min: int
+    clamp_max: int
 
 
 @dataclass(frozen=True)
@@ -250,10 +263,7 @@ class L2Norm:
 
 @dataclass(frozen=True)
 class SoftmaxTable:
-    """Softmax of TFLite's aarch64 kernel. Arrays: exp int32 (256,), by the distance from the maximum.
-
-    exp is Q0.16 and at most 65535; see ops/softmax.py.
-    """
+    """Softmax of TFLite's aarch64 kernel. Arrays: exp int32 (256,), Q0.16, by the distance from the maximum."""
 
     output_scale: float
     output_zero_point: int
@@ -293,10 +303,7 @@ class Move:
 
 @dataclass(frozen=True)
 class Detect:
-    """Boxes, classes, scores and their number from encoded boxes and scores; kernels/detect.c has all of it.
-
-    Arrays: anchors float32 (boxes, 4); sizes int32, factors float32: the fields of Sizes and Factors there.
-    """
+    """kernels/detect.c. Arrays: anchors float32 (boxes, 4); sizes int32, factors float32: fields there."""
 
     boxes: int
     many: int  # the longest list on the way
@@ -358,6 +365,7 @@ class Fill:
 Spec: TypeAlias = (
     QConv2D
     | QDepthwiseConv2D
+    | QConv16
     | Broadcast
     | QAdd
     | QWeightedAdd

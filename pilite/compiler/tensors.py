@@ -18,11 +18,10 @@ from pilite.compiler.operands import Refused
 MAX_RANK = 8  # of the artifact's tensor descriptor
 MAX_BYTES = 2**31 - 1  # of one tensor: TFLite's kernels index with int32
 
-DTYPES = ("int8", "uint8", "int32", "int64", "float32", "bool")
+DTYPES = ("int8", "uint8", "int16", "int32", "int64", "float32", "bool")
 FULL_INTEGER = "convert the model again with full-integer quantization (8-bit weights and activations)"
 # Why another dtype cannot be used, and what to do.
 REFUSED_DTYPES = {
-    "int16": "16-bit activations are not supported yet, convert the model again with 8-bit activations",
     "float16": f"half precision is float arithmetic, {FULL_INTEGER}",
     "int4": "4-bit weights are not supported, convert the model again with 8-bit weights",
 }
@@ -54,7 +53,7 @@ def _tensor(file: Container, table: Table, index: int, name: str) -> Tensor:
     is_variable = bool(table.number(schema.Tensor.is_variable, "bool"))
     if table.table(schema.Tensor.sparsity) is not None:
         raise Refused("is stored sparse; convert the model again with dense weights")
-    dtype = _dtype(table, (*DTYPES, "int16") if is_variable else DTYPES)
+    dtype = _dtype(table, DTYPES)
     shape = _shape(table, dtype)
     quant = _quant(table, shape, dtype)
     data = None if is_variable else _data(file, table, shape, dtype)
@@ -64,7 +63,7 @@ def _tensor(file: Container, table: Table, index: int, name: str) -> Tensor:
 def intermediate(file: Container, index: int) -> Quant | None:
     """The quantization of a value inside an operator, which has no shape. Raises Refused and Damaged."""
     table = file.tensors[index]
-    return _quant(table, (), _dtype(table, (*DTYPES, "int16")))
+    return _quant(table, (), _dtype(table, DTYPES))
 
 
 def _dtype(table: Table, allowed: Sequence[str]) -> str:

@@ -21,6 +21,8 @@ X8, Y8 = replace(X, dtype="uint8"), replace(Y, dtype="uint8")
 W8 = weights(4, 3, 3, 3, dtype="uint8", zero_point=120)
 FX, FY = TensorSpec("x", X.shape, "float32"), TensorSpec("y", Y.shape, "float32")
 FW = TensorSpec("w", W.shape, "float32", data=np.zeros(W.shape, np.float32))
+X16, Y16 = (replace(t, dtype="int16", zero_points=(0,)) for t in (X, Y))
+B64 = replace(B, dtype="int64", data=np.zeros(4, np.int64))
 AGAIN = "convert the model again"
 HYBRID = (
     "has 8-bit weights and float32 activations (dynamic-range quantization); give the converter a "
@@ -268,6 +270,30 @@ REFUSED = {
     "transposed stride": (
         one("TRANSPOSE_CONV", [integers(1, 5, 5, 4), W, X, B], Y, TransposeConv("SAME", (0, 2), "NONE")),
         f"its output shape [1, 5, 5, 4] and stride (0, 2) leave 1 to 32767; {AGAIN}",
+    ),
+    "16 bits, zero point": (
+        conv(x=replace(X16, zero_points=(1,)), b=B64, y=Y16),
+        f"its int16 values have a zero point other than 0; {AGAIN}",
+    ),
+    "16 bits, bias": (
+        conv(x=X16, y=Y16),
+        f"its bias 'b' (int32) must be an int64 constant; {AGAIN}",
+    ),
+    "16 bits, weights": (
+        conv(x=X16, w=W8, b=B64, y=Y16),
+        f"its weights 'w' must be a constant, quantized int8 tensor; {FULL}",
+    ),
+    "16 bits to 8": (
+        conv(x=X16, b=B64),
+        "works on int16 and int8; operands and output must be of one dtype",
+    ),
+    "16 bits elsewhere": (
+        one("MAX_POOL_2D", [X16], Y16, POOL),
+        "works on int16; operands and output must all be int8 or all uint8",
+    ),
+    "16 bits, no bias": (
+        write([X16, W, Y16], [OpSpec("CONV_2D", (0, 1, -1), (2,), CONV)], [0], [2]),
+        f"has 16-bit values and no bias, which TFLite rounds otherwise; {AGAIN}",
     ),
     "pad rank": (
         one("PAD", [value(1, 1, 1, 1, 1, 1)], value(2, 1, 1, 1, 1, 1), Pad((1, *[0] * 5), (0,) * 6)),

@@ -25,11 +25,6 @@ def scales(*numbers: float, zero_points: tuple[int, ...] = (), axis: int = 0) ->
 
 
 TENSORS = {
-    "int16": (
-        spec(dtype="int16"),
-        "works on int16 tensors; 16-bit activations are not supported yet, "
-        "convert the model again with 8-bit activations",
-    ),
     "float16": (
         spec(dtype="float16"),
         f"works on float16 tensors; half precision is float arithmetic, {FULL}",

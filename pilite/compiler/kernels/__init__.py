@@ -25,6 +25,7 @@ from pilite.compiler.kernels import (
     normalize,
     pointwise,
     reduce,
+    wide,
 )
 from pilite.compiler.kernels.depthwise import Madd16, Mull8
 from pilite.compiler.kernels.depthwise_vnni import DepthwiseVnni
@@ -333,6 +334,11 @@ KERNELS: tuple[Kernel, ...] = (
         "qs8_f32_8", s.DequantizeFloat, Plain(lambda n, p, x, y, c: pointwise.dequantize_float(n, p, x[0], y))
     ),
     Kernel("f32_detect", s.Detect, Detection()),
+    Kernel(
+        "q16_conv",
+        s.QConv16,
+        Plain(lambda n, p, x, y, c: wide.conv(n, p, x[0], y), ("weight", "bias", "mantissa", "right")),
+    ),
     Kernel("x_move_16", s.Move, Plain(lambda n, p, x, y, c: pointwise.move(n, p, x[0], y))),
     Kernel("x_broadcast_16", s.Broadcast, Plain(lambda n, p, x, y, c: pointwise.broadcast(n, p, x[0], y))),
     Kernel("x_copy_16", s.Copy, Plain(lambda n, p, x, y, c: copy.strided(n, p, x[0], y))),

@@ -21,6 +21,7 @@ from pilite.compiler.ops import (
     shape,
     tables,
     transpose_conv,
+    wide,
 )
 from pilite.compiler.program import Builder
 
@@ -36,6 +37,7 @@ class Op:
 
 
 _QUANTIZED = "uint8 per tensor, int8 per channel"
+_WEIGHTED = f"{_QUANTIZED}, int16 with int8 weights and int64 bias"
 _BYTES = "uint8, int8"
 _ACTIVATIONS = "fused NONE, RELU, RELU6, RELU_N1_TO_1"
 
@@ -133,13 +135,21 @@ _OPS: dict[str, Op] = {
     **_IMAGES,
     "AVERAGE_POOL_2D": Op(reduce.average_pool_2d, _BYTES, f"equal scales; {_ACTIVATIONS}"),
     "CONCATENATION": Op(shape.concatenation, _WHOLE, "int8: equal scales; no fused activation"),
-    "CONV_2D": Op(conv.conv_2d, _QUANTIZED, f"any stride, dilation; not grouped; {_ACTIVATIONS}"),
-    "DEPTHWISE_CONV_2D": Op(conv.depthwise_conv_2d, _QUANTIZED, f"any multiplier, dilation; {_ACTIVATIONS}"),
+    "CONV_2D": Op(
+        wide.by_dtype(conv.conv_2d, wide.conv_2d),
+        _WEIGHTED,
+        f"any stride, dilation; not grouped; {_ACTIVATIONS}",
+    ),
+    "DEPTHWISE_CONV_2D": Op(
+        wide.by_dtype(conv.depthwise_conv_2d, wide.depthwise_conv_2d),
+        _WEIGHTED,
+        f"any multiplier, dilation; {_ACTIVATIONS}",
+    ),
     "DEQUANTIZE": Op(elementwise.dequantize, "uint8, int8 -> float32"),
     "EXPAND_DIMS": Op(shape.reshape, _WHOLE, "a view: no bytes move"),
     "FULLY_CONNECTED": Op(
-        conv.fully_connected,
-        f"{_QUANTIZED} or per tensor",
+        wide.by_dtype(conv.fully_connected, wide.fully_connected),
+        f"{_WEIGHTED} or per tensor",
         _ACTIVATIONS,
         "exact: 2.14; f64 variant by option",
     ),

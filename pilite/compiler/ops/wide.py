@@ -1,0 +1,90 @@
+"""CONV_2D, DEPTHWISE_CONV_2D, FULLY_CONNECTED on 16-bit values with 8-bit weights (16x8)."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from pilite.compiler import graph
+from pilite.compiler.fixedpoint import activation_range
+from pilite.compiler.fixedpoint16 import INT16_MAX, INT16_MIN, reduced
+from pilite.compiler.graph import Node, Tensor
+from pilite.compiler.ops.common import quant, window
+from pilite.compiler.ops.conv import weighted
+from pilite.compiler.program import Builder
+from pilite.compiler.spec import QConv16, Window
+
+Lower = Callable[[Node, Builder], None]
+POINT = Window((1, 1), (1, 1), (1, 1), (0, 0), (0, 0))
+
+
+def by_dtype(narrow: Lower, wide: Lower) -> Lower:
+    """`wide` if the operator's first operand is int16."""
+
+    def lower(node: Node, b: Builder) -> None:
+        (wide if b.tensor(node.inputs[0]).dtype == "int16" else narrow)(node, b)
+
+    return lower
+
+
+def conv_2d(node: Node, b: Builder) -> None:
+    """reference_integer_ops::ConvPerChannel; zero points are 0."""
+    o = node.options
+    assert isinstance(o, graph.Conv2D)
+    x, w, _, y = weighted(node, b)
+    spans = window(o.padding, w.shape[1:3], o.stride, o.dilation, x.shape[1:3], y.shape[1:3])  # type: ignore[arg-type]
+    spec = QConv16(spans, 0, *_limits(y, o.activation))
+    ends = b.value(node.inputs[0]), b.value(node.outputs[0])
+    b.emit(spec, ends[:1], ends[1], _arrays(node, b, np.asarray(w.data)), spans.halo)
+
+
+def depthwise_conv_2d(node: Node, b: Builder) -> None:
+    """reference_integer_ops::DepthwiseConvPerChannel."""
+    o = node.options
+    assert isinstance(o, graph.DepthwiseConv2D)
+    x, w, _, y = weighted(node, b)
+    spans = window(o.padding, w.shape[1:3], o.stride, o.dilation, x.shape[1:3], y.shape[1:3])  # type: ignore[arg-type]
+    spec = QConv16(spans, o.multiplier, *_limits(y, o.activation))
+    ends = b.value(node.inputs[0]), b.value(node.outputs[0])
+    by_channel = np.ascontiguousarray(np.asarray(w.data)[0].transpose(2, 0, 1))
+    b.emit(spec, ends[:1], ends[1], _arrays(node, b, by_channel), spans.halo)
+
+
+def fully_connected(node: Node, b: Builder) -> None:
+    """A convolution of one line of pixels."""
+    o = node.options
+    assert isinstance(o, graph.FullyConnected)
+    x, w, _, y = weighted(node, b)
+    units, depth = w.shape
+    rows = x.elements // depth
+    source = b.reshaped(b.value(node.inputs[0]), (1, 1, rows, depth))
+    target = b.reshaped(b.value(node.outputs[0]), (1, 1, rows, units))
+    b.emit(
+        QConv16(POINT, 0, *_limits(y, o.activation)), (source,), target, _arrays(node, b, np.asarray(w.data))
+    )
+
+
+def _limits(y: Tensor, activation: str) -> tuple[int, int]:
+    return activation_range(activation, quant(y).scale, 0, INT16_MIN, INT16_MAX)
+
+
+def _arrays(node: Node, b: Builder, weight: npt.NDArray[Any]) -> dict[str, npt.NDArray[Any]]:
+    """A per-tensor FULLY_CONNECTED multiplies its scales in float32, all others in double."""
+    x, w, bias, y = weighted(node, b)
+    assert bias is not None
+    scales: Sequence[float] = quant(w).scales
+    single = node.op == "FULLY_CONNECTED" and len(scales) == 1
+    scales = tuple(scales) * (weight.shape[0] if len(scales) == 1 else 1)
+    products = [
+        float(np.float32(quant(x).scale) * np.float32(s)) if single else quant(x).scale * s for s in scales
+    ]
+    mantissa, right = zip(*(reduced(product / quant(y).scale) for product in products), strict=True)
+    return {
+        "weight": weight,
+        "bias": np.asarray(bias.data),
+        "mantissa": np.array(mantissa, np.int32),
+        "right": np.array(right, np.int32),
+    }
