@@ -263,7 +263,7 @@ class L2Norm:
 
 @dataclass(frozen=True)
 class SoftmaxTable:
-    """Softmax of TFLite's aarch64 kernel. Arrays: exp int32 (256,), Q0.16, by the distance from the maximum."""
+    """Softmax of TFLite's aarch64 kernel. Array: exp int32 (256,), Q0.16, by distance from the maximum."""
 
     output_scale: float
     output_zero_point: int
