@@ -143,6 +143,7 @@ def with_shapes(source: Source, shapes: Mapping[str, tuple[int, ...]]) -> Source
 
     data = resize.resized(source.path.read_bytes(), shapes, source.path.name)
     folder = ARTIFACTS / "models" / "resized" / hashlib.sha256(data).hexdigest()[:16]
+    folder.mkdir(parents=True, exist_ok=True)
     store.write(folder / f"{source.name}.tflite", data)
     return replace(source, path=folder / f"{source.name}.tflite")
 

@@ -12,8 +12,9 @@ import pytest
 from invoke.parser import Parser
 
 import tasks
-from pilite import commandline, console
+from pilite import commandline, console, verbs
 from pilite.errors import CheckFailed, PiliteError
+from tests import one_op
 
 ROOT = Path(__file__).parents[1]
 
@@ -187,6 +188,21 @@ def test_an_option_given_once_holds_for_the_whole_chain() -> None:
     boards = [chain[name]["board"] for name in ("build", "deploy", "bench")]
     assert boards == [["container"]] * 3
     assert all(options["model"] == ["a"] for options in chain.values())
+
+
+def test_a_model_with_another_input_shape_keeps_its_name(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The file is new, and the given one as it was."""
+    monkeypatch.setattr(verbs, "ARTIFACTS", tmp_path / "artifacts")
+    case = one_op.seeded("RELU", "int8", 0)
+    (tmp_path / "m.tflite").write_bytes(case.model)
+    (source,) = verbs.sources([str(tmp_path / "m.tflite")])
+    (shape,) = (x.shape for x in case.inputs)
+    (wider,) = verbs.sources([str(source.path)], [f"t0={','.join(str(n + 1) for n in shape)}"])
+
+    assert (wider.name, wider.path.name) == ("m", "m.tflite")
+    assert wider.path.read_bytes() != source.path.read_bytes() == case.model
 
 
 def test_an_input_shape_holds_for_the_whole_chain() -> None:
