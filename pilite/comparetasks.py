@@ -57,7 +57,9 @@ def compare(
     comparison.show(done)
     for one in done:
         if one.operators:
-            print(drift.plot(one, ARTIFACTS / "compare"))
+            plotted = drift.plot(one, ARTIFACTS / "compare")
+            write_json(plotted.with_suffix(".json"), comparison.document([one]))  # for `report`
+            print(plotted)
     if json:
         write_json(Path(json), comparison.document(done))
     comparison.verify(done)

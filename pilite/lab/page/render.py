@@ -11,6 +11,7 @@ import jinja2
 
 from pilite.errors import PiliteError
 from pilite.lab import store
+from pilite.lab.page import exactness
 from pilite.lab.page.view import Run, page
 
 FOLDER = Path(__file__).parent
@@ -52,7 +53,8 @@ def read(artifacts: Path, name: str) -> Run:
         raise PiliteError(f"{folder}: it was written by an older version and cannot be shown; measure again.")
     raw = json.loads((folder / "samples.json").read_text(encoding="utf-8"))
     samples = raw["models"] if "schema" in raw else raw  # runs of before pilite.samples/1
-    return Run(name, document, samples, profiles(artifacts, document), folder)
+    compared = exactness.comparisons(artifacts, document)
+    return Run(name, document, samples, profiles(artifacts, document), folder, compared)
 
 
 def profiles(artifacts: Path, document: dict[str, object]) -> list[dict[str, object]]:

@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 
 from pilite.lab import stats
-from pilite.lab.page import charts
+from pilite.lab.page import charts, exactness
 from pilite.lab.rivals import OURS
 
 Json = dict[str, Any]
@@ -39,6 +39,7 @@ class Run:
     samples: Json
     profiles: Sequence[Json] = ()
     folder: Path | None = None
+    comparisons: Sequence[Json] = ()  # of its models with TFLite, operator by operator
 
 
 def page(runs: Sequence[Run]) -> Json:
@@ -143,6 +144,7 @@ def section(run: Run) -> Json:
         "costs": [_costs(row) for row in document["rows"]],
         "checks": document["checks"],
         "exact": not any(check["mismatches"] for check in document["checks"]),
+        "drifts": [exactness.drift(one) for one in run.comparisons],
         "profiles": [_profile(profile) for profile in run.profiles],
         "commands": commands(document),
     }

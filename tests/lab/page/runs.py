@@ -51,7 +51,32 @@ def run(rounds: int = 12, runs: int = 5, timing_valid: bool = True) -> Run:
             "marks": [{**_mark("virtual board", "pi4 is virtual"), "severity": "refused"}],
         }
     document["board"] |= {"name": "pi4", "kind": "ssh", "model": "Raspberry Pi 4", "cpu": "cortex-a72"}
-    return Run("20260301T120000Z-pi4", document, {MODEL: {"ms": samples}}, [profile()])
+    return Run("20260301T120000Z-pi4", document, {MODEL: {"ms": samples}}, [profile()], None, [compared()])
+
+
+def compared() -> Json:
+    """What `compare --layers` says: three operators, two inputs; the last one differs most."""
+    key = {"model": MODEL, "cpu": "cortex-a72", "numerics": "ref"}
+    digest = {"build_id": "0" * 64, "source_sha256": "1" * 64}
+    rows = [
+        {**key, "threads": 1, "input": f"random:{seed}", "operator": operator, "op": op}
+        | {"elements": 200, "mismatches": mismatches, "max_difference": largest}
+        for seed in (0, 1)
+        for operator, op, mismatches, largest in (
+            (0, "CONV_2D", 0, 0),
+            (1, "ADD", 1, 1),
+            (2, "SOFTMAX", 50, 2 + seed),
+            (None, None, 50, 2 + seed),
+        )
+    ]
+    return {
+        "schema": "pilite.compare/1",
+        "elements": sum(row["elements"] for row in rows),
+        "mismatches": sum(row["mismatches"] for row in rows),
+        "builds": [{**key, **digest, "layers": True, "against": "BUILTIN_REF"}],
+        "rows": rows,
+        "own": [],
+    }
 
 
 def _row(name: str, samples: stats.Rounds, threads: int) -> Json:
