@@ -3,8 +3,8 @@
 A value between two stages that is larger than half of the second-level cache is gone before it is read: it
 costs three times its bytes of memory traffic (allocated, written back, read). Of all ways to cut the program
 into chains, the one with the least such traffic is chosen, and among equals the one that chains fewest
-stages. A chain fits if the lines of all bands and its weights take at most five eighths of that cache, its
-weights, which every step reads, a quarter, and if bands compute little twice.
+stages. A chain fits if the lines of all bands and its weights take at most half of that cache, its weights,
+which every step reads, a quarter, and if bands compute little twice.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ from pilite.errors import PiliteError
 OFF, AUTO, ALL = "off", "auto", "all"
 MODES = (OFF, AUTO, ALL)
 DEFAULT = OFF
-LEAST_ROWS, MOST_ROWS = 2, 8  # of a step: a call of less costs more than it computes
+MOST_ROWS = 8  # of a step
 MOST_ROOM = 4  # steps behind each other in a buffer
 FEW_MOVES = 0.1  # of the rows
 TRAFFIC = 3  # bytes of memory traffic for each byte of a value that the cache loses
@@ -81,7 +81,7 @@ class _Rule:
         most = min(MOST_ROWS, height)
         options = [
             chain(self.program, stages, rows, room)
-            for rows in range(min(LEAST_ROWS, most), most + 1)
+            for rows in range(1, most + 1)
             for room in range(1, MOST_ROOM + 1)
         ]
         fitting = [c for c in options if self.bytes(c) <= self._room] or options[:1]
@@ -95,7 +95,7 @@ class _Rule:
     @property
     def _room(self) -> int:
         """Bytes of the second-level cache for a chain."""
-        return self.cpu.l2_bytes * 5 // 8
+        return self.cpu.l2_bytes // 2
 
     def bytes(self, c: Chain) -> int:
         """In the cache at the same time."""
