@@ -77,10 +77,16 @@ def _eight_bit(node: Node, graph: Graph) -> bool:
     return graph.tensors[node.outputs[0]].dtype in ("int8", "uint8")
 
 
+def _real(node: Node, graph: Graph) -> bool:
+    """VisitBinaryNode takes float32. XNNPACK does not keep results finite, as builtin kernels do."""
+    small = all(len(t.shape) <= MAX_RANK for t in _tensors(node, graph))
+    return small and graph.tensors[node.outputs[0]].dtype == "float32"
+
+
 def _added(node: Node, graph: Graph) -> bool:
     """xnnpack_delegate.cc VisitBinaryNode: ratios of scales in [2**-10, 2**8)."""
     if not _eight_bit(node, graph):
-        return False
+        return _real(node, graph)
     small = all(len(t.shape) <= MAX_RANK for t in _tensors(node, graph))
     return small and all(2.0**-10 <= ratio < 2.0**8 for ratio in ratios(node, graph))
 
@@ -88,7 +94,7 @@ def _added(node: Node, graph: Graph) -> bool:
 def _multiplied(node: Node, graph: Graph) -> bool:
     """VisitBinaryNode: ratio of the product of scales in [2**-16, 2**8)."""
     if not _eight_bit(node, graph):
-        return False
+        return _real(node, graph)
     a, b, y = _tensors(node, graph)
     ratio = float(_scale(a) * _scale(b) / _scale(y))
     return all(len(t.shape) <= MAX_RANK for t in (a, b)) and 2.0**-16 <= ratio < 2.0**8
@@ -211,17 +217,12 @@ def _range(node: Node, graph: Graph) -> str | None:
 
 
 def _no_float(node: Node, graph: Graph) -> str | None:
-    """XNNPACK does not limit a sum to finite values, as a builtin kernel does."""
     real = graph.tensors[node.outputs[0]].dtype == "float32"
-    return (
-        f"computes in float32, where XNNPACK and builtin kernels overflow differently; {REF}"
-        if real
-        else None
-    )
+    return f"sums float32 numbers, in an order that is XNNPACK's own; {REF}" if real else None
 
 
 def _range_if_taken(node: Node, graph: Graph) -> str | None:
-    return _range(node, graph) if taken(node, graph) else None
+    return _range(node, graph) if _eight_bit(node, graph) and taken(node, graph) else None
 
 
 def _same_quantization(node: Node, graph: Graph) -> str | None:
@@ -262,7 +263,7 @@ POLICIES: dict[str, Policy] = {
     "ARG_MAX": _SAME,
     "ARG_MIN": _SAME,
     "CAST": _SAME,
-    "DIV": Policy(_BUILTIN, _never, (_no_float,)),
+    "DIV": Policy("XNNPACK; integers builtin", _real),
     "EQUAL": _SAME,
     "FLOOR_DIV": _SAME,
     "GREATER": _SAME,
@@ -278,7 +279,7 @@ POLICIES: dict[str, Policy] = {
     "MAXIMUM": _SAME,
     "MINIMUM": _SAME,
     "MUL": Policy(
-        "XNNPACK: rndnu; builtin beyond its scales", _multiplied, (_no_float, _normal_scales, _range_if_taken)
+        "XNNPACK: rndnu; builtin beyond its scales", _multiplied, (_normal_scales, _range_if_taken)
     ),
     "NEG": _SAME,
     "NOT_EQUAL": _SAME,
@@ -291,9 +292,9 @@ POLICIES: dict[str, Policy] = {
     "SELECT": _SAME,
     "SELECT_V2": _SAME,
     "SQRT": _SAME,
-    "SUB": Policy("XNNPACK; builtin beyond its scales", _added, (_no_float, _normal_scales, _range_if_taken)),
+    "SUB": Policy("XNNPACK; builtin beyond its scales", _added, (_normal_scales, _range_if_taken)),
     "TANH": Policy("XNNPACK, equal to ref", rules=(_normal_scales,)),
-    "ADD": Policy("XNNPACK; builtin beyond its scales", _added, (_no_float, _normal_scales, _range_if_taken)),
+    "ADD": Policy("XNNPACK; builtin beyond its scales", _added, (_normal_scales, _range_if_taken)),
     "AVERAGE_POOL_2D": Policy(_BUILTIN, _never),
     "BATCH_TO_SPACE_ND": _MOVED,
     "CONCATENATION": _MOVED,

@@ -20,8 +20,8 @@ from tests.batch import TURNS, Truth, check_bits, turned
 from tests.draw import Array, OneOp
 from tests.native import ARTIFACTS, EVERY_CPU, HERE
 
-# Numerics xnnpack refuses them: float arithmetic overflows differently, or the rounding is not known.
-REFUSED = [(op, "float32") for op in ("ADD", "DIV", "MUL", "SUB", "SUM")] + [("TRANSPOSE_CONV", "int8")]
+# Numerics xnnpack refuses them: the order of a sum, or the rounding, is not known.
+REFUSED = [("SUM", "float32"), ("TRANSPOSE_CONV", "int8")]
 ROWS = [
     row for row in one_op.ROWS if row[0] in delegation.POLICIES and row not in REFUSED and row[1] != "int16"
 ]

@@ -35,17 +35,17 @@ def plain(kind: str) -> Callable[[Node, Builder], None]:
     """Numbers as they are stored, within the limits of the operator."""
 
     def lower(node: Node, b: Builder) -> None:
-        low, high = _limits(node, b.tensor(node.outputs[0]).dtype)
+        low, high = _limits(node, b.tensor(node.outputs[0]).dtype, finite=not b.delegated(node))
         b.emit(Elementwise(kind, low, high), _operands(node, b), b.value(node.outputs[0]))
 
     return lower
 
 
-def _limits(node: Node, dtype: str) -> tuple[float | None, float | None]:
-    """Operators that can have a fused activation limit a float32 to finite values even without one."""
+def _limits(node: Node, dtype: str, *, finite: bool) -> tuple[float | None, float | None]:
+    """Builtin kernels that can have a fused activation limit a float32 to finite values even without one."""
     if not isinstance(node.options, graph.Add | graph.Binary):
         return None, None
-    pairs = zip(LIMITS[node.options.activation], WIDEST[dtype], strict=True)
+    pairs = zip(LIMITS[node.options.activation], WIDEST[dtype] if finite else (None, None), strict=True)
     low, high = (widest if limit is None else limit for limit, widest in pairs)
     return low, high
 
