@@ -126,6 +126,18 @@ def _never(node: Node, graph: Graph) -> bool:
     return False
 
 
+DEPTHWISE_TAPS = 25  # of XNNPACK's largest depthwise kernel
+
+
+def by_depthwise_kernel(group: tuple[int, int], taps: int) -> bool:
+    """Whether XNNPACK convolves by its depthwise kernels, not as matrices: they round alike on every core.
+
+    group: input and output channels of one group. convolution-nhwc.c create_convolution2d_nhwc, which asks
+    for no more than one group.
+    """
+    return group == (1, 1) and taps <= DEPTHWISE_TAPS
+
+
 # What cannot be promised.
 
 
@@ -179,6 +191,16 @@ def _wide(node: Node, graph: Graph) -> str | None:
     if graph.tensors[node.inputs[0]].dtype == "int16":
         return f"works on int16, about which numerics `xnnpack` promises nothing; {REF}"
     return None
+
+
+def _covered(node: Node, graph: Graph) -> str | None:
+    """Outputs that are a bias alone are rounded by rndnu also where a core rounds all others by rndnu16."""
+    o = node.options
+    assert isinstance(o, TransposeConv)
+    window = graph.tensors[node.inputs[1]].shape[1:3]
+    if all(size >= stride for size, stride in zip(window, o.stride, strict=True)):
+        return None
+    return f"its window {window} is smaller than its stride {o.stride}, where cores round otherwise; {REF}"
 
 
 def _unsigned_sums(node: Node, graph: Graph) -> str | None:
@@ -330,7 +352,8 @@ POLICIES: dict[str, Policy] = {
     "TILE": _MOVED,
     "TRANSPOSE": _MOVED,
     "TRANSPOSE_CONV": Policy(
-        "XNNPACK: uint8 rndnu; int8 refused", rules=(_unsigned_sums, _convolved_back, _biased, *_SUMS)
+        "XNNPACK: uint8 rndnu; int8 refused",
+        rules=(_unsigned_sums, _convolved_back, _covered, _biased, *_SUMS),
     ),
     "UNPACK": _MOVED,
 }

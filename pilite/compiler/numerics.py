@@ -25,7 +25,7 @@ class Numerics:
 
     name: str = "ref"
     fully_connected: Rounding = Rounding.GEMMLOWP  # of `ref`
-    uint8: Rounding = Rounding.RNDNU  # of sums in `xnnpack`: XNNPACK has other uint8 kernels on some cores
+    uint8: Rounding = Rounding.RNDNU  # of matrices in `xnnpack`: some cores have other uint8 kernels
     every_sum: Rounding | None = None  # instead of what the name says: a family that explains or breaks
 
     @property
@@ -37,13 +37,15 @@ class Numerics:
         """How the bounds of an activation fused with sums of products are quantized."""
         return nearest_xnnpack if self.is_xnnpack else nearest_tflite
 
-    def sums(self, x: Tensor) -> Rounding:
-        """Of CONV_2D and DEPTHWISE_CONV_2D, by the dtype of their input."""
+    def sums(self, x: Tensor, *, by_depthwise_kernel: bool = False) -> Rounding:
+        """Of convolutions, by the dtype of their input and by which kernels XNNPACK has for them."""
         if self.every_sum is not None:
             return self.every_sum
         if not self.is_xnnpack:
             return Rounding.GEMMLOWP
-        return self.uint8 if x.dtype == "uint8" else Rounding.FLOAT32
+        if x.dtype != "uint8":
+            return Rounding.FLOAT32
+        return Rounding.RNDNU if by_depthwise_kernel else self.uint8
 
     def matrix(self, x: Tensor) -> Rounding:
         """Of FULLY_CONNECTED."""

@@ -58,6 +58,15 @@ REFUSED = {
         ),
         "its output (7, 7) convolved back is (7, 7), not its input (5, 5); LiteRT refuses it",
     ),
+    "transposed with gaps": (
+        one(
+            "TRANSPOSE_CONV",
+            [integers(1, 20, 20, 4), UW, replace(X, dtype="uint8"), B],
+            value(1, 20, 20, 4, name="y", scale=0.5, dtype="uint8"),
+            TransposeConv("SAME", (4, 4), "NONE"),
+        ),
+        "its window (3, 3) is smaller than its stride (4, 4), where cores round otherwise",
+    ),
     "no bias": (without_bias(), "has no bias, without which LiteRT fails"),
     "bias without scale": (conv(b=plain(4)), "its bias 'b' has no scale, so LiteRT leaves it"),
     "one scale along another dimension": (

@@ -14,6 +14,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from pilite.compiler import cpu as cpus
+from pilite.compiler import delegation
 from pilite.compiler.fixedpoint import (
     DTYPES,
     Factor,
@@ -339,3 +340,16 @@ def test_numerics_choose_the_rounding_by_dtype() -> None:
     assert sums(Numerics("xnnpack"), "int8") == (Rounding.FLOAT32,) * 2
     assert sums(Numerics("xnnpack"), "uint8") == (Rounding.RNDNU,) * 2
     assert sums(Numerics("xnnpack", uint8=Rounding.RNDNU16), "uint8") == (Rounding.RNDNU16,) * 2
+
+
+def test_depthwise_kernels_round_alike_on_every_core() -> None:
+    numerics, x = Numerics("xnnpack", uint8=Rounding.RNDNU16), Tensor(0, "x", (1,), "uint8")
+    assert numerics.sums(x, by_depthwise_kernel=True) is Rounding.RNDNU
+    assert numerics.sums(x) is Rounding.RNDNU16
+    for group, taps, known in (
+        ((1, 1), 25, True),
+        ((1, 1), 26, False),
+        ((1, 2), 9, False),
+        ((3, 1), 1, False),
+    ):
+        assert delegation.by_depthwise_kernel(group, taps) is known

@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from pilite.compiler import graph
+from pilite.compiler import delegation, graph
 from pilite.compiler.fixedpoint import Rounding, operands
 from pilite.compiler.graph import ABSENT, Node, Tensor
 from pilite.compiler.ops.common import (
@@ -54,7 +54,7 @@ def _emit_conv(
 ) -> None:
     x, y = ends
     weight = centred_weights(w)
-    rounding = b.numerics.sums(x)
+    rounding = _rounding(b, x, w, (w.shape[3], w.shape[0]))
     reals = channel_multipliers(x, w, y, y.shape[-1], rounding, float_product=is_unsigned(x))
     spec = QConv2D(spans, channel_requant(rounding, y, activation, reals, b.numerics.nearest))
     arrays: dict[str, npt.NDArray[Any]] = {
@@ -63,6 +63,11 @@ def _emit_conv(
         **operands(rounding, reals),
     }
     b.emit(spec, (b.value(node.inputs[0]),), b.value(node.outputs[0]), arrays, spans.halo)
+
+
+def _rounding(b: Builder, x: Tensor, w: Tensor, group: tuple[int, int]) -> Rounding:
+    taps = w.shape[1] * w.shape[2]
+    return b.numerics.sums(x, by_depthwise_kernel=delegation.by_depthwise_kernel(group, taps))
 
 
 def depthwise_conv_2d(node: Node, b: Builder) -> None:
@@ -74,7 +79,7 @@ def depthwise_conv_2d(node: Node, b: Builder) -> None:
     x, w, bias, y = weighted(node, b)
     spans = window(options.padding, _kernel(w), options.stride, options.dilation, x.shape[1:3], y.shape[1:3])
     weight = centred_weights(w)[0]
-    rounding = b.numerics.sums(x)
+    rounding = _rounding(b, x, w, (1, options.multiplier))
     reals = channel_multipliers(x, w, y, y.shape[-1], rounding, float_product=is_unsigned(x))
     requant = channel_requant(rounding, y, options.activation, reals, b.numerics.nearest)
     constants: dict[str, npt.NDArray[Any]] = {
