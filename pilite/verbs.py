@@ -117,9 +117,22 @@ def sources(names: Sequence[str], input_shapes: Sequence[str] = ()) -> list[Sour
     import models as catalogue
 
     wanted = names or [catalogue.DEFAULT_MODEL]
-    found = [catalogue.resolve(name, ARTIFACTS, SHARED_MODELS) for name in wanted]
+    found = list(dict.fromkeys(catalogue.resolve(name, ARTIFACTS, SHARED_MODELS) for name in wanted))
+    refuse_namesakes(found)
     shapes = shapes_of(input_shapes)
     return [with_shapes(source, shapes) for source in found] if shapes else found
+
+
+def refuse_namesakes(found: Sequence[Source]) -> None:
+    """Artifacts are kept by the model's name. Raises PiliteError for two files of one name."""
+    of_name: dict[str, Source] = {}
+    for source in found:
+        first = of_name.setdefault(source.name, source)
+        if first is not source:
+            raise PiliteError(
+                f"--model: {first.path} and {source.path} are both called '{source.name}', the name by which "
+                f"artifacts are kept. Rename one of the files."
+            )
 
 
 def shapes_of(texts: Sequence[str]) -> dict[str, tuple[int, ...]]:

@@ -190,6 +190,16 @@ def test_an_option_given_once_holds_for_the_whole_chain() -> None:
     assert all(options["model"] == ["a"] for options in chain.values())
 
 
+def test_two_files_of_one_name_are_refused_and_one_file_twice_is_one(tmp_path: Path) -> None:
+    paths = [tmp_path / folder / "m.tflite" for folder in "ab"]
+    for path in paths:
+        path.parent.mkdir()
+        path.touch()
+    assert len(verbs.sources([str(paths[0])] * 2)) == 1
+    with pytest.raises(PiliteError, match=r"a/m.tflite and .*b/m.tflite are both called 'm'.* Rename one"):
+        verbs.sources([str(path) for path in paths])
+
+
 def test_a_model_with_another_input_shape_keeps_its_name(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
