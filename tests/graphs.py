@@ -26,7 +26,7 @@ def assert_consistent(graph: Graph) -> None:
 
 
 def _assert_tensor(tensor: Tensor) -> None:
-    assert all(size > 0 for size in tensor.shape)
+    assert all(size > 0 for size in tensor.shape) or tensor.is_constant  # a list of axes may be empty
     if tensor.data is not None:
         assert (tensor.data.shape, tensor.data.dtype) == (tensor.shape, np.dtype(tensor.dtype))
     if tensor.quant is not None:
