@@ -117,7 +117,7 @@ def wide(side: int) -> list[Sample]:
     """16-bit values: 3x3 over all channels and over each, four outputs or two a channel."""
     x, y = Layout((1, side, side, 4), "int16", Halo(1, 1, 1, 1)), Layout((1, side, side, 8), "int16")
     arrays: dict[str, Any] = {"bias": np.arange(8, dtype=np.int64), "mantissa": np.full(8, 20_000, np.int32)}
-    arrays |= {"right": np.full(8, 30, np.int32), "weight": np.ones((8, 3, 3, 4), np.int8)}
+    arrays |= {"right": np.full(8, 22, np.int32), "weight": np.ones((8, 3, 3, 4), np.int8)}
     deep = arrays | {"weight": np.ones((8, 3, 3), np.int8)}
     limits = (-32768, 32767)
     return [

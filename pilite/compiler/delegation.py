@@ -17,7 +17,7 @@ from typing import TypeAlias
 
 import numpy as np
 
-from pilite.compiler.fixedpoint import activation_range, nearest_xnnpack
+from pilite.compiler.fixedpoint import INT8_MIN, activation_range, nearest_xnnpack
 from pilite.compiler.graph import ABSENT, Graph, Node, Tensor, TransposeConv
 from pilite.compiler.shapes import extent
 
@@ -171,6 +171,8 @@ def _weights(node: Node, graph: Graph) -> str | None:
         return f"its weights have one scale along dimension {w.quant.stored_axis} instead of 0, {BUILTIN}"
     if w.dtype == "int8" and any(w.quant.zero_points):
         return f"its int8 weights have a zero point, which XNNPACK refuses; {REF}"
+    if w.dtype == "int8" and w.data is not None and np.any(w.data == INT8_MIN):
+        return f"its int8 weights hold -128, which overflows in XNNPACK's kernels for some cores; {REF}"
     return None
 
 

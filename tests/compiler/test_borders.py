@@ -60,7 +60,9 @@ def filled(layout: Layout, needed: Halo, seed: int) -> Array:
 def _random(rng: np.random.Generator, shape: tuple[int, ...], dtype: str) -> Array:
     if dtype == "float32":
         return rng.normal(0, 4, shape).astype(np.float32)
-    if dtype in ("int16", "int32", "int64"):  # positions in an image of SMALL pixels a side, among others
+    if dtype == "int16":
+        return rng.integers(-(1 << 15), 1 << 15, shape, np.int16)
+    if dtype in ("int32", "int64"):  # positions in an image of SMALL pixels a side, among others
         return rng.integers(0, SMALL, shape, np.dtype(dtype))
     return rng.integers(0, 256, shape).astype(np.uint8).view(dtype)
 

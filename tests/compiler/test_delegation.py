@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 
+import numpy as np
 import pytest
 
 from models.zoo.writer import OpSpec, TensorSpec, write
@@ -76,6 +77,10 @@ REFUSED = {
     "zero point of int8 weights": (
         one("FULLY_CONNECTED", [value(1, 4), weights(2, 4, zero_point=1), bias(2)], value(1, 2), DENSE),
         "its int8 weights have a zero point, which XNNPACK refuses",
+    ),
+    "the smallest int8 weight": (
+        conv(w=replace(W, data=np.full(W.shape, -128, np.int8))),
+        "its int8 weights hold -128, which overflows in XNNPACK's kernels for some cores",
     ),
     "multiplier of 256": (
         conv(replace(X, scales=(64.0,)), weights(4, 3, 3, 3, scale=2.0), bias(4, scale=128.0)),

@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 
 from pilite import zig
-from pilite.compiler import aot, fuse, lower, tflite
+from pilite.compiler import aot, fuse, link, lower, tflite
 from pilite.compiler import cpu as cpus
 from pilite.compiler import graph as graphs
 from pilite.compiler.numerics import Numerics
@@ -48,7 +48,7 @@ class Guarded:
         (folder / "kernels.o").write_bytes(code.kernels)
         (folder / "entry.c").write_text(code.entry)
         command = zig.compiler_command("cc", zig.TRIPLES[self._cpu.arch])
-        sources = [str(GUARD), "entry.c", "kernels.o"]
+        sources = [str(GUARD), "entry.c", "kernels.o", *(str(link.KERNELS / name) for name in code.sources)]
         zig.run_zig([*command, "-O1", "-o", "guard", *sources], folder)
 
     def run(self, flush: str, arena_bytes: int) -> subprocess.CompletedProcess[str]:

@@ -9,6 +9,7 @@ from tvm.script.ir_builder import tirx as T
 
 from pilite.compiler.kernels.emit import PARALLEL_ELEMENTS, Param, function, loop, store
 from pilite.compiler.kernels.isa import call
+from pilite.compiler.kernels.reduce import walk
 from pilite.compiler.kernels.scalars import high_mul, saturate
 from pilite.compiler.layout import Layout
 from pilite.compiler.spec import L2Norm
@@ -23,14 +24,14 @@ def l2(name: str, spec: L2Norm, x: Layout, y: Layout) -> tirx.PrimFunc:
     """y = x * 2**(7 + exponent) * multiplier / 2**31 along the last axis."""
     depth = x.shape[-1]
     rows = x.elements // depth
-    assert not x.halo
-    assert not y.halo
+    leading = range(len(x.shape) - 1)
 
     def body(source: Any, out: Any) -> None:
         with loop(rows, parallel=x.elements >= PARALLEL_ELEMENTS and rows >= 4) as r:
+            ox, oy = (v.start + walk(v, leading, r) for v in (x, y))
 
             def centred(k: Any) -> Any:
-                return T.Cast("int32", source[r * depth + k]) - T.int32(spec.zero_point)
+                return T.Cast("int32", source[ox + k]) - T.int32(spec.zero_point)
 
             total = T.alloc_buffer((1,), "int32")
             T.buffer_store(total, T.int32(0), [0])
@@ -43,7 +44,7 @@ def l2(name: str, spec: L2Norm, x: Layout, y: Layout) -> tirx.PrimFunc:
                 shifted = (centred(k) << T.int32(spec.first_shift)) << left
                 scaled = _divided(high_mul(shifted, multiplier), right)
                 limited = tirx.min(tirx.max(scaled, T.int32(-128)), T.int32(127))
-                store(out, r * depth + k, T.Cast("int8", limited), 1)
+                store(out, oy + k, T.Cast("int8", limited), 1)
 
     return function(name, [Param("x", "int8", x.size), Param("y", "int8", y.size)], body)
 

@@ -167,7 +167,7 @@ def _mean(
     return function(name, [Param("x", "int8", x.size), Param("y", "int8", y.size)], body)
 
 
-def _walk(x: Layout, axes: Sequence[int], index: Any) -> Any:
+def walk(x: Layout, axes: Sequence[int], index: Any) -> Any:
     """Offset of position `index` in the space of `axes`."""
     extents = [x.shape[i] for i in axes]
     return sum((i * x.strides[d] for i, d in zip(split(index, extents), axes, strict=True)), 0)
@@ -178,7 +178,7 @@ def _vector_sum(isa: Isa, source: Any, x: Layout, axes: Sequence[int], base: Any
     for a in acc:
         assign(a, isa.fill(0), isa.lanes)
     with loop(prod(x.shape[i] for i in axes)) as index:
-        for a, v in zip(acc, isa.widen8(load(source, base + _walk(x, axes, index), 8)), strict=True):
+        for a, v in zip(acc, isa.widen8(load(source, base + walk(x, axes, index), 8)), strict=True):
             assign(a, whole(a, isa.lanes) + v, isa.lanes)
     return [whole(a, isa.lanes) for a in acc]
 
@@ -187,7 +187,7 @@ def _scalar_sum(source: Any, x: Layout, axes: Sequence[int], base: Any) -> Any:
     total = T.alloc_buffer((1,), "int32")
     T.buffer_store(total, T.int32(0), [0])
     with loop(prod(x.shape[i] for i in axes)) as index:
-        T.buffer_store(total, total[0] + T.Cast("int32", source[base + _walk(x, axes, index)]), [0])
+        T.buffer_store(total, total[0] + T.Cast("int32", source[base + walk(x, axes, index)]), [0])
     return total[0]
 
 
@@ -224,7 +224,7 @@ def _reduced(spec: Reduce, source: Any, x: Layout, base: Any, lanes: int) -> Any
     held = registers(lanes, x.dtype)
     store(held, 0, n.fill(spec.start), lanes)
     with loop(prod(x.shape[i] for i in spec.axes)) as index:
-        value = load(source, base + _walk(x, spec.axes, index), lanes)
+        value = load(source, base + walk(x, spec.axes, index), lanes)
         store(held, 0, KINDS[spec.kind](n, load(held, 0, lanes), value), lanes)
     return load(held, 0, lanes)
 
@@ -242,7 +242,7 @@ def softmax(name: str, spec: Softmax, x: Layout, y: Layout) -> tirx.PrimFunc:
 
     def body(source: Any, table: Any, out: Any) -> None:
         with loop(rows, parallel=x.elements >= PARALLEL_ELEMENTS and rows >= 4) as r:
-            ox, oy = (v.start + _walk(v, leading, r) for v in (x, y))
+            ox, oy = (v.start + walk(v, leading, r) for v in (x, y))
             best, total = T.alloc_buffer((1,), "int32"), T.alloc_buffer((1,), "int32")
             T.buffer_store(best, T.int32(-128), [0])
             T.buffer_store(total, T.int32(0), [0])
@@ -281,7 +281,7 @@ def softmax_table(name: str, spec: SoftmaxTable, x: Layout, y: Layout) -> tirx.P
 
     def body(source: Any, table: Any, out: Any) -> None:
         with loop(rows, parallel=x.elements >= PARALLEL_ELEMENTS and rows >= 4) as r:
-            ox, oy = (v.start + _walk(v, leading, r) for v in (x, y))
+            ox, oy = (v.start + walk(v, leading, r) for v in (x, y))
             best, total = T.alloc_buffer((1,), "int32"), T.alloc_buffer((1,), "int32")
             T.buffer_store(best, T.int32(-128), [0])
             T.buffer_store(total, T.int32(0), [0])
