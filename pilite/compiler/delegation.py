@@ -199,17 +199,11 @@ def _covered(node: Node, graph: Graph) -> str | None:
     """Outputs that are a bias alone are rounded by rndnu also where a core rounds all others by rndnu16."""
     o = node.options
     assert isinstance(o, TransposeConv)
-    window = graph.tensors[node.inputs[1]].shape[1:3]
-    if all(size >= stride for size, stride in zip(window, o.stride, strict=True)):
+    x, w = (graph.tensors[i] for i in node.inputs[:2])
+    window = w.shape[1:3]
+    if x.dtype != "uint8" or all(size >= stride for size, stride in zip(window, o.stride, strict=True)):
         return None
     return f"its window {window} is smaller than its stride {o.stride}, where cores round otherwise; {REF}"
-
-
-def _unsigned_sums(node: Node, graph: Graph) -> str | None:
-    """LiteRT's int8 results are neither those of fp32 nor those of rndnu in all layers."""
-    if graph.tensors[node.inputs[0]].dtype == "int8":
-        return f"works on int8, where LiteRT's rounding is not known for this operator; {REF}"
-    return None
 
 
 def multipliers(node: Node, graph: Graph) -> Sequence[float]:
@@ -353,9 +347,6 @@ POLICIES: dict[str, Policy] = {
     "SUM": Policy("XNNPACK: fp32; integers builtin", _eight_bit, (_no_float, _normal_scales)),
     "TILE": _MOVED,
     "TRANSPOSE": _MOVED,
-    "TRANSPOSE_CONV": Policy(
-        "XNNPACK: uint8 rndnu; int8 refused",
-        rules=(_unsigned_sums, _convolved_back, _covered, _biased, *_SUMS),
-    ),
+    "TRANSPOSE_CONV": Policy(_ROUNDED, rules=(_convolved_back, _covered, _biased, *_SUMS)),
     "UNPACK": _MOVED,
 }

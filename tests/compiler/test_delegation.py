@@ -46,10 +46,6 @@ REFUSED = {
         conv(x=replace(X, scales=(TINY,))),
         "its tensor 'x' has a scale below 1.17549e-38",
     ),
-    "int8 convolution, transposed": (
-        one("TRANSPOSE_CONV", [integers(1, 5, 5, 4), W, X, B], Y, TransposeConv("SAME", (1, 1), "NONE")),
-        "works on int8, where LiteRT's rounding is not known for this operator",
-    ),
     "transposed to another size": (
         one(
             "TRANSPOSE_CONV",
