@@ -65,7 +65,7 @@ def test_any_number_of_rows_gives_the_same_bits(rows: None, turn: int) -> None:
 @pytest.mark.slow
 def test_chains_give_the_bits_of_single_operators_with_the_other_numerics(tmp_path: Path) -> None:
     own = cases(1)
-    graph = batch.merged([tflite.parse(case.model, case.name, "xnnpack") for case in own])
+    graph = batch.merged([tflite.parse(case.model, case.name) for case in own])
     inputs = [x for case in own for x in case.inputs]
     paths = {
         mode: batch.compiled(graph, native.HERE, tmp_path / mode, {**batch.OPTIONS, **XNNPACK, "fuse": mode})
