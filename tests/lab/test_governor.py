@@ -81,11 +81,17 @@ def fake(tmp_path: Path) -> Fake:
     return found
 
 
+HEARS = ("env", "--default-signal=HUP,INT")  # a shell cannot trap what nohup made its parents ignore
+
+
 @contextmanager
 def held(fake: Fake) -> Iterator[subprocess.Popen[bytes]]:
     """A hold that has begun; it ends with this block, if it has not before."""
     with subprocess.Popen(
-        fake.hold, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.PIPE
+        [*HEARS, *fake.hold],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
     ) as helper:
         assert helper.stdout is not None
         assert helper.stdout.readline() == b"held\n"
