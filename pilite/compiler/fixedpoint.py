@@ -195,7 +195,7 @@ class Rndnu:
 
     mantissa: int  # the 24 bits of the float32, moved to 2**30 <= mantissa < 2**31
     left: int
-    right: int  # at least 1
+    right: int  # at least 1 for rndnu
 
     rounding: ClassVar[Rounding] = Rounding.RNDNU
 
@@ -216,16 +216,12 @@ class Rndnu:
 
 
 @dataclass(frozen=True)
-class Rndnu16:
-    """A float32 multiplier as XNNPACK's rndnu16 kernels hold it: mantissa * 2**(left - right - 31).
+class Rndnu16(Rndnu):
+    """A float32 multiplier as XNNPACK's rndnu16 kernels hold it, of whose mantissa 15 bits are used.
 
     floor((x * m + 2**14) / 2**15) is the 32-bit doubling-high-mul of x by m * 2**16. XNNPACK saturates x to
     int16 first; what that changes is beyond 2**14 - 1 either way, hence the same end of 8 bits.
     """
-
-    mantissa: int  # 2**30 <= mantissa < 2**31, of which 15 bits are used
-    left: int
-    right: int
 
     rounding: ClassVar[Rounding] = Rounding.RNDNU16
 
@@ -236,17 +232,9 @@ class Rndnu16:
         mantissa = (int(fraction * (1 << 24)) + (1 << 8)) >> 9
         return Rndnu16(min(mantissa, INT16_MAX) << 16, max(exponent, 0), max(-exponent, 0))
 
-    @property
-    def is_large(self) -> bool:
-        return self.left > 0
 
-    @property
-    def constants(self) -> dict[str, float]:
-        return {"mantissa": self.mantissa, "right": self.right, "left": self.left}
-
-
-STORED: dict[Rounding, type[Rndnu | Rndnu16]] = {Rounding.RNDNU: Rndnu, Rounding.RNDNU16: Rndnu16}
-Scale: TypeAlias = Multiplier | Factor | Rndnu | Rndnu16  # a real multiplier with its rounding
+STORED: dict[Rounding, type[Rndnu]] = {Rounding.RNDNU: Rndnu, Rounding.RNDNU16: Rndnu16}
+Scale: TypeAlias = Multiplier | Factor | Rndnu  # a real multiplier with its rounding
 
 
 def round_half_away(x: float) -> int:
