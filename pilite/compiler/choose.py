@@ -52,11 +52,10 @@ def layout(value: Value) -> Layout:
 
 def choose(program: Program, stage: Stage, cpu: Cpu) -> Chosen:
     """The kernel of `stage` for its whole output."""
-    if isinstance(stage.spec, (QConv2D, QDepthwiseConv2D)) and ISAS[cpu.isa].fuses:
-        spec, arrays = cheaper(stage.spec, stage.arrays)
+    if isinstance(stage.spec, (QConv2D, QDepthwiseConv2D)) and (ISAS[cpu.isa].fuses or cpu.unzips):
+        prove = cheaper if ISAS[cpu.isa].fuses else bounded
+        spec, arrays = prove(stage.spec, stage.arrays)
         stage = replace(stage, spec=spec, arrays=arrays)
-    elif cpu.unzips and isinstance(stage.spec, (QConv2D, QDepthwiseConv2D)):
-        stage = replace(stage, spec=bounded(stage.spec, stage.arrays))
     y = layout(program.values[stage.output])
     kernel, cpu = tuning.choose(stage.spec, stage.arrays, y, cpu)
     variant, constants = kernel.family.prepare(stage.spec, stage.arrays)

@@ -270,7 +270,7 @@ def _softmax(node: Node, graph: Graph) -> str | None:
 
 _SUMS = (_wide, _normal_scales, _bias_scale, _weights, _multiplier, _range)
 _XNNPACK = "XNNPACK"
-_ROUNDED = "XNNPACK: int8 fp32, uint8 rndnu"
+_ROUNDED = "XNNPACK: int8 fp32, uint8 rndnu, on Cortex-A53 rndnu16"
 _BUILTIN = "builtin, equal to ref"
 _MOVED = Policy("moves bytes")
 
@@ -317,7 +317,7 @@ POLICIES: dict[str, Policy] = {
     "BATCH_TO_SPACE_ND": _MOVED,
     "CONCATENATION": _MOVED,
     "CONV_2D": Policy(_ROUNDED, rules=(_biased, *_SUMS)),
-    "DEPTHWISE_CONV_2D": Policy(_ROUNDED, rules=(_biased, *_SUMS)),
+    "DEPTHWISE_CONV_2D": Policy(f"{_ROUNDED} beyond 25 taps", rules=(_biased, *_SUMS)),
     "CUSTOM:TFLite_Detection_PostProcess": Policy("builtin, as ref", _never),
     "DEPTH_TO_SPACE": _MOVED,
     "DEQUANTIZE": Policy(_XNNPACK, rules=(_normal_scales,)),

@@ -69,6 +69,8 @@ CONSTANTS: dict[Rounding, Constants] = {
     Rounding.FUSED: Constants(("factor", "addend")),
     Rounding.SINGLE: Constants(("mantissa", "right"), 1 - 2.0**-32, ("left",)),
 }
+SPACED_BY_ONE = 1.5 * 2.0**23  # float32 are, for 2**22 to both sides: its bits plus n are its value plus n
+RAISED = 0x4B400000  # its bits; the lower 16 are zero, so those of a value are those of n
 DTYPES = {
     "scale": "float64",
     "factor": "float32",
@@ -87,6 +89,7 @@ class Requant:
     left: bool = False  # some multiplier reaches the limit of CONSTANTS: shift left, or guard the conversion
     right: tuple[int, int] = (0, 31)  # least and largest right shift of the channels
     fits16: bool = False  # proved: what is scaled lies in int16 before the zero point is added
+    raised: bool = False  # of FLOAT32: RAISED is part of the bias, so sums are float32 values by their bits
     fixes: int = 0  # of FUSED: accumulators of a channel that are mended: at0 by by0, at1 by by1
 
     @property

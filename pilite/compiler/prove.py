@@ -20,7 +20,7 @@ from typing import Any, TypeAlias
 import numpy as np
 import numpy.typing as npt
 
-from pilite.compiler.fixedpoint import CONSTANTS, MOST_FIXES, Requant, Rounding
+from pilite.compiler.fixedpoint import CONSTANTS, MOST_FIXES, RAISED, Requant, Rounding
 from pilite.compiler.spec import Arrays, QConv2D, QDepthwiseConv2D
 
 Float32: TypeAlias = npt.NDArray[np.float32]
@@ -135,13 +135,21 @@ def multipliers(requant: Requant, arrays: Arrays) -> Float64:
     return np.ldexp(first, shift - 31)
 
 
-def bounded(spec: Sums, arrays: Arrays) -> Sums:
-    """The same operator with `Requant.fits16`, if no reachable accumulator leaves int16 once it is scaled."""
+def bounded(spec: Sums, arrays: Arrays) -> tuple[Sums, Arrays]:
+    """The same operator with `Requant.fits16`, if no reachable accumulator leaves int16 once it is scaled.
+
+    With float32 factors also `raised`, if accumulators stay within 2**22.
+    """
     bounds = reach_of(spec, arrays)
     if bounds is None or spec.requant.rounding not in (*REALS, *PARTS):
-        return spec
-    largest = np.maximum(np.abs(bounds[0]), np.abs(bounds[1])) * multipliers(spec.requant, arrays)
-    return replace(spec, requant=replace(spec.requant, fits16=bool(largest.max(initial=0) < INT16_LIMIT)))
+        return spec, arrays
+    largest = np.maximum(np.abs(bounds[0]), np.abs(bounds[1]))
+    scaled = largest * multipliers(spec.requant, arrays)
+    requant = replace(spec.requant, fits16=bool(scaled.max(initial=0) < INT16_LIMIT))
+    if requant.rounding is Rounding.FLOAT32 and largest.max(initial=0) < 1 << 22:
+        bias = np.asarray(arrays["bias"], np.int32) + np.int32(RAISED)
+        return replace(spec, requant=replace(requant, raised=True)), {**arrays, "bias": bias}
+    return replace(spec, requant=requant), arrays
 
 
 def cheaper(spec: Sums, arrays: Arrays) -> tuple[Sums, Arrays]:

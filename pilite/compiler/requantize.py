@@ -47,8 +47,12 @@ class Primitives(Protocol):
     def mend(self, y: Any, x: Any, at: Any, by: Any) -> Any:
         """y + by where x is `at`."""
 
-    def scale_float32(self, x: Any, factor: Any, guard: bool) -> Any:
-        """round_half_even(float32(x) * factor); `guard`: beyond 32,767 it may be any larger number."""
+    def scale_float32(self, x: Any, factor: Any, requant: Requant) -> Any:
+        """round_half_even(float32(x) * factor).
+
+        `requant.left`: beyond 32,767 it may be any larger number. `fits16`: its upper half may be anything.
+        `raised`: x is that much larger than the sum.
+        """
 
 
 SATURATING = (Rounding.RNDNU, Rounding.RNDNU16)  # their left shift
@@ -64,7 +68,7 @@ def requantize(
     if requant.rounding is Rounding.FLOAT64:
         return v.scale_float64(acc, operand("scale"))
     if requant.rounding is Rounding.FLOAT32:
-        return v.scale_float32(acc, operand("factor"), requant.left)
+        return v.scale_float32(acc, operand("factor"), requant)
     if requant.rounding is Rounding.FUSED:
         y = v.scale_fused(acc, operand("factor"), operand("addend"), requant.negative_ties_show)
         for i in range(requant.fixes):

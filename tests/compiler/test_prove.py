@@ -14,6 +14,7 @@ import pytest
 from pilite.compiler import prove
 from pilite.compiler.fixedpoint import (
     MOST_FIXES,
+    RAISED,
     Multiplier,
     Requant,
     Rounding,
@@ -156,7 +157,7 @@ def test_what_fits_16_bits_does_for_every_reachable_accumulator(seed: int, round
         parts = [Multiplier.of(float(m)).constants for m in real]
         arrays = {**sample.arrays, "scale": real}
         arrays |= {name: np.array([part[name] for part in parts]) for name in ("mantissa", "right", "left")}
-        spec = prove.bounded(sample.spec, arrays)
+        spec, _ = prove.bounded(sample.spec, arrays)
         ends = [scaled_by(rounding, arrays, c, np.array([low[c], high[c]])) for c in range(16)]
         said.add(spec.requant.fits16)
         if spec.requant.fits16:
@@ -167,16 +168,31 @@ def test_what_fits_16_bits_does_for_every_reachable_accumulator(seed: int, round
 def test_an_operator_whose_accumulator_may_wrap_does_not_fit_16_bits() -> None:
     sample = conv(6, -127, REQUANT)
     assert isinstance(sample.spec, QConv2D)
-    assert prove.bounded(sample.spec, sample.arrays).requant.fits16
+    assert prove.bounded(sample.spec, sample.arrays)[0].requant.fits16
 
     arrays = {**sample.arrays, "bias": np.full(16, 2**31 - 1, np.int32)}
-    assert not prove.bounded(sample.spec, arrays).requant.fits16
+    assert not prove.bounded(sample.spec, arrays)[0].requant.fits16
+
+
+@pytest.mark.parametrize("beyond", [False, True])
+def test_sums_of_22_bits_are_raised_by_their_bias_and_no_others(beyond: bool) -> None:
+    sample = conv(6, -127, replace(REQUANT, rounding=Rounding.FLOAT32))
+    assert isinstance(sample.spec, QConv2D)
+    bias = np.array(sample.arrays["bias"], np.int32)
+    _, high = prove.reach_of(sample.spec, sample.arrays) or ([], [])
+    bias[0] += (1 << 22) - 1 - high[0] + beyond
+    given = {**sample.arrays, "bias": bias, "factor": np.full(16, 2.0**-12, np.float32)}
+
+    spec, arrays = prove.bounded(sample.spec, given)
+    assert spec.requant.fits16
+    assert spec.requant.raised is not beyond
+    np.testing.assert_array_equal(np.asarray(arrays["bias"], np.int32) - bias, 0 if beyond else RAISED)
 
 
 def test_nothing_is_said_of_a_rounding_with_other_constants() -> None:
     sample = conv(6, -127, replace(REQUANT, rounding=Rounding.RNDNU16))
     assert isinstance(sample.spec, QConv2D)
-    assert prove.bounded(sample.spec, sample.arrays) == sample.spec
+    assert prove.bounded(sample.spec, sample.arrays) == (sample.spec, sample.arrays)
 
 
 def test_a_proved_operator_says_so_and_brings_its_constants() -> None:

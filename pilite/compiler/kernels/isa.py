@@ -13,6 +13,7 @@ from typing import Any, ClassVar
 from tvm import tirx
 from tvm.script.ir_builder import tirx as T
 
+from pilite.compiler.fixedpoint import SPACED_BY_ONE, Requant
 from pilite.compiler.kernels.emit import constant, shuffle
 
 
@@ -89,8 +90,8 @@ class Isa(ABC):
     @abstractmethod
     def shift_left_saturating(self, x: Any, n: Any) -> Any: ...
 
-    def scale_float32(self, x: Any, factor: Any, guard: bool) -> Any:
-        return self.round_float32(T.Cast(self.f32, x) * factor, guard)
+    def scale_float32(self, x: Any, factor: Any, requant: Requant) -> Any:
+        return self.round_float32(T.Cast(self.f32, x) * factor, requant.left)
 
     @abstractmethod
     def round_float32(self, x: Any, guard: bool) -> Any:
@@ -138,6 +139,17 @@ class Neon(Isa):
     def round_float32(self, x: Any, guard: bool) -> Any:
         """fcvtns saturates."""
         return self.neon("int32x4", "fcvtns.v4i32.v4f32", x)
+
+    def scale_float32(self, x: Any, factor: Any, requant: Requant) -> Any:
+        """Where it is proved that they may, additions convert to float32 and round: both vector pipes of
+        an A76 take them, only one takes scvtf and fcvtns.
+        """
+        spaced_by_one = T.broadcast(T.float32(SPACED_BY_ONE), self.lanes)
+        real = T.reinterpret(self.f32, x) - spaced_by_one if requant.raised else T.Cast(self.f32, x)
+        if not requant.fits16:
+            return self.round_float32(real * factor, requant.left)
+        product = call(self.f32, f"llvm.arithmetic.fence.v{self.lanes}f32", real * factor)  # not fused with +
+        return T.reinterpret(self.i32, product + spaced_by_one)
 
     def shift_right_ties_up(self, x: Any, n: Any) -> Any:
         return self.neon("int32x4", "srshl.v4i32", x, n)
