@@ -22,11 +22,12 @@ import tvm
 from tvm import tirx
 from tvm.ir import PrimType
 from tvm.target import Target
+from tvm_ffi import StructuralMutator, structural_mutate
 
 from pilite.compiler import entry
 from pilite.compiler.cpu import Cpu
 from pilite.compiler.entry import ENTRY, AnyCall, Call, Pointer
-from pilite.compiler.kernels.emit import SOURCE
+from pilite.compiler.kernels.emit import IMPORT, SOURCE
 from pilite.compiler.link import Code
 from pilite.errors import CompileError
 
@@ -74,7 +75,7 @@ def _built(calls: Sequence[AnyCall], names: dict[str, str], cpu: Cpu) -> Any:
         module = tvm.IRModule(
             {tvm.ir.GlobalVar(name): _symbol(function, name, tgt) for name, function in functions.items()}
         )
-        return tvm.get_global_func("target.build.llvm")(_lower(module, tgt), tgt)
+        return tvm.get_global_func("target.build.llvm")(imported_once(_lower(module, tgt)), tgt)
     except (ValueError, RuntimeError, TypeError) as error:  # InternalError of TVM is a RuntimeError
         last = str(error).strip().splitlines()[-1]
         raise CompileError(
@@ -110,3 +111,23 @@ def _passes() -> Iterable[Any]:
         transform.LowerTVMBuiltin(),
         transform.LowerIntrin(),
     )
+
+
+def imported_once(module: tvm.IRModule) -> tvm.IRModule:
+    """The same module, where every LLVM text that kernels bring along (`emit.reload`) is linked once.
+
+    TVM links it at every use, in time proportional to what the module holds by then.
+    """
+    known: set[str] = set()
+
+    def visit(node: tirx.AttrStmt, mutator: StructuralMutator) -> Any:
+        if node.attr_key != IMPORT:
+            return mutator.default_mutate(node)
+        if node.value.value in known:
+            return mutator.mutate(node.body)
+        known.add(node.value.value)
+        return mutator.default_mutate(node)
+
+    functions = sorted(module.functions.items(), key=lambda item: str(item[0].name_hint))
+    once = {name: f.with_body(structural_mutate(f.body, (tirx.AttrStmt, visit))) for name, f in functions}
+    return tvm.IRModule(once)

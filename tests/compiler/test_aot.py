@@ -9,12 +9,22 @@ from typing import Any
 
 import numpy as np
 import pytest
+import tvm
 from tvm import tirx
 from tvm.script.ir_builder import tirx as T
 
 from pilite.compiler import aot, lower, tflite
 from pilite.compiler import cpu as cpus
-from pilite.compiler.kernels.emit import Param, function, load, loop, stack, store
+from pilite.compiler.kernels.emit import (
+    IMPORT,
+    Param,
+    function,
+    load,
+    loop,
+    reload,
+    stack,
+    store,
+)
 from pilite.compiler.numerics import Numerics
 from pilite.compiler.schedule import Scheduled, schedule
 from pilite.errors import CompileError
@@ -59,6 +69,21 @@ def test_calls_of_equal_kernels_share_one_function() -> None:
 
     assert Counter(re.findall(r"if \((kernel_\d+)\(", code.entry)) == {"kernel_0": 2, "kernel_1": 1}
     assert code.entry.count("extern int kernel_") == 2
+
+
+def test_a_text_that_kernels_bring_along_is_linked_once_and_serves_all_of_them() -> None:
+    def body(x: Any, y: Any) -> None:
+        for at in (0, 4):
+            store(y, at, reload(x, at), 4)
+
+    kernel = function("kernel", [Param("x", "int32", 8), Param("y", "int32", 8)], body)
+    module = tvm.IRModule({tvm.ir.GlobalVar(name): kernel for name in ("a", "b")})
+    a53 = cpus.load("cortex-a53")
+    calls = [aot.Call(name, kernel, (IN, OUT)) for name in ("a", "b")]
+
+    assert str(module).count(IMPORT) == 4
+    assert str(aot.imported_once(module)).count(IMPORT) == 1
+    assert "pilite_reload" not in aot.assembly(calls, a53)  # in line, everywhere
 
 
 def test_equal_operators_of_a_model_are_compiled_once() -> None:

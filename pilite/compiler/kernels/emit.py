@@ -19,6 +19,7 @@ from tvm.script.ir_builder import IRBuilder
 from tvm.script.ir_builder import tirx as T
 
 STACK_LIMIT_BYTES = 1024
+IMPORT = "pragma_import_llvm"  # attribute of a statement: LLVM text that it calls
 SOURCE = "pilite.source"  # attribute of a function: the C file beside it that it calls
 
 # Work below which a barrier costs more than sharing saves: about 10 us of one core.
@@ -76,7 +77,7 @@ def reload(buffer: Any, offset: Any) -> Any:
     starts with it. A copy takes a slot of the vector pipes, a load does not.
     """
     loaded = registers(4, "int32")
-    with T.attr(T.int32(0), "pragma_import_llvm", _RELOAD):
+    with T.attr(T.int32(0), IMPORT, _RELOAD):
         assign(loaded, T.call_extern("int32x4", "pilite_reload", T.address_of(buffer[offset])), 4)
     return whole(loaded, 4)
 

@@ -11,6 +11,7 @@ from tvm.script.ir_builder import tirx as T
 from pilite.compiler.fixedpoint import Requant
 from pilite.compiler.kernels import asm_a53
 from pilite.compiler.kernels.emit import (
+    IMPORT,
     assign,
     constant,
     load,
@@ -267,7 +268,7 @@ class PairsByHand(_Neon):
     ) -> None:
         x = [T.address_of(tile.x[tile.rows[i] + at[0]]) for i in rows]
         arguments = (*x, T.address_of(tile.w[at[1]]), T.int64(steps), T.address_of(sums[0]))
-        with T.attr(T.int32(0), "pragma_import_llvm", asm_a53.source(program)):
+        with T.attr(T.int32(0), IMPORT, asm_a53.source(program)):
             T.evaluate(T.call_extern("int32", asm_a53.symbol(program), *arguments))
 
 
