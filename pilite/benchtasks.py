@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-import sys
+import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
-from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -62,7 +61,7 @@ def bench(
             rivals=raced,
             settings=settings,
             force=force,
-            say=partial(told, say),
+            say=Teller(say),
         )
 
     with lent(labgrid, tag, board) as names:
@@ -118,11 +117,22 @@ def measured(
     return benches.judged(fleet.Outcome(raw.done, {**prepared.failures, **raw.failures}))
 
 
-def told(say: Say, text: str) -> None:
-    """Into the table of boards; where no terminal shows that, as a line."""
-    say(text)
-    if not sys.stderr.isatty():
-        print(text, flush=True)
+class Teller:
+    """Tells the table of boards; where no terminal shows that, prints lines: of a race one in EVERY_S."""
+
+    EVERY_S = 10.0
+
+    def __init__(self, say: Say) -> None:
+        self._say, self._next = say, 0.0
+
+    def __call__(self, what: object) -> None:
+        from pilite.lab import fleet
+
+        self._say(what)
+        if fleet.is_drawn() or (not isinstance(what, str) and time.monotonic() < self._next):
+            return
+        self._next = time.monotonic() + self.EVERY_S
+        print(what, flush=True)
 
 
 def show(name: str, done: Bench) -> None:

@@ -19,10 +19,11 @@ import numpy.typing as npt
 from pilite.errors import CheckFailed
 from pilite.lab import facts, honesty, oracle, protocol, readiness, remarks, report, schema, store, trial
 from pilite.lab.boards import Board
-from pilite.lab.connection import Connection
+from pilite.lab.connection import Connection, Heard
 from pilite.lab.measure import PROTOCOL
 from pilite.lab.page import render
 from pilite.lab.page.view import Run
+from pilite.lab.progress import Progress
 from pilite.lab.protocol import Settings
 from pilite.lab.rivals import DEFAULT_RIVALS, OURS, PILITE, Rival
 from pilite.lab.rows import ratios_of, rows_of
@@ -69,7 +70,7 @@ def bench(
     rivals: Sequence[Rival] = DEFAULT_RIVALS,
     settings: Settings | None = None,
     force: bool = False,
-    say: Callable[[str], None] = lambda text: None,
+    say: Callable[[object], None] = lambda what: None,
 ) -> Bench:
     """Measure the current releases of some models on a board and write artifacts/bench/<id>/.
 
@@ -90,13 +91,27 @@ def bench(
         names = ", ".join(racer.name for racer in racers)
         most = f"{chosen.effort}, at most {chosen.most_s:.0f} s"
         say(f"{subject.name} on {board.name}: {names} with {_list(threads)} threads, {most}")
-        trials[subject.name] = trial.run(board, connection, subject, racers, threads, chosen, artifacts)
+        heard = followed(Progress(subject.name, chosen.sessions, chosen.most_s), say)
+        trials[subject.name] = trial.run(
+            board, connection, subject, racers, threads, chosen, artifacts, heard
+        )
     after = facts.facts(board, connection)
     say(f"comparing and reporting {board.name}")
     with _FINISHING:
         checks = [row for subject in subjects for row in check(subject, trials[subject.name], artifacts)]
         document = assemble(board, before, after, trials, checks, chosen)
         return write(document, trials, artifacts)
+
+
+def followed(progress: Progress, say: Callable[[object], None]) -> Heard:
+    """What a race's lines are told to: says how far it is."""
+
+    def heard(line: str) -> None:
+        nonlocal progress
+        progress = progress.after(line)
+        say(progress)
+
+    return heard
 
 
 def _list(threads: Sequence[int]) -> str:

@@ -8,6 +8,8 @@ import shlex
 import shutil
 import signal
 import subprocess
+import threading
+import time
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
@@ -31,6 +33,7 @@ class Target(Protocol):
 
 
 Progress = Callable[[int], None]
+Heard = Callable[[str], None]  # is told every line of a command's output when it comes, in another thread
 
 
 def nothing(count: int) -> None:
@@ -58,7 +61,12 @@ class Connection(ABC):
 
     @abstractmethod
     def run(
-        self, command: Sequence[str], *, timeout: float = SECONDS, env: Mapping[str, str] | None = None
+        self,
+        command: Sequence[str],
+        *,
+        timeout: float = SECONDS,
+        env: Mapping[str, str] | None = None,
+        heard: Heard | None = None,
     ) -> Result:
         """Run one command without a terminal; its exit code is in the result.
 
@@ -127,11 +135,16 @@ class LocalConnection(Connection):
         self.where = where
 
     def run(
-        self, command: Sequence[str], *, timeout: float = SECONDS, env: Mapping[str, str] | None = None
+        self,
+        command: Sequence[str],
+        *,
+        timeout: float = SECONDS,
+        env: Mapping[str, str] | None = None,
+        heard: Heard | None = None,
     ) -> Result:
         process = self._start(command, env)
         try:
-            out, err = process.communicate(timeout=timeout)
+            out, err = _outputs(process, timeout, heard)
         except subprocess.TimeoutExpired:
             raise too_long(self.where, command, timeout) from None
         finally:
@@ -174,6 +187,29 @@ class LocalConnection(Connection):
 
     def close(self) -> None:
         """Nothing is open."""
+
+
+def _outputs(process: subprocess.Popen[str], timeout: float, heard: Heard | None) -> tuple[str, str]:
+    """`communicate`, where `heard` listens. Raises TimeoutExpired."""
+    if heard is None:
+        return process.communicate(timeout=timeout)
+    lines: list[str] = []
+    stream, process.stdout = process.stdout, None  # ours; the rest is communicate's
+
+    def listen() -> None:
+        assert stream is not None
+        with stream:
+            for line in stream:
+                lines.append(line)
+                heard(line)
+
+    listener, end = threading.Thread(target=listen, daemon=True), time.monotonic() + timeout
+    listener.start()
+    _, err = process.communicate(timeout=timeout)
+    listener.join(max(0.0, end - time.monotonic()))
+    if listener.is_alive():
+        raise subprocess.TimeoutExpired(process.args, timeout)
+    return "".join(lines), err
 
 
 def _kill_group(process: subprocess.Popen[str]) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import sys
 import threading
 import time
@@ -18,11 +19,12 @@ from pilite.lab.boards import Board
 from pilite.lab.connection import Connection
 
 if TYPE_CHECKING:
-    from rich.table import Table
+    from rich.console import Group
 
-Say = Callable[[str], None]  # is told what a board does now
+Say = Callable[[object], None]  # is told what a board does now: a text, or what has one
 Done = TypeVar("Done")
 
+PERIOD_S = 0.5  # of drawing, which takes CPU time from what may be measured on this machine
 AT_ONCE = 16  # boards; each is a thread that waits for its board most of the time
 
 
@@ -58,7 +60,7 @@ def each(
     at_once: int = AT_ONCE,
 ) -> Outcome[Done]:
     """Connect to all boards and act on them, `at_once` at a time."""
-    states = {board.name: "waiting" for board in found}
+    states: dict[str, object] = {board.name: "waiting" for board in found}
     with shown(states), ThreadPoolExecutor(at_once) as pool:
         ends = list(pool.map(lambda board: _one(board, artifacts, action, states), found))
     pairs = list(zip(found, ends, strict=True))
@@ -72,12 +74,12 @@ def _one(
     board: Board,
     artifacts: Path,
     action: Callable[[Board, Connection, Say], Done],
-    states: dict[str, str],
+    states: dict[str, object],
 ) -> Done | PiliteError:
     """The board's end; the error if it failed."""
 
-    def say(text: str) -> None:
-        states[board.name] = text
+    def say(what: object) -> None:
+        states[board.name] = what
 
     try:
         say("connecting")
@@ -90,10 +92,15 @@ def _one(
         return failure
 
 
+def is_drawn() -> bool:
+    """Whether there is a terminal on which a table can be drawn again and again."""
+    return sys.stderr.isatty() and os.environ.get("TERM") != "dumb"
+
+
 @contextmanager
-def shown(states: Mapping[str, str]) -> Iterator[None]:
+def shown(states: Mapping[str, object]) -> Iterator[None]:
     """Keep a table of the boards' states on the terminal while they work; nothing where there is none."""
-    if not sys.stderr.isatty():
+    if not is_drawn():
         yield
         return
     from rich.console import Console
@@ -103,7 +110,7 @@ def shown(states: Mapping[str, str]) -> Iterator[None]:
     with Live(console=Console(stderr=True), transient=True, auto_refresh=False) as live:
 
         def draw() -> None:
-            while not stop.wait(0.2):
+            while not stop.wait(PERIOD_S):
                 live.update(table(states, time.monotonic() - start), refresh=True)
 
         painter = threading.Thread(target=draw, daemon=True)
@@ -115,12 +122,16 @@ def shown(states: Mapping[str, str]) -> Iterator[None]:
             painter.join()
 
 
-def table(states: Mapping[str, str], seconds: float) -> Table:
-    """The boards and what they do, as a rich table."""
+def table(states: Mapping[str, object], seconds: float) -> Group:
+    """The boards and what they do; below, for a single one, what it has to show in more than a line."""
+    from rich.console import Group
     from rich.table import Table
     from rich.text import Text
 
-    drawn = Table("board", "does", title=f"{len(states)} boards, {seconds:.0f} s", title_justify="left")
+    count = "1 board" if len(states) == 1 else f"{len(states)} boards"
+    drawn = Table("board", "does", title=f"{count}, {seconds:.0f} s", title_justify="left")
     for name, state in states.items():
-        drawn.add_row(Text(name), Text(state, overflow="ellipsis", no_wrap=True))
-    return drawn
+        drawn.add_row(Text(name), Text(str(state), overflow="ellipsis", no_wrap=True))
+    return Group(
+        drawn, *(state for state in states.values() if len(states) == 1 and hasattr(state, "__rich__"))
+    )

@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import os
 import tempfile
+import threading
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -16,6 +17,7 @@ Arch = Literal["aarch64", "x86_64"]
 
 SOURCES = Path(__file__).resolve().parents[2] / "loader"
 _STAMP = "sources.sha256"
+_BUILDING = threading.Lock()  # boards are deployed to at once, and all want it
 
 _COMMON = (
     "-std=c++17",
@@ -67,13 +69,14 @@ def build_loader(arch: Arch, artifacts: Path, sources: Path = SOURCES) -> Loader
     folder = artifacts.resolve() / "loader" / arch
     files = LoaderFiles(folder / "libpilite.so", folder / "pilite-run")
     stamp, key = folder / _STAMP, _key(arch, sources)
-    if _is_current(files, stamp, key):
-        return files
-    folder.mkdir(parents=True, exist_ok=True)
-    stamp.unlink(missing_ok=True)
-    for path, arguments in files.outputs:
-        _compile(arch, arguments, path, sources)
-    _replace(stamp, key.encode())
+    with _BUILDING:
+        if _is_current(files, stamp, key):
+            return files
+        folder.mkdir(parents=True, exist_ok=True)
+        stamp.unlink(missing_ok=True)
+        for path, arguments in files.outputs:
+            _compile(arch, arguments, path, sources)
+        _replace(stamp, key.encode())
     return files
 
 

@@ -20,6 +20,7 @@ import random
 import select
 import signal
 import stat
+import statistics
 import subprocess
 import sys
 import time
@@ -37,6 +38,14 @@ Json = dict[str, Any]
 
 class Failure(Exception):
     """A worker that cannot go on; the text says why."""
+
+
+def tell(news: Json) -> None:
+    """One line of progress to whoever asked; none if nobody takes it: a full pipe must not stop a race."""
+    line = (json.dumps(news) + "\n").encode()
+    with contextlib.suppress(OSError):
+        if len(line) <= select.PIPE_BUF and select.select([], [1], [], 0)[1]:
+            os.write(1, line)
 
 
 class Leash:
@@ -202,10 +211,10 @@ class Row:
         if self.worker is not None:
             self.worker.stop()
 
-    def has(self, rounds: int, runs: float, seconds: float) -> bool:
-        """Whether it has run that often and that long."""
-        enough = len(self.samples) >= rounds and len(self.samples) * self.runs >= runs
-        return enough and sum(map(sum, self.samples)) >= 1e3 * seconds
+    def share(self, rounds: float, runs: float, seconds: float) -> float:
+        """How much is done of so many rounds, runs and seconds; 1 or more: all of it."""
+        done = (len(self.samples), len(self.samples) * self.runs, sum(map(sum, self.samples)) / 1e3)
+        return min(have / least if least else 1.0 for have, least in zip(done, (rounds, runs, seconds)))
 
     def result(self) -> Json:
         return {**self.entry, "cpus": self.cpus, "samples": self.samples, "sessions": self.sessions}
@@ -293,17 +302,33 @@ class Race:
     def _session(self, number: int, share: float) -> None:
         job, end = self.job, self._start + self.job["most_s"] * share
         for row in list(self.rows):
+            self._tell(session=number, doing=f"{row.name} loads and warms up")
             self._attempt(row, lambda row=row: row.prepare(job, self.leash))
         rounds, runs, seconds = (job[name] * share for name in ("least_rounds", "least_runs", "least_s"))
         watch, done = Watch(), 0
-        while self.rows and not all(row.has(math.ceil(rounds), runs, seconds) for row in self.rows):
+        while self._share(math.ceil(rounds), runs, seconds) < 1:
             if done and self._is_over(end, done, job["fewest_rounds"] / job["sessions"]):
                 self.complete = False
                 break
             self._round(number, watch)
             done += 1
+            self._tell_round(number)
         for row in list(self.rows):
             self._attempt(row, row.retire)
+
+    def _share(self, rounds: float, runs: float, seconds: float) -> float:
+        """How much of so many rounds, runs and seconds the slowest row has done; 1 without any row."""
+        return min((row.share(rounds, runs, seconds) for row in self.rows), default=1.0)
+
+    def _tell_round(self, number: int) -> None:
+        job = self.job
+        share = self._share(job["least_rounds"], job["least_runs"], job["least_s"])
+        ms = {row.name: statistics.median(row.samples[-1]) for row in self.rows}
+        self._tell(session=number, rounds=len(self.diary), share=min(share, 1.0), ms=ms)
+
+    def _tell(self, **news: Any) -> None:
+        failed = {f"{row['runtime']}/{row['threads']}": row["reason"][:200] for row in self.failures}
+        tell({"seconds": time.monotonic() - self._start, "failed": failed, **news})
 
     def _is_over(self, end: float, done: int, fewest: float) -> bool:
         """Whether the time is over, and the rounds are enough to decide anything, or it is over by far."""

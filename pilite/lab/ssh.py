@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import binascii
+import io
 import logging
 import os
 import shlex
@@ -21,7 +22,7 @@ import paramiko
 from paramiko.pkey import UnknownKeyType
 
 from pilite.errors import BoardError
-from pilite.lab.connection import SECONDS, Connection, Progress, Result, copy, nothing, short, too_long
+from pilite.lab.connection import SECONDS, Connection, Heard, Progress, Result, copy, nothing, short, too_long
 
 GRACE = 5  # seconds between SIGTERM and SIGKILL when a command takes too long
 DEAD = 20  # seconds without an answer after which a board counts as gone
@@ -148,6 +149,20 @@ def listens(address: Address) -> bool:
         return False
 
 
+class Lines(io.StringIO):
+    """Where a command's output goes: `heard` is told every whole line."""
+
+    def __init__(self, heard: Heard) -> None:
+        super().__init__()
+        self._heard, self._rest = heard, ""
+
+    def write(self, text: str) -> int:
+        *lines, self._rest = (self._rest + text).split("\n")
+        for line in lines:
+            self._heard(line)
+        return len(text)
+
+
 class SshConnection(Connection):
     """A board behind one fabric connection."""
 
@@ -156,15 +171,22 @@ class SshConnection(Connection):
         self._client = client
 
     def run(
-        self, command: Sequence[str], *, timeout: float = SECONDS, env: Mapping[str, str] | None = None
+        self,
+        command: Sequence[str],
+        *,
+        timeout: float = SECONDS,
+        env: Mapping[str, str] | None = None,
+        heard: Heard | None = None,
     ) -> Result:
         # timeout(1) makes a process group and kills all of it, also when this machine is gone by then.
         settings = [f"{name}={value}" for name, value in (env or {}).items()]
         line = shlex.join(["timeout", "-k", str(GRACE), f"{timeout:.0f}", "env", *settings, *command])
 
         def remote() -> Result:
-            patience = timeout + GRACE + DEAD
-            done = self._client.run(line, hide=True, warn=True, in_stream=Pulse(), timeout=patience)
+            patience, out = timeout + GRACE + DEAD, Lines(heard) if heard else None
+            done = self._client.run(
+                line, hide=True, warn=True, in_stream=Pulse(), out_stream=out, timeout=patience
+            )
             return Result(done.exited, done.stdout, done.stderr)
 
         result = self._answer(remote, short(command))

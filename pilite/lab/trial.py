@@ -18,7 +18,7 @@ from pilite.errors import BoardError, PiliteError
 from pilite.lab import artifact, governor, inputs, wheels
 from pilite.lab.artifact import Artifact
 from pilite.lab.boards import Board
-from pilite.lab.connection import Connection
+from pilite.lab.connection import Connection, Heard
 from pilite.lab.deploy import place_of
 from pilite.lab.measure import PROTOCOL
 from pilite.lab.protocol import Settings
@@ -65,8 +65,12 @@ def run(
     threads: Sequence[int],
     settings: Settings,
     artifacts: Path,
+    heard: Heard | None = None,
 ) -> Trial:
-    """Measure the current release of a model. Raises BoardError if there is none, or the board fails."""
+    """Measure the current release of a model. `heard` is told every line of progress (see progress.py).
+
+    Raises BoardError if there is none, or the board fails.
+    """
     place = place_of(board, connection, subject.name, artifacts)
     current = current_release(board, place, subject.name)
     built = deployed(place, current)
@@ -87,7 +91,7 @@ def run(
             "silence_s": SILENCE_S,
             **vars(settings),
         }
-        measured = execute(board, connection, job, scratch, site)
+        measured = execute(board, connection, job, scratch, site, heard)
         outputs = fetch_outputs(connection, measured, len(sets), len(built.outputs))
     finally:
         with suppress(BoardError):  # a board that is gone must not hide why
@@ -176,7 +180,9 @@ def rows(racers: Sequence[Rival], threads: Sequence[int], scratch: str) -> list[
     ]
 
 
-def execute(board: Board, connection: Connection, job: Json, scratch: str, site: str) -> Json:
+def execute(
+    board: Board, connection: Connection, job: Json, scratch: str, site: str, heard: Heard | None
+) -> Json:
     """Run measure.py on the board; its document."""
     with tempfile.TemporaryDirectory() as folder:
         local = Path(folder) / "job.json"
@@ -190,7 +196,7 @@ def execute(board: Board, connection: Connection, job: Json, scratch: str, site:
         # --no-fork: measure.py is the child of whoever holds the connection, and sees it go.
         lock = ["flock", "--nonblock", "--no-fork", "--conflict-exit-code", str(LOCKED)]
         lock.append(f"{board.root}/.bench.lock")
-        done = connection.run([*lock, *command], timeout=job["total_s"], env=env)
+        done = connection.run([*lock, *command], timeout=job["total_s"], env=env, heard=heard)
         if done.code == LOCKED:
             raise BoardError(f"{board.name}: another measurement runs there; both would be wrong. Try later.")
         if done.code:

@@ -52,6 +52,23 @@ def test_a_missing_file_and_a_missing_folder_are_named(bed: Bed, tmp_path: Path)
         bed.connection.get("/nowhere/file", tmp_path / "got")
 
 
+def test_lines_are_heard_while_the_command_runs(bed: Bed) -> None:
+    heard: list[tuple[str, float]] = []
+    done = bed.connection.run(
+        ["sh", "-c", "echo one; sleep 2; printf 'two\nrest'; echo aside >&2; exit 3"],
+        heard=lambda line: heard.append((line.strip(), time.monotonic())),
+    )
+    assert (done.code, done.out, done.err.strip()) == (3, "one\ntwo\nrest", "aside")
+    (first, early), (second, late) = heard[:2]
+    assert (first, second) == ("one", "two")
+    assert late - early > 1
+
+
+def test_a_command_that_is_heard_is_killed_when_it_takes_too_long() -> None:
+    with pytest.raises(BoardError, match=r"was not done after 1 s and was killed"):
+        LocalConnection().run(["sh", "-c", "echo; sleep 60 2>/dev/null"], timeout=1, heard=lambda line: None)
+
+
 def test_what_a_command_leaves_behind_ends_with_it() -> None:
     seconds = f"9{time.monotonic_ns() % 10**7}"
     connection = LocalConnection()

@@ -17,6 +17,7 @@ from pilite.lab import boards, deploy, fleet
 from pilite.lab.boards import Board
 from pilite.lab.connection import Connection, LocalConnection
 from pilite.lab.deploy import Deployed
+from pilite.lab.progress import Progress
 from tests.lab.stub import ARTIFACTS, MODEL, Stub
 
 FAILURES = {"off": BoardError("off: no answer"), "wrong": CheckFailed("wrong: 3 elements differ")}
@@ -94,6 +95,15 @@ def test_the_table_shows_every_board_and_what_it_does() -> None:
     assert "2 boards, 3 s" in text
     assert "sent 1.0 MB" in text
     assert "FAILED: [red]off" in text
+
+
+def test_of_a_single_board_the_table_shows_the_rounds_too() -> None:
+    race = Progress("m", 1, 30).after('{"rounds": 1, "ms": {"pilite/4": 1.5}}')
+    for states, shown in (({"a": race}, True), ({"a": race, "b": "waiting"}, False)):
+        out = io.StringIO()
+        Console(file=out, width=80).print(fleet.table(states, 1))
+        assert ("fastest ms" in out.getvalue()) is shown
+        assert "m: round 1" in out.getvalue()
 
 
 def test_on_a_terminal_the_table_is_drawn_while_they_work(

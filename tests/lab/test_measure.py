@@ -219,6 +219,40 @@ def test_a_runtime_that_fails_leaves_with_its_reason(
     assert result["failures"] == [{**row(1), "reason": reason}]
 
 
+def test_every_round_is_told_with_how_far_the_race_is(job: Json, packages: Path) -> None:
+    plan(packages.parent, ms=4)
+    told = [json.loads(line) for line in start({**job, "sessions": 2}, packages).stdout.splitlines()]
+    doing = [news["doing"] for news in told if "doing" in news]
+    assert doing == [f"tflite/{n} loads and warms up" for n in (1, 2, 1, 2)]
+    rounds = [news for news in told if "rounds" in news]
+    assert [news["rounds"] for news in rounds] == [1, 2, 3, 4, 5]
+    assert [news["session"] for news in rounds] == [1, 1, 1, 2, 2]
+    assert [news["share"] for news in rounds] == [0.2, 0.4, 0.6, 0.8, 1.0]
+    assert rounds[0]["ms"] == {"tflite/1": 4.0, "tflite/2": 2.0}
+
+
+def test_who_left_the_race_is_told(job: Json, packages: Path) -> None:
+    plan(packages.parent, ms=4, at=110, then="crash")
+    told = [json.loads(line) for line in start({**job, "least_rounds": 3}, packages).stdout.splitlines()]
+    assert told[-1]["failed"] == {"tflite/2": "its process ended during 'run': SIGSEGV"}
+
+
+def test_a_race_whose_news_nobody_takes_goes_on(job: Json, packages: Path) -> None:
+    plan(packages.parent, ms=4)
+    (packages.parent / "job.json").write_text(json.dumps({**job, "least_rounds": 900, "settle": 0}))
+    words = [
+        sys.executable,
+        str(SCRIPT),
+        *(str(packages.parent / name) for name in ("job.json", "result.json")),
+    ]
+    environment = {**os.environ, "PYTHONPATH": str(packages)}
+    with subprocess.Popen(words, env=environment, stdout=subprocess.PIPE) as process:
+        assert process.wait(60) == 0
+        assert process.stdout is not None
+        assert len(process.stdout.read()) < 900 * 100  # some were not told: a pipe holds 64 kB
+    assert len(json.loads((packages.parent / "result.json").read_text())["diary"]) == 900
+
+
 def test_a_failure_in_the_race_keeps_the_other_rows(job: Json, packages: Path) -> None:
     # Runs after three rounds: 1 + 2 * 25 + 3 * 4 = 63 with one thread, 1 + 2 * 50 + 3 * 6 = 119 with two.
     plan(packages.parent, ms=4, at=110, then="crash")

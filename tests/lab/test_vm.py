@@ -16,7 +16,7 @@ from pilite.lab import boards, cpio, release, vmimage
 from pilite.lab import vm as machine
 from pilite.lab.boardkeys import make_keys
 from pilite.lab.boards import Board
-from pilite.lab.connection import SECONDS, Connection, Progress, Result, nothing
+from pilite.lab.connection import SECONDS, Connection, Heard, Progress, Result, nothing
 from tests.lab.conftest import Bed
 from tests.lab.stub import ARTIFACTS, Stub
 from tests.lab.test_deploy import link, put
@@ -97,10 +97,15 @@ class Cutting(Connection):
             threading.Timer(self._delay, self._cut).start()
 
     def run(
-        self, command: Sequence[str], *, timeout: float = SECONDS, env: Mapping[str, str] | None = None
+        self,
+        command: Sequence[str],
+        *,
+        timeout: float = SECONDS,
+        env: Mapping[str, str] | None = None,
+        heard: Heard | None = None,
     ) -> Result:
         self._maybe(command[4] if command[3:4] == ["release.sh"] else Path(command[0]).name)
-        return self._under.run(command, timeout=timeout, env=env)
+        return self._under.run(command, timeout=timeout, env=env, heard=heard)
 
     def put(self, source: Path, target: str, *, start: int = 0, progress: Progress = nothing) -> None:
         self._maybe(Path(target).name)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib.metadata
 import shutil
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
@@ -149,3 +150,11 @@ def test_zig_names_the_folder_and_the_command_that_failed(tmp_path: Path) -> Non
         zig.run_zig([*zig.compiler_command("cc", zig.X86_64), "-c", "missing.c"], tmp_path)
     assert "missing.c" in str(caught.value)
     assert str(tmp_path) in str(caught.value)
+
+
+def test_threads_that_want_it_at_once_build_it_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    calls = count_compilations(monkeypatch)
+    with ThreadPoolExecutor(8) as pool:
+        found = list(pool.map(lambda _: build_loader("aarch64", tmp_path), range(8)))
+    assert all(files == found[0] for files in found)
+    assert len(calls) == 2
