@@ -90,7 +90,9 @@ def select(wanted: Sequence[str], artifacts: Path, limit: str = "", folder: Path
     `limit`: comma-separated names, groups or patterns such as "pi4-*". Raises BoardError for a name that is
     neither board nor group, and if no board is left.
     """
-    known = {name: read(name, folder) for name in names(folder)}
+    here = names(folder)
+    by_name = all(word in here for word in wanted)  # then a damaged file of another board is nobody's matter
+    known = {name: read(name, folder) for name in (dict.fromkeys(wanted) if by_name else here)}
     chosen = dict.fromkeys(name for word in wanted for name in _called(word, known))
     patterns = [word.strip() for word in limit.split(",") if word.strip()]
     left = [name for name in chosen if not patterns or _matches(known[name], patterns)]
@@ -133,8 +135,12 @@ def values(name: str, folder: Path = FOLDER) -> dict[str, Any]:
     """The unchecked values of boards/<name>.toml. Raises BoardError if it is no TOML."""
     try:
         found: dict[str, Any] = tomllib.loads((folder / f"{name}.toml").read_text(encoding="utf-8"))
+    except OSError as problem:
+        raise BoardError(f"boards/{name}.toml: cannot be read: {problem.strerror}.") from None
     except ValueError as problem:
-        raise BoardError(f"boards/{name}.toml: {problem}") from None
+        raise BoardError(
+            f"boards/{name}.toml is no TOML: {problem}. Mend it, or remove it and onboard the board again."
+        ) from None
     return found
 
 

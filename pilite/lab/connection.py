@@ -96,7 +96,9 @@ class Connection(ABC):
         """`run`, and the command's output. Raises BoardError also for an exit code other than 0."""
         result = self.run(command, timeout=timeout, env=env)
         if result.code:
-            raise BoardError(f"{self.where}: {short(command)} ended with {result.code}: {result.tail}")
+            raise BoardError(
+                f"{self.where}: {short(command)} ended with {result.code}: {advised(result.tail)}"
+            )
         return result.out
 
     def __enter__(self) -> Connection:
@@ -106,6 +108,22 @@ class Connection(ABC):
         self, kind: type[BaseException] | None, value: BaseException | None, trace: TracebackType | None
     ) -> None:
         self.close()
+
+
+# What the kernel says about a board's disk, and what its owner does about it.
+ADVICE = {
+    "No space left on device": "Its disk is full: make room there, then try again.",
+    "Disk quota exceeded": "Its user may not fill more of the disk: make room there, then try again.",
+    "Read-only file system": "Its disk takes no writes (a worn card ends so): see `dmesg` there.",
+    "Permission denied": "That is not its user's: see `ls -ld` there, and give it back with chown or chmod.",
+    "Input/output error": "Its disk fails: see `dmesg` there, and replace it.",
+}
+
+
+def advised(said: str, otherwise: str = "") -> str:
+    """The words of a failure, and what to do about it where ADVICE knows that."""
+    todo = next((todo for words, todo in ADVICE.items() if words in said), otherwise)
+    return f"{said.rstrip('.')}. {todo}".rstrip()
 
 
 def copy(source: IO[bytes], target: Target, start: int, progress: Progress) -> None:
@@ -161,7 +179,7 @@ class LocalConnection(Connection):
                 stderr=subprocess.PIPE,
                 text=True,
                 errors="replace",
-                env={**os.environ, **(env or {})},
+                env={**os.environ, "LC_ALL": "C", **(env or {})},
                 start_new_session=True,
             )
         except OSError as problem:
@@ -173,7 +191,9 @@ class LocalConnection(Connection):
                 copy(data, file, start, progress)
             shutil.copymode(source, target)
         except OSError as problem:
-            raise BoardError(f"{self.where}: {source} to {target}: {problem.strerror}.") from None
+            raise BoardError(
+                f"{self.where}: {source} to {target}: {advised(str(problem.strerror))}"
+            ) from None
 
     def get(self, source: str, target: Path) -> None:
         self._copy(Path(source), target)
@@ -183,7 +203,9 @@ class LocalConnection(Connection):
             shutil.copyfile(source, target)
             shutil.copymode(source, target)
         except OSError as problem:
-            raise BoardError(f"{self.where}: {source} to {target}: {problem.strerror}.") from None
+            raise BoardError(
+                f"{self.where}: {source} to {target}: {advised(str(problem.strerror))}"
+            ) from None
 
     def close(self) -> None:
         """Nothing is open."""

@@ -14,13 +14,14 @@ from pathlib import Path
 
 from pilite.errors import BoardError
 from pilite.lab import lock, signing
-from pilite.lab.connection import PIECE, Connection, Result
+from pilite.lab.connection import PIECE, Connection, Result, advised
 
 MANIFEST = "MANIFEST.sha256"
 SIGNATURE = f"{MANIFEST}.sig"
 PURPOSE = "pilite-deploy"  # a signature for anything else is worth nothing here
 SCRIPT = Path(__file__).with_name("release.sh").read_text(encoding="utf-8")
 NO_PREVIOUS = 66  # exit code of release.sh
+REFUSED = (73, 75, 77)  # others: what they say has to be done first
 KEEP = 3  # releases that stay on a board, unless more are linked
 SPARE = 1 << 20  # bytes that a board keeps free beside a release: links, the health check's arrays
 
@@ -243,5 +244,6 @@ def _done(place: Place, result: Result) -> str:
             f"{where}: the board's disk is full: {result.tail} Make room there and deploy again."
         )
     if result.code:
-        raise BoardError(f"{where}: {result.tail}. Deploy again.")
+        again = "" if result.code in REFUSED else "Deploy again."
+        raise BoardError(f"{where}: {advised(result.tail, again)}")
     return result.out

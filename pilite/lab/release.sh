@@ -13,6 +13,9 @@ LEASE=600 # seconds after which a deployer that does nothing counts as gone; the
 
 say() { echo "$@" >&2; }
 
+for tool in flock:util-linux sha256sum:coreutils ssh-keygen:openssh-client find:findutils; do
+  command -v "${tool%:*}" >/dev/null || { say "there is no ${tool%:*} there: apt-get install ${tool#*:}"; exit 77; }
+done
 if [ "$verb" = look ]; then
   cd "$folder" 2>/dev/null || exit 0
 else
@@ -24,9 +27,11 @@ fi
 allowed=/etc/pilite/allowed_signers
 [ -f $allowed ] || allowed=../allowed_signers
 
-target() { # NAME: the release that a link leads to. Processes are few here: an emulated board starts one in 0.1 s
+target() { # NAME: the release that a link leads to, if to one. Processes are few here: an emulated board starts one in 0.1 s
   found=$(readlink "$1") || found=
-  echo "${found#releases/}"
+  release=${found#releases/}
+  case $release in "$found" | *[!0-9a-f]*) release= ;; esac # somebody led it elsewhere
+  echo "$release"
 }
 
 trusted() { # FOLDER: its manifest is signed by a key that this board trusts
@@ -34,16 +39,20 @@ trusted() { # FOLDER: its manifest is signed by a key that this board trusts
     <"$1/MANIFEST.sha256" >/dev/null 2>&1
 }
 
-whole() { # FOLDER: exactly the files of its manifest, with the right contents
-  (cd "$1" && sha256sum --quiet --strict -c MANIFEST.sha256 >&2 && [ "$(ls -A | wc -l)" = "$(($(wc -l <MANIFEST.sha256) + 2))" ])
+whole() { # FOLDER: exactly the files of its manifest, with the right contents; a link's may change behind our back
+  (
+    cd "$1" && sha256sum --quiet --strict -c MANIFEST.sha256 >&2 || exit
+    types=$(find . -mindepth 1 -printf %y)
+    case $types in *[!f]*) exit 1 ;; esac
+    [ ${#types} = $(($(wc -l <MANIFEST.sha256) + 2)) ]
+  )
 }
 
-intact() { [ -d "$1" ] && trusted "$1" && whole "$1"; }
+intact() { [ -d "$1" ] && [ ! -L "$1" ] && trusted "$1" && whole "$1"; }
 
 verify() { # FOLDER WHAT: intact, or exit with the reason
-  command -v ssh-keygen >/dev/null || { say "no ssh-keygen there to verify signatures: apt-get install openssh-client"; exit 77; }
   [ -f "$allowed" ] || { say "there is no $folder/$allowed, which says whose releases count: onboard the board"; exit 77; }
-  trusted "$1" || { say "$2 is not signed by a key in $folder/$allowed"; exit 77; }
+  trusted "$1" || { say "$2 is not signed by a key in $folder/$allowed; if you trust this checkout, add its artifacts/keys/allowed_signers to that file"; exit 77; }
   whole "$1" 2>/dev/null || { say "$2 is damaged"; exit 65; }
 }
 
@@ -52,7 +61,8 @@ lease() { # a deployer's lease ends with it, after LEASE s of silence, with a re
   read -r boot </proc/sys/kernel/random/boot_id
   now=${now%.*}
   if [ -f .lease ] && read -r who where when <.lease && [ "$who" != "$owner" ] && [ "$where" = "$boot" ]; then
-    if [ $((now - when)) -lt $LEASE ]; then
+    case $when in "" | *[!0-9]* | 0?* | ???????????*) when=$((now + 1)) ;; esac # damaged: nobody's
+    if [ "$when" -le "$now" ] && [ $((now - when)) -lt $LEASE ]; then
       say "$who deploys there and did something $((now - when)) s ago; its turn ends after $LEASE s of silence"
       exit 75
     fi
@@ -62,7 +72,8 @@ lease() { # a deployer's lease ends with it, after LEASE s of silence, with a re
 }
 
 link() { # NAME ID: replace a link in one step
-  ln -sfn "releases/$2" ".$1.new"
+  [ -L "$1" ] || [ ! -e "$1" ] || { say "$folder/$1 is no link, so somebody else made it: move it away there"; exit 73; }
+  ln -sfT "releases/$2" ".$1.new"
   mv -T ".$1.new" "$1"
   sync .
 }
@@ -101,9 +112,10 @@ stage() { # incoming/ID -> releases/ID, if it is what its manifest says and the 
   (cd "incoming/$id" && find . -type f -exec sync {} + && sync .)
   sync incoming
   rm -rf "incoming/damaged"
-  if [ -e "releases/$id" ]; then mv -T "releases/$id" incoming/damaged; fi
+  if [ -e "releases/$id" ] || [ -L "releases/$id" ]; then mv -T "releases/$id" incoming/damaged; fi
   mv -T "incoming/$id" "releases/$id"
   sync incoming releases
+  if [ -L incoming ] || [ -L releases ]; then sync -f releases/; fi # to another disk mv copies
   rm -rf incoming/damaged
 }
 

@@ -7,7 +7,6 @@ import binascii
 import io
 import logging
 import os
-import shlex
 import socket
 import time
 from collections.abc import Callable, Mapping, Sequence
@@ -22,11 +21,27 @@ import paramiko
 from paramiko.pkey import UnknownKeyType
 
 from pilite.errors import BoardError
-from pilite.lab.connection import SECONDS, Connection, Heard, Progress, Result, copy, nothing, short, too_long
+from pilite.lab import loginshell
+from pilite.lab.connection import (
+    SECONDS,
+    Connection,
+    Heard,
+    Progress,
+    Result,
+    advised,
+    copy,
+    nothing,
+    short,
+    too_long,
+)
 
 GRACE = 5  # seconds between SIGTERM and SIGKILL when a command takes too long
 DEAD = 20  # seconds without an answer after which a board counts as gone
 BEAT = 15.0  # seconds between two signs of life on a command's stdin
+GARBAGE_ADVICE = (
+    "What its SFTP server sent is no SFTP: a start-up file of the shell there (~/.bashrc) prints something. "
+    "Put `[ -t 1 ] || return` at the top of that file."
+)
 TIMED_OUT = (124, 128 + 9)  # exit codes of timeout(1): SIGTERM was enough, SIGKILL was needed
 
 logging.getLogger("paramiko").setLevel(
@@ -34,7 +49,7 @@ logging.getLogger("paramiko").setLevel(
 )  # it prints tracebacks of what becomes a BoardError here
 
 _Value = TypeVar("_Value")
-_FAILURES = (OSError, EOFError, paramiko.SSHException, invoke.exceptions.CommandTimedOut)
+_FAILURES = (OSError, EOFError, paramiko.SSHException, paramiko.SFTPError, invoke.exceptions.CommandTimedOut)
 
 
 @dataclass(frozen=True)
@@ -49,7 +64,8 @@ class Address:
     host_key: str
 
     def __str__(self) -> str:
-        return f"{self.name} ({self.user}@{self.host}:{self.port})"
+        host = f"[{self.host}]" if ":" in self.host else self.host
+        return f"{self.name} ({self.user}@{host}:{self.port})"
 
 
 class Beating(fabric.runners.Remote):  # type: ignore[misc]
@@ -76,8 +92,7 @@ class Pulse:
 
 def connect(address: Address, patience: float = 10.0) -> SshConnection:
     """Open a connection. Raises BoardError if there is no answer, or not the pinned host key."""
-    if not address.key.is_file():
-        raise BoardError(f"{address}: no key file {address.key}; boards/{address.name}.toml names it.")
+    _check_key(address)
     client = fabric.Connection(
         address.host,
         user=address.user,
@@ -95,6 +110,25 @@ def connect(address: Address, patience: float = 10.0) -> SshConnection:
     _pin(client.client, address)
     _open(client, address)
     return SshConnection(client, address)
+
+
+def _check_key(address: Address) -> None:
+    """Raises BoardError for a key file that could not be used; else the board would get the blame."""
+    if not address.key.is_file():
+        raise BoardError(f"{address}: no key file {address.key}; boards/{address.name}.toml names it.")
+    try:
+        paramiko.PKey.from_path(address.key)
+    except TypeError:  # cryptography's word for an encrypted key
+        raise BoardError(
+            f"{address}: the key {address.key} has a passphrase, and pilite asks for none. Make one without: "
+            f"ssh-keygen -t ed25519 -f FILE, ssh-copy-id -i FILE, and name it in "
+            f"boards/{address.name}.toml."
+        ) from None
+    except (OSError, ValueError, paramiko.SSHException, UnknownKeyType):
+        raise BoardError(
+            f"{address}: {address.key} is no private key that SSH could use (`ssh-keygen -y -f` says why); "
+            f"boards/{address.name}.toml names it."
+        ) from None
 
 
 def _pin(client: paramiko.SSHClient, address: Address) -> None:
@@ -150,16 +184,18 @@ def listens(address: Address) -> bool:
 
 
 class Lines(io.StringIO):
-    """Where a command's output goes: `heard` is told every whole line."""
+    """Where a command's output goes: `heard` is told every whole line, without what the login shell said."""
 
     def __init__(self, heard: Heard) -> None:
         super().__init__()
-        self._heard, self._rest = heard, ""
+        self._heard, self._rest, self._begun = heard, "", False
 
     def write(self, text: str) -> int:
         *lines, self._rest = (self._rest + text).split("\n")
         for line in lines:
-            self._heard(line)
+            if self._begun:
+                self._heard(line)
+            self._begun = self._begun or line == loginshell.MARK
         return len(text)
 
 
@@ -178,16 +214,14 @@ class SshConnection(Connection):
         env: Mapping[str, str] | None = None,
         heard: Heard | None = None,
     ) -> Result:
-        # timeout(1) makes a process group and kills all of it, also when this machine is gone by then.
-        settings = [f"{name}={value}" for name, value in (env or {}).items()]
-        line = shlex.join(["timeout", "-k", str(GRACE), f"{timeout:.0f}", "env", *settings, *command])
+        line = loginshell.line(command, timeout, GRACE, env or {})
 
         def remote() -> Result:
             patience, out = timeout + GRACE + DEAD, Lines(heard) if heard else None
             done = self._client.run(
                 line, hide=True, warn=True, in_stream=Pulse(), out_stream=out, timeout=patience
             )
-            return Result(done.exited, done.stdout, done.stderr)
+            return Result(done.exited, loginshell.output(done.stdout), loginshell.output(done.stderr))
 
         result = self._answer(remote, short(command))
         # Without an exit code: a signal ended it there (a crash), or the link is gone.
@@ -224,7 +258,9 @@ class SshConnection(Connection):
         try:
             return ask()
         except _FAILURES as problem:
-            raise BoardError(f"{self.where}: {what}: {str(problem) or type(problem).__name__}") from None
+            said = str(problem) or type(problem).__name__
+            talks = GARBAGE_ADVICE if "Garbage packet" in said else ""
+            raise BoardError(f"{self.where}: {what}: {advised(said, talks)}") from None
 
     def close(self) -> None:
         self._client.close()

@@ -27,9 +27,10 @@ class Faults:
 
 
 @contextmanager
-def proxy(port: int, faults: Faults) -> Iterator[Faults]:
-    """Listen on `faults.port` of 127.0.0.1 and pass everything on to `port`, with faults."""
-    with socket.create_server(("127.0.0.1", 0)) as door:
+def proxy(port: int, faults: Faults, host: str = "127.0.0.1") -> Iterator[Faults]:
+    """Listen on `faults.port` of `host` and pass everything on to `port` of 127.0.0.1, with faults."""
+    family = socket.AF_INET6 if ":" in host else socket.AF_INET
+    with socket.create_server((host, 0), family=family) as door:
         faults.port = door.getsockname()[1]
         threading.Thread(target=_accept, args=(door, port, faults), daemon=True).start()
         yield faults

@@ -102,6 +102,9 @@ def test_a_second_deployer_is_refused_with_the_first_ones_name(local_bed: Bed) -
         ("other {boot} {long_ago}", "it was silent for too long"),
         ("", "the disk was full or the power went while it was written"),
         ("other", "half of it was written"),
+        ("other {boot} 12ab", "no number: damaged"),
+        ("other {boot} 099", "no number of ours: damaged"),
+        ("other {boot} 99999999999999999999", "in the future: damaged"),
     ],
 )
 @pytest.mark.fault("deployer that died holds the lease")
