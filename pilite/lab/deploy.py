@@ -216,12 +216,12 @@ def change_of(old: str | None, new: str | None) -> Literal["same", "changed", "n
 
 def rollback(board: Board, connection: Connection, model: str, artifacts: Path) -> Deployed:
     """Go back to the release before. Raises BoardError if there is none."""
-    place = place_of(board, connection, model, artifacts)
+    place, start = place_of(board, connection, model, artifacts), time.monotonic()
     with release.turn(place, artifacts):
         old = release.rollback(place)
     if old is None:
         raise BoardError(f"{board.name}: {model} has no previous release to go back to.")
-    return Deployed(board.name, model, old, "rolled back")
+    return Deployed(board.name, model, old, "rolled back", seconds=time.monotonic() - start)
 
 
 def check_health(place: Place, release_id: str, health: Health) -> None:

@@ -5,10 +5,13 @@ Only root may set a governor. onboard installs one program of root and the right
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
+from pilite.errors import BoardError
 from pilite.lab.boards import Board
-from pilite.lab.connection import Connection
+from pilite.lab.connection import Connection, short
 from pilite.lab.remarks import Remark
 
 SCRIPT = Path(__file__).with_name("governor.sh")
@@ -20,6 +23,8 @@ HOLD = (
     '[ -x "$0" ] || { echo "its helper is not there"; exit 5; }; exec sudo -n "$0" hold',
     PROGRAM,
 )
+HELD = Path(__file__).with_name("held.sh").read_text(encoding="utf-8")
+LOCKED = 75  # exit code: another measurement runs on the board
 NO_CPUFREQ = 3
 _INSTALL = """
 cd "$1"
@@ -45,3 +50,33 @@ def install(board: Board, connection: Connection) -> list[Remark]:
         f"To let it, there: sudo sh {board.root}/governor.sh install"
     )
     return [Remark("no governor", False, text)]
+
+
+@dataclass(frozen=True)
+class Held:
+    """What a measurement printed, and which clock governor it had if not `performance`, and why."""
+
+    out: str
+    note: str | None
+
+
+def lock_of(board: Board) -> str:
+    """The file that a measurement locks on its board."""
+    return f"{board.root}/.bench.lock"
+
+
+def held(
+    board: Board, connection: Connection, command: Sequence[str], timeout: float, program: str = PROGRAM
+) -> Held:
+    """Run a command there as the only measurement, with the clock governor held where the helper lets us.
+
+    However it ends, the old governor comes back. Raises BoardError if it fails, or another measurement runs.
+    """
+    words = ["sh", "-c", HELD, "held", program, lock_of(board), *command]
+    done = connection.run(words, timeout=timeout)
+    if done.code == LOCKED:
+        raise BoardError(f"{connection.where}: {done.tail}.")
+    if done.code:
+        raise BoardError(f"{connection.where}: {short(command)} ended with {done.code}: {done.tail}")
+    note = done.err.partition("clock governor: ")[2].strip()
+    return Held(done.out, None if board.emulated else note or None)

@@ -85,7 +85,12 @@ class Governor:
         self.note: str | None = None
         try:
             self._helper = subprocess.Popen(
-                command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, bufsize=0
+                command,
+                stdin=subprocess.PIPE,
+                stdout=subprocess.PIPE,
+                stderr=subprocess.STDOUT,
+                bufsize=0,
+                start_new_session=True,  # whoever kills our group leaves it to restore
             )
             self.note = self._refusal(self._helper)
         except OSError as problem:

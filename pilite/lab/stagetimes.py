@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import cast
 
 from pilite.errors import BoardError
+from pilite.lab import governor
 from pilite.lab.boards import Board
 from pilite.lab.connection import Connection
 from pilite.lab.loader import Arch, build_loader
@@ -39,12 +40,17 @@ def measure(
     try:
         places = _send(board, connection, paths, artifacts, folder)
         seen: list[list[Times]] = [[] for _ in paths]
+        notes = set[str]()
         for number in range(1, rounds + 1):
             say(f"round {number} of {rounds} on {board.name}: {len(paths)} artifacts")
             for times, place in zip(seen, places, strict=True):
-                times.append(_run(connection, folder, place))
+                done = _run(board, connection, folder, place)
+                times.append(_times(connection, done.out))
+                notes |= {done.note} if done.note else set()
     finally:
         connection.run(["rm", "-rf", folder])
+    for note in sorted(notes):
+        say(f"{board.name}: the clock governor was {note}")
     return [_median(times) for times in seen]
 
 
@@ -70,9 +76,12 @@ def build(arch: Arch, artifacts: Path) -> Path:
     return made
 
 
-def _run(connection: Connection, folder: str, place: str) -> Times:
+def _run(board: Board, connection: Connection, folder: str, place: str) -> governor.Held:
     command = ["env", f"LD_PRELOAD={folder}/stagetimes.so", f"{folder}/pilite-run", place]
-    out = connection.check([*command, "--random", "0", "--runs", str(RUNS)], timeout=SECONDS)
+    return governor.held(board, connection, [*command, "--random", "0", "--runs", str(RUNS)], SECONDS)
+
+
+def _times(connection: Connection, out: str) -> Times:
     lines = [line.split() for line in out.splitlines() if line.startswith("stage ")]
     if not lines:
         raise BoardError(f"{connection.where}: no stage was timed; the artifact was built without marks.")

@@ -35,7 +35,6 @@ SEEDS = (1, 2, 3)  # of the inputs that are compared with the oracle; times are 
 SCRATCH = 'find "$1" -maxdepth 1 -name "bench.*" -mmin +1440 -exec rm -rf {} + && mktemp -d "$1/bench.XXXXXX"'
 SCRIPTS = ("measure.py", "worker.py")  # what runs on the board
 SILENCE_S = 60.0  # without a sign of life from here after which measure.py ends; several ssh.BEAT
-LOCKED = 75  # exit code of flock(1): another measurement runs on the board
 
 
 @dataclass(frozen=True)
@@ -194,10 +193,10 @@ def execute(
         cache = {"PYTHONPYCACHEPREFIX": f"{board.root}/pycache"}  # nothing is written into the release
         env = cache | ({"PYTHONPATH": site} if site else {})
         # --no-fork: measure.py is the child of whoever holds the connection, and sees it go.
-        lock = ["flock", "--nonblock", "--no-fork", "--conflict-exit-code", str(LOCKED)]
-        lock.append(f"{board.root}/.bench.lock")
+        lock = ["flock", "--nonblock", "--no-fork", "--conflict-exit-code", str(governor.LOCKED)]
+        lock.append(governor.lock_of(board))
         done = connection.run([*lock, *command], timeout=job["total_s"], env=env, heard=heard)
-        if done.code == LOCKED:
+        if done.code == governor.LOCKED:
             raise BoardError(f"{board.name}: another measurement runs there; both would be wrong. Try later.")
         if done.code:
             raise BoardError(f"{connection.where}: measure.py ended with {done.code}: {done.tail}")

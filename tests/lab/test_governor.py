@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import fcntl
 import json
 import os
 import re
@@ -239,6 +240,55 @@ def test_a_measurement_that_is_killed_leaves_no_governor_changed(fake: Fake) -> 
     until(lambda: fake.now() == OLD and not fake.journal.exists())
 
 
+# profile and tune --board, which need no Python there.
+
+
+@pytest.fixture
+def helper(fake: Fake, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> str:
+    """The program that a board of files has, and a sudo that lets everybody be who they are."""
+    (tmp_path / "bin").mkdir()
+    (tmp_path / "bin" / "sudo").write_text('#!/bin/sh\nshift\nexec "$@"\n')
+    (tmp_path / "bin" / "sudo").chmod(0o755)
+    monkeypatch.setenv("PATH", f"{tmp_path / 'bin'}:/usr/bin:/bin")
+    (fake.folder / "governor.sh").chmod(0o755)
+    return str(fake.folder / "governor.sh")
+
+
+def test_a_command_has_the_governor_and_gives_it_back(local_bed: Bed, fake: Fake, helper: str) -> None:
+    script = f'cat {fake.folder}/cpufreq/*/scaling_governor; echo "$1"; exit "$2"'
+    command = ["sh", "-c", script, "sh", "it's"]
+    done = governor.held(local_bed.board, local_bed.connection, [*command, "0"], 30, helper)
+    assert done.out == "performance\nperformance\nit's\n"
+    assert fake.now() == OLD
+    with pytest.raises(BoardError, match=r"ended with 3: "):
+        governor.held(local_bed.board, local_bed.connection, [*command, "3"], 30, helper)
+    assert (fake.now(), fake.journal.exists()) == (OLD, False)
+
+
+@pytest.mark.fault("profile killed")
+@pytest.mark.parametrize("code", ["kill -9 $PPID; sleep 9", "sleep 99"])
+def test_a_command_that_is_killed_leaves_no_governor_changed(
+    local_bed: Bed, fake: Fake, helper: str, code: str
+) -> None:
+    with pytest.raises(BoardError):
+        governor.held(local_bed.board, local_bed.connection, ["sh", "-c", f"{code}; true"], 3, helper)
+    until(lambda: fake.now() == OLD and not fake.journal.exists())
+
+
+def test_a_command_without_the_helper_runs_all_the_same(local_bed: Bed, fake: Fake, tmp_path: Path) -> None:
+    for missing in (tmp_path / "none", tmp_path):
+        done = governor.held(local_bed.board, local_bed.connection, ["echo", "ran"], 30, str(missing))
+        assert done.out == "ran\n"
+    assert fake.now() == OLD
+
+
+def test_two_measurements_at_once_are_refused(local_bed: Bed) -> None:
+    with Path(governor.lock_of(local_bed.board)).open("w") as other:
+        fcntl.flock(other, fcntl.LOCK_EX)
+        with pytest.raises(BoardError, match=r"^local: another measurement runs there; .* Try later\.$"):
+            governor.held(local_bed.board, local_bed.connection, ["true"], 30)
+
+
 # With a kernel, a real sudo and the real paths; the vm's kernel has no clocks, so that these are made.
 
 CLOCKS = """
@@ -308,6 +358,12 @@ def test_a_measurement_sets_the_governor_and_nothing_leaves_it_set(clocked: Bed,
     assert clocks(clocked) == old
     with pytest.raises(BoardError, match="was not done after 20 s"):
         trial.run(clocked.board, clocked.connection, subject, [PILITE], (1,), ENDLESS, clocked.artifacts)
+    until(lambda: clocks(clocked) == old)
+    now = ["sh", "-c", "cat /sys/devices/system/cpu/cpufreq/policy*/scaling_governor"]
+    during = governor.held(clocked.board, clocked.connection, now, 60)
+    assert (during.out, clocks(clocked)) == ("performance\nperformance\n", old)
+    with pytest.raises(BoardError, match="was not done after 5 s"):
+        governor.held(clocked.board, clocked.connection, ["sleep", "99"], 5)
     until(lambda: clocks(clocked) == old)
     holding = ["sh", "-c", f"(sleep 60 | sudo -n {governor.PROGRAM} hold) >/dev/null 2>&1 &"]
     clocked.connection.check(holding)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import tempfile
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +15,7 @@ import numpy.typing as npt
 from pilite import seal, zig
 from pilite.errors import BoardError
 from pilite.lab import artifact as artifacts_of
+from pilite.lab import governor
 from pilite.lab.boards import Board
 from pilite.lab.connection import Connection
 from pilite.lab.loader import Arch, build_loader
@@ -47,10 +48,14 @@ class Stage:
 
 @dataclass(frozen=True)
 class Marks:
-    """Milliseconds of every stage, [run][stage], and the clock of the core that ran them in GHz."""
+    """Milliseconds of every stage, [run][stage], and the clock of the core that ran them in GHz.
+
+    `governor_note`: which clock governor it had if not `performance`, and why.
+    """
 
     ms: Times
     ghz: float
+    governor_note: str | None = None
 
 
 def stages(path: Path) -> list[Stage]:
@@ -86,10 +91,10 @@ def profile(
     scratch = connection.check(["mktemp", "-d", "/tmp/pilite-profile.XXXXXX"]).strip()
     try:
         _send(board, connection, built, scratch, artifacts)
-        first = _run(connection, scratch, threads, LEAST_RUNS, len(parts))
+        first = _run(board, connection, scratch, threads, LEAST_RUNS, len(parts))
         spent = float(np.median(first.ms.sum(axis=1))) / 1e3
         runs = int(np.clip(WANTED_S / max(spent, 1e-9), LEAST_RUNS, MOST_RUNS)) if board.timing_valid else 1
-        marks = first if runs <= LEAST_RUNS else _run(connection, scratch, threads, runs, len(parts))
+        marks = first if runs <= LEAST_RUNS else _run(board, connection, scratch, threads, runs, len(parts))
     finally:
         connection.run(["rm", "-rf", scratch])
     where = {"board": board.name, "cpu": board.cpu, "threads": threads, "timing_valid": board.timing_valid}
@@ -107,6 +112,7 @@ def profile(
             "runs": len(marks.ms),
             "ghz": round(marks.ghz, 3),
             "roof": round(roof, 2),
+            "governor_note": marks.governor_note,
         },
         layers,
     )
@@ -120,14 +126,15 @@ def _send(board: Board, connection: Connection, built: Path, scratch: str, artif
         connection.put(source, f"{scratch}/{name}")
 
 
-def _run(connection: Connection, scratch: str, threads: int, runs: int, stages: int) -> Marks:
-    words = [f"{scratch}/pilite-run", f"{scratch}/model.so", "--random", "0"]
+def _run(board: Board, connection: Connection, scratch: str, threads: int, runs: int, stages: int) -> Marks:
+    words = ["env", f"LD_PRELOAD={scratch}/marks.so", f"PILITE_MARKS={scratch}/marks"]
+    words += [f"{scratch}/pilite-run", f"{scratch}/model.so", "--random", "0"]
     words += ["--threads", str(threads), "--runs", str(runs)]
-    env = {"LD_PRELOAD": f"{scratch}/marks.so", "PILITE_MARKS": f"{scratch}/marks"}
-    connection.check(words, timeout=LIMIT_S, env=env)
+    note = governor.held(board, connection, words, LIMIT_S).note
     with tempfile.TemporaryDirectory() as folder:
         connection.get(f"{scratch}/marks", Path(folder) / "marks")
-        return read_marks((Path(folder) / "marks").read_bytes(), stages)
+        found = read_marks((Path(folder) / "marks").read_bytes(), stages)
+    return replace(found, governor_note=note)
 
 
 def read_marks(data: bytes, stages: int) -> Marks:
@@ -225,7 +232,8 @@ def summary(found: Json) -> str:
     roof = f", roof {found['roof']:.0f}" if found["roof"] else ""
     clock = f" at {found['ghz']:.2f} GHz" if found["ghz"] else ""
     doubt = "" if found["timing_valid"] or found["unit"] != "ms" else "; a virtual board: no speed"
+    note = f"; the clock governor was {found['governor_note']}" if found.get("governor_note") else ""
     return (
         f"{found['model']}, {found['threads']} thread(s){clock}: {found['whole']:.3f} {found['unit']}, "
-        f"{rate:.1f} {found['rate_unit']}{roof}{doubt}"
+        f"{rate:.1f} {found['rate_unit']}{roof}{doubt}{note}"
     )
