@@ -90,6 +90,10 @@ class Connection(ABC):
     def close(self) -> None:
         """End the connection; the board keeps running."""
 
+    @abstractmethod
+    def cut(self) -> None:
+        """From another thread: end what runs there for us. It and every later command raise BoardError."""
+
     def check(
         self, command: Sequence[str], *, timeout: float = SECONDS, env: Mapping[str, str] | None = None
     ) -> str:
@@ -146,11 +150,17 @@ def too_long(where: str, command: Sequence[str], timeout: float) -> BoardError:
     return BoardError(f"{where}: {short(command)} was not done after {timeout:.0f} s and was killed.")
 
 
+def interrupted(where: str) -> BoardError:
+    return BoardError(f"{where}: interrupted.")
+
+
 class LocalConnection(Connection):
     """This machine, as if it were a board."""
 
     def __init__(self, where: str = "local") -> None:
         self.where = where
+        self._running: set[subprocess.Popen[str]] = set()
+        self._is_cut = False
 
     def run(
         self,
@@ -161,13 +171,21 @@ class LocalConnection(Connection):
         heard: Heard | None = None,
     ) -> Result:
         process = self._start(command, env)
+        self._running.add(process)
         try:
+            self._expect_whole()
             out, err = _outputs(process, timeout, heard)
         except subprocess.TimeoutExpired:
             raise too_long(self.where, command, timeout) from None
         finally:
+            self._running.discard(process)
             _kill_group(process)
+        self._expect_whole()
         return Result(process.returncode, out, err)
+
+    def _expect_whole(self) -> None:
+        if self._is_cut:
+            raise interrupted(self.where)
 
     def _start(self, command: Sequence[str], env: Mapping[str, str] | None) -> subprocess.Popen[str]:
         """In a session of its own, so that `_kill_group` reaches what it starts and nothing else."""
@@ -209,6 +227,11 @@ class LocalConnection(Connection):
 
     def close(self) -> None:
         """Nothing is open."""
+
+    def cut(self) -> None:
+        self._is_cut = True
+        for process in list(self._running):
+            _kill_group(process)
 
 
 def _outputs(process: subprocess.Popen[str], timeout: float, heard: Heard | None) -> tuple[str, str]:

@@ -59,10 +59,15 @@ def each(
     action: Callable[[Board, Connection, Say], Done],
     at_once: int = AT_ONCE,
 ) -> Outcome[Done]:
-    """Connect to all boards and act on them, `at_once` at a time."""
+    """Connect to all boards and act on them, `at_once` at a time. Ctrl-C ends what runs on them."""
     states: dict[str, object] = {board.name: "waiting" for board in found}
+    links = Links()
     with shown(states), ThreadPoolExecutor(at_once) as pool:
-        ends = list(pool.map(lambda board: _one(board, artifacts, action, states), found))
+        try:
+            ends = list(pool.map(lambda board: _one(board, artifacts, action, states, links), found))
+        except BaseException:  # pool.map has dropped those that wait; the others must not be waited for
+            links.cut()
+            raise
     pairs = list(zip(found, ends, strict=True))
     return Outcome(
         {board.name: end for board, end in pairs if not isinstance(end, PiliteError)},
@@ -70,11 +75,30 @@ def each(
     )
 
 
+class Links:
+    """The connections of one action; once they are cut, new ones are at once."""
+
+    def __init__(self) -> None:
+        self._made: list[Connection] = []
+        self._are_cut = False
+
+    def add(self, connection: Connection) -> None:
+        self._made.append(connection)
+        if self._are_cut:
+            connection.cut()
+
+    def cut(self) -> None:
+        self._are_cut = True
+        for connection in list(self._made):
+            connection.cut()
+
+
 def _one(
     board: Board,
     artifacts: Path,
     action: Callable[[Board, Connection, Say], Done],
     states: dict[str, object],
+    links: Links,
 ) -> Done | PiliteError:
     """The board's end; the error if it failed."""
 
@@ -84,6 +108,7 @@ def _one(
     try:
         say("connecting")
         with boards.connect(board, artifacts) as connection:
+            links.add(connection)
             done = action(board, connection, say)
         say("done")
         return done

@@ -183,6 +183,7 @@ class Row:
         self.samples: list[list[float]] = []
         self.sessions: list[Json] = []
         self.runs = 0  # of one turn; decided in the first session and kept, so that all rounds weigh the same
+        self._seconds: list[float] = []  # of the timed runs of every turn
         self.worker: Worker | None = None
 
     def prepare(self, job: Json, leash: Leash) -> None:
@@ -196,11 +197,13 @@ class Row:
         self.sessions.append({**facts, "rounds": 0})
         ms = max(facts["ms"], 1e-6)
         self.runs = self.runs or max(1, min(job["most_runs"], int(job["slot_ms"] / ms)))
-        self.settle = job["settle"] if ms <= job["slot_ms"] else 0
+        self.settle, self.kept = job["settle"] if ms <= job["slot_ms"] else 0, job["kept_runs"]
 
     def turn(self) -> None:
         """Timed runs. Raises Failure."""
-        self.samples.append(self.ask(do="run", settle=self.settle, runs=self.runs)["ms"])
+        answer = self.ask(do="run", settle=self.settle, runs=self.runs, kept=self.kept)
+        self.samples.append(answer["ms"])
+        self._seconds.append(answer["seconds"])
         self.sessions[-1]["rounds"] += 1
 
     def retire(self) -> None:
@@ -216,13 +219,22 @@ class Row:
         if self.worker is not None:
             self.worker.stop()
 
+    @property
+    def seconds(self) -> float:
+        return math.fsum(self._seconds)
+
+    @property
+    def timed_runs(self) -> int:
+        return len(self.samples) * self.runs
+
     def share(self, rounds: float, runs: float, seconds: float) -> float:
         """How much is done of so many rounds, runs and seconds; 1 or more: all of it."""
-        done = (len(self.samples), len(self.samples) * self.runs, sum(map(sum, self.samples)) / 1e3)
+        done = (len(self.samples), self.timed_runs, self.seconds)
         return min(have / least if least else 1.0 for have, least in zip(done, (rounds, runs, seconds)))
 
     def result(self) -> Json:
-        return {**self.entry, "cpus": self.cpus, "samples": self.samples, "sessions": self.sessions}
+        found = {"cpus": self.cpus, "samples": self.samples, "sessions": self.sessions}
+        return {**self.entry, **found, "timed_runs": self.timed_runs}
 
 
 def choose_cpus(allowed: list[int], threads: int) -> list[int] | None:

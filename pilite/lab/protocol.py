@@ -7,6 +7,8 @@ The model is MLPerf Inference's SingleStream (official: 600 s and 1,024 queries 
 | quick    | 1                  | 6            | 20         | 0.2                   | 30                |
 | default  | 4                  | 20           | 100        | 2                     | 150               |
 | official | 8                  | 48           | 1,024      | 600                   | 28,800            |
+
+All runs of a turn are timed and count. Official, whose turns take 1 s, keeps the times of at most 50 of one.
 """
 
 from __future__ import annotations
@@ -34,6 +36,7 @@ class Settings:
     )
     slot_ms: float
     most_runs: int  # in one turn
+    kept_runs: int  # of one turn, whose times are kept, at equal distances
     settle: int  # none where a run is longer than a turn
     warm_ms: float  # warm-up: at least this long, until two blocks agree, at most warm_most_ms
     warm_most_ms: float
@@ -52,6 +55,7 @@ QUICK = Settings(
     fewest_rounds=LEAST_ROUNDS,
     slot_ms=60,
     most_runs=50,
+    kept_runs=50,
     settle=1,
     warm_ms=150,
     warm_most_ms=2_000,
@@ -80,7 +84,7 @@ OFFICIAL = replace(
     least_s=600,
     most_s=28_800,
     slot_ms=1_000,
-    most_runs=200,
+    most_runs=1_000_000,
     warm_ms=2_000,
     warm_most_ms=60_000,
     total_s=36_000,

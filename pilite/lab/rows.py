@@ -27,6 +27,7 @@ def _row(model: str, result: Trial, row: Json) -> Json:
         "runtime_version": sessions[0]["version"] or f"build {result.built.build_id[:12]}",
         "threads": row["threads"],
         **stats.summary(row["samples"]),
+        "runs": row["timed_runs"],  # more than there are samples where a turn had very many
         "drift": stats.drift(row["samples"]),
         "modes_ms": stats.modes(row["samples"]),
         "rounds": len(row["samples"]),

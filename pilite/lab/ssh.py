@@ -30,6 +30,7 @@ from pilite.lab.connection import (
     Result,
     advised,
     copy,
+    interrupted,
     nothing,
     short,
     too_long,
@@ -205,6 +206,7 @@ class SshConnection(Connection):
     def __init__(self, client: fabric.Connection, address: Address) -> None:
         self.where, self.address = str(address), address
         self._client = client
+        self._is_cut = False
 
     def run(
         self,
@@ -255,6 +257,8 @@ class SshConnection(Connection):
         return sftp
 
     def _answer(self, ask: Callable[[], _Value], what: str) -> _Value:
+        if self._is_cut:
+            raise interrupted(self.where)  # fabric would connect again
         try:
             return ask()
         except _FAILURES as problem:
@@ -263,4 +267,8 @@ class SshConnection(Connection):
             raise BoardError(f"{self.where}: {what}: {advised(said, talks)}") from None
 
     def close(self) -> None:
+        self._client.close()
+
+    def cut(self) -> None:
+        self._is_cut = True
         self._client.close()

@@ -10,6 +10,7 @@ import gc
 import importlib
 import importlib.util
 import json
+import math
 import os
 import statistics
 import sys
@@ -200,15 +201,18 @@ def agree(before: list[float], after: list[float]) -> bool:
     return abs(a - b) <= SETTLED * max(a, b)
 
 
-def run(state: Json, settle: int, runs: int) -> Json:
-    """One turn: `settle` untimed runs, since another process has used the caches, then `runs` timed ones."""
+def run(state: Json, settle: int, runs: int, kept: int) -> Json:
+    """One turn: `settle` untimed runs, since another process has used the caches, then `runs` timed ones.
+
+    Of their times at most `kept` are told, at equal distances: all of a fast model's fill a board's memory.
+    """
     invoke = state["runtime"].invoke
     gc.disable()
     for _ in range(settle):
         invoke()
     samples = [timed(invoke) for _ in range(runs)]
     gc.enable()
-    return {"ms": samples}
+    return {"ms": samples[:: -(-runs // kept)], "seconds": math.fsum(samples) / 1e3}
 
 
 def memory(state: Json) -> Json:

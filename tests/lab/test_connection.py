@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import threading
 import time
 from pathlib import Path
 
 import pytest
 
 from pilite.errors import BoardError
+from pilite.lab import boards
 from pilite.lab.connection import LocalConnection
 from tests.lab.conftest import Bed
 
@@ -67,6 +69,17 @@ def test_lines_are_heard_while_the_command_runs(bed: Bed) -> None:
 def test_a_command_that_is_heard_is_killed_when_it_takes_too_long() -> None:
     with pytest.raises(BoardError, match=r"was not done after 1 s and was killed"):
         LocalConnection().run(["sh", "-c", "echo; sleep 60 2>/dev/null"], timeout=1, heard=lambda line: None)
+
+
+def test_a_connection_that_is_cut_ends_its_command_and_takes_no_other(bed: Bed) -> None:
+    connection = boards.connect(bed.board, bed.artifacts)
+    start, cutting = time.monotonic(), threading.Timer(1, connection.cut)
+    cutting.start()
+    for command in (["sleep", "60"], ["true"]):
+        with pytest.raises(BoardError):
+            connection.run(command)
+    assert time.monotonic() - start < 30
+    cutting.join()
 
 
 def test_what_a_command_leaves_behind_ends_with_it() -> None:

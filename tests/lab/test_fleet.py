@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import signal
 import threading
 import time
 from collections.abc import Iterator
@@ -86,6 +87,35 @@ def test_no_failure_raises_nothing(tmp_path: Path) -> None:
     outcome = fleet.each(these("good"), tmp_path, act)
     outcome.raise_failures()
     assert outcome.failures == {}
+
+
+class Interrupting:
+    """An action that runs a long command; the first says Ctrl-C to the main thread once it does."""
+
+    def __init__(self, seconds: str) -> None:
+        self.seconds = seconds
+
+    def __call__(self, board: Board, connection: Connection, say: fleet.Say) -> None:
+        connection.run(
+            ["sh", "-c", f"echo; sleep {self.seconds}; :"],
+            heard=lambda line: signal.raise_signal(signal.SIGINT) if board.name == "a" else None,
+        )
+
+
+def test_an_interrupt_ends_what_runs_on_all_boards(tmp_path: Path) -> None:
+    action, start = Interrupting(f"60.{time.monotonic_ns() % 10**6}"), time.monotonic()
+    with pytest.raises(KeyboardInterrupt):
+        fleet.each(these("a", "b", "c", "d"), tmp_path, action, at_once=3)
+    assert time.monotonic() - start < 30
+    assert LocalConnection().run(["pgrep", "-f", f"^sleep {action.seconds}"]).code == 1
+
+
+def test_a_connection_that_is_made_after_an_interrupt_does_nothing() -> None:
+    links, late = fleet.Links(), LocalConnection("late")
+    links.cut()
+    links.add(late)
+    with pytest.raises(BoardError, match=r"late: interrupted\."):
+        late.run(["true"])
 
 
 def test_the_table_shows_every_board_and_what_it_does() -> None:

@@ -66,6 +66,7 @@ def job(tmp_path: Path) -> Json:
         "fewest_rounds": 1,
         "slot_ms": 12,
         "most_runs": 5,
+        "kept_runs": 5,
         "settle": 1,
         "warm_ms": 10,
         "warm_most_ms": 1000,
@@ -129,6 +130,19 @@ def test_a_race_goes_on_until_every_row_has_its_least_runs_and_time(job: Json, p
     assert [len(one["samples"]) for one in by_runs] == [11, 11]  # three runs a turn in the slower row
     by_time = measured({**job, "least_rounds": 1, "least_s": 0.1}, packages)["rows"]
     assert [len(one["samples"]) for one in by_time] == [10, 10]  # 10 ms a turn in the faster row
+
+
+def test_of_a_long_turn_times_at_equal_distances_are_kept_and_all_runs_count(
+    job: Json, packages: Path
+) -> None:
+    plan(packages.parent, ms=4, grow_ms=0.1)
+    few = {**job, "rows": [row(1)], "least_rounds": 1, "slot_ms": 60, "most_runs": 7, "settle": 0}
+    (whole,) = measured({**few, "kept_runs": 7}, packages)["rows"]
+    runs = len(whole["samples"][0])
+    for kept, step in ((runs - 1, 2), (2, -(-runs // 2)), (1, runs)):
+        (thinned,) = measured({**few, "kept_runs": kept}, packages)["rows"]
+        assert thinned["samples"] == [whole["samples"][0][::step]]
+        assert thinned["timed_runs"] == whole["timed_runs"] == runs
 
 
 def test_warm_up_ends_when_two_blocks_agree(job: Json, packages: Path) -> None:

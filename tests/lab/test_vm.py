@@ -117,6 +117,9 @@ class Cutting(Connection):
     def close(self) -> None:
         self._under.close()
 
+    def cut(self) -> None:
+        self._under.cut()
+
 
 CUTS = {
     "power cut during the upload": ("model.so", 0.0),
