@@ -29,9 +29,7 @@ from typing import Any
 
 PROTOCOL = 2  # a job of another number is refused; results of different numbers are not compared
 
-PATIENCE = (
-    4  # times the most seconds, for a runtime so slow that its rounds would be too few to decide anything
-)
+PATIENCE = 4  # times the most seconds, for a runtime so slow that its rounds would be too few to decide
 
 Json = dict[str, Any]
 
@@ -233,8 +231,8 @@ class Row:
         return min(have / least if least else 1.0 for have, least in zip(done, (rounds, runs, seconds)))
 
     def result(self) -> Json:
-        found = {"cpus": self.cpus, "samples": self.samples, "sessions": self.sessions}
-        return {**self.entry, **found, "timed_runs": self.timed_runs}
+        found = {"cpus": self.cpus, "samples": self.samples, "timed_runs": self.timed_runs}
+        return {**self.entry, **found, "sessions": self.sessions}
 
 
 def choose_cpus(allowed: list[int], threads: int) -> list[int] | None:

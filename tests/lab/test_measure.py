@@ -88,12 +88,20 @@ def plan(folder: Path, **values: object) -> None:
     (folder / "model.tflite").write_text(json.dumps(values))
 
 
+def command(job: Json, packages: Path) -> list[str]:
+    """Of measure.py, for a job that it writes."""
+    files = [packages.parent / name for name in ("job.json", "result.json")]
+    files[0].write_text(json.dumps(job))
+    return [sys.executable, str(SCRIPT), *map(str, files)]
+
+
+def environment(packages: Path) -> dict[str, str]:
+    return {**os.environ, "PYTHONPATH": str(packages)}
+
+
 def start(job: Json, packages: Path) -> subprocess.CompletedProcess[str]:
-    folder = packages.parent
-    (folder / "job.json").write_text(json.dumps(job))
-    command = [sys.executable, str(SCRIPT), str(folder / "job.json"), str(folder / "result.json")]
-    environment = {**os.environ, "PYTHONPATH": str(packages)}
-    return subprocess.run(command, env=environment, capture_output=True, text=True, timeout=120, check=False)
+    words, env = command(job, packages), environment(packages)
+    return subprocess.run(words, env=env, capture_output=True, text=True, timeout=120, check=False)
 
 
 def measured(job: Json, packages: Path) -> Json:
@@ -253,14 +261,8 @@ def test_who_left_the_race_is_told(job: Json, packages: Path) -> None:
 
 def test_a_race_whose_news_nobody_takes_goes_on(job: Json, packages: Path) -> None:
     plan(packages.parent, ms=4)
-    (packages.parent / "job.json").write_text(json.dumps({**job, "least_rounds": 900, "settle": 0}))
-    words = [
-        sys.executable,
-        str(SCRIPT),
-        *(str(packages.parent / name) for name in ("job.json", "result.json")),
-    ]
-    environment = {**os.environ, "PYTHONPATH": str(packages)}
-    with subprocess.Popen(words, env=environment, stdout=subprocess.PIPE) as process:
+    words = command({**job, "least_rounds": 900, "settle": 0}, packages)
+    with subprocess.Popen(words, env=environment(packages), stdout=subprocess.PIPE) as process:
         assert process.wait(60) == 0
         assert process.stdout is not None
         assert len(process.stdout.read()) < 900 * 100  # some were not told: a pipe holds 64 kB
@@ -331,14 +333,13 @@ def test_a_coordinator_whose_parent_is_gone_leaves_with_its_workers(job: Json, p
     """As when `bench` is killed: nobody is left who could end them."""
     folder = packages.parent
     plan(folder, ms=4, real_ms=5)  # forever, on a real clock
-    (folder / "job.json").write_text(json.dumps({**job, "least_runs": 10**9, "most_s": 10**6}))
-    words = [sys.executable, str(SCRIPT), str(folder / "job.json"), str(folder / "result.json")]
+    words = command({**job, "least_runs": 10**9, "most_s": 10**6}, packages)
     code = (
         "import subprocess, sys, time; print(subprocess.Popen(sys.argv[1:]).pid, flush=True); time.sleep(99)"
     )
     parent = subprocess.Popen(
         [sys.executable, "-c", code, *words],
-        env={**os.environ, "PYTHONPATH": str(packages)},
+        env=environment(packages),
         stdout=subprocess.PIPE,
         text=True,
     )
@@ -358,13 +359,10 @@ def test_a_coordinator_whose_link_is_gone_leaves_with_its_workers(
     job: Json, packages: Path, signs: int
 ) -> None:
     """Over SSH the parent stays: stdin is what ends, and what brings signs of life."""
-    folder = packages.parent
-    plan(folder, ms=4, real_ms=5)  # forever, on a real clock
+    plan(packages.parent, ms=4, real_ms=5)  # forever, on a real clock
     endless = {**job, "least_runs": 10**9, "most_s": 10**6, "silence_s": 2}
-    (folder / "job.json").write_text(json.dumps(endless))
-    words = [sys.executable, str(SCRIPT), str(folder / "job.json"), str(folder / "result.json")]
-    environment = {**os.environ, "PYTHONPATH": str(packages)}
-    with subprocess.Popen(words, env=environment, stdin=subprocess.PIPE, stderr=subprocess.PIPE) as process:
+    words, env = command(endless, packages), environment(packages)
+    with subprocess.Popen(words, env=env, stdin=subprocess.PIPE, stderr=subprocess.PIPE) as process:
         assert process.stdin is not None
         assert process.stderr is not None
         until(lambda: len(children(process.pid)) == 2)
