@@ -111,3 +111,14 @@ def test_official_keeps_no_more_times_than_a_board_can_hold(clock: Clock) -> Non
         assert {len(turn) for turn in row.samples} == {protocol.OFFICIAL.kept_runs}
         assert stats.flat(row.samples).size < 50_000
     assert stats.compare(fast.samples, slow.samples).ratio == pytest.approx(2.5, rel=0.01)
+
+
+@pytest.mark.parametrize(
+    ("spent", "done", "over"), [(0.5, 9, False), (2, 3, False), (2, 4, True), (3.9, 3, False), (4.1, 3, True)]
+)
+def test_a_race_has_enough_rounds_to_decide_before_its_time_is_over(
+    spent: float, done: int, over: bool, clock: Clock
+) -> None:
+    race = measure.Race({"rows": [], "seed": 0, "most_s": 1, "silence_s": 9})
+    race._start = clock.now - spent
+    assert race._is_over(race._start + 1, done, fewest=4) is over

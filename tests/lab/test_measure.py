@@ -203,17 +203,6 @@ def test_a_race_whose_time_is_over_ends_after_the_round_and_says_so(job: Json, p
     assert result["complete"] is False
 
 
-@pytest.mark.parametrize(
-    ("spent", "done", "over"), [(0.5, 9, False), (2, 3, False), (2, 4, True), (3.9, 3, False), (4.1, 3, True)]
-)
-def test_a_race_has_enough_rounds_to_decide_before_its_time_is_over(
-    spent: float, done: int, over: bool
-) -> None:
-    race = measure.Race({"rows": [], "seed": 0, "most_s": 1, "silence_s": 9})
-    race._start = time.monotonic() - spent
-    assert race._is_over(race._start + 1, done, fewest=4) is over
-
-
 def test_outputs_are_kept_for_every_set_of_inputs(job: Json, packages: Path) -> None:
     path = packages.parent / "out.npz"
     rows = [row(3, outputs=str(path))]
