@@ -98,11 +98,12 @@ def models(c: Context) -> None:
 
 
 @verb()
-def test(c: Context, fast: bool = False, long: bool = False) -> None:
+def test(c: Context, fast: bool = False, long: bool = False, faults: bool = False) -> None:
     """Run every test that this machine can; under CI=true a skip for a missing part is a failure."""
     quick = "not slow and not docker and not qemu and not long"
-    selection = quick if fast else "" if long else "not long"
-    if python_module("pytest", *PARALLEL, "-m", selection) != 0:
+    selection = quick if fast else "fault" if faults else "" if long else "not long"
+    page = ("--fault-page", "artifacts/faults.md") if faults else ()
+    if python_module("pytest", *PARALLEL, "-m", selection, *page) != 0:
         raise CheckFailed("tests failed.")
 
 

@@ -101,6 +101,8 @@ def lent(coordinator: str, tags: Sequence[str], named_boards: Sequence[str]) -> 
                 f"key; it is given back. Make it one: invoke onboard --name {place} --host H --user U"
             )
         print(f"{place} is ours", flush=True)
+        where = boards.load(place, ARTIFACTS)
+        labgrid.awaken(farm, place, lambda: boards.connect(where, ARTIFACTS))
         yield [place]
 
 

@@ -42,6 +42,7 @@ HELP = {
     "estimated": "cycles of estimate's core models instead of time on a board; see --cpu",
     "explain": "show which operators are computed together, and why others are not",
     "export": "write the history to this .jsonl or .parquet file",
+    "faults": "only what goes wrong with boards (docs/faults.md), on a vm too; writes artifacts/faults.md",
     "fast": "under two minutes: leave out tests marked slow, docker or qemu",
     "long": "also what takes minutes a test: virtual machines, the toolchain image, releases in bare Debians",
     "folder": "of the release",

@@ -17,6 +17,8 @@ from pathlib import Path
 
 import pytest
 
+from tests import faults
+
 ROOT = Path(__file__).parents[1]
 SHARED_MODELS = Path(os.environ.get("PILITE_MODELS", ROOT.parent / "shared" / "models"))
 SHARED_IMAGES = SHARED_MODELS.parent / "images"
@@ -75,9 +77,9 @@ def pytest_addoption(parser: pytest.Parser) -> None:
     parser.addoption(
         "--random-models", type=int, default=0, help="one-operator models per numerics and CPU, such as 1500"
     )
-
-
-KINDS_OF_BOARDS = ("local", "container", "vm")
+    parser.addoption(
+        "--fault-page", default="", help="write the table of faults here; with --collect-only, who makes them"
+    )
 
 
 def kind_of_board(item: pytest.Item) -> str:
@@ -129,6 +131,7 @@ def pytest_runtest_makereport(item: pytest.Item) -> Generator[None, pytest.TestR
 def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
     """The table of faults: a row per `@pytest.mark.fault(name)`, a column per kind of board."""
     results: dict[str, dict[str, str]] = {}
+    page = terminalreporter.config.getoption("--fault-page")
     for outcome in ("passed", "skipped", "failed", "error"):  # a failure covers what passed
         for report in terminalreporter.stats.get(outcome, []):
             for name, fault in getattr(report, "user_properties", []):
@@ -137,10 +140,22 @@ def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
                     results.setdefault(text, {})[kind] = outcome
     if results:
         terminalreporter.section(f"{len(results)} faults")
-        terminalreporter.write_line(f"{'fault':<64}" + "".join(f"{kind:<11}" for kind in KINDS_OF_BOARDS))
-        for text, cells in results.items():
-            row = "".join(f"{cells.get(kind, '-'):<11}" for kind in KINDS_OF_BOARDS)
-            terminalreporter.write_line(f"{text:<64}{row}".rstrip())
+        for row in faults.rows(results):
+            terminalreporter.write_line(row.rstrip())
+    if results and page:
+        Path(page).write_text(faults.page(results), encoding="utf-8")
+        terminalreporter.write_line(page)
+
+
+def pytest_collection_finish(session: pytest.Session) -> None:
+    """With --collect-only, --fault-page says on which kinds of board each fault is made."""
+    page = session.config.getoption("--fault-page")
+    if page and session.config.option.collectonly:
+        made: dict[str, dict[str, str]] = {}
+        for item in session.items:
+            for fault in item.iter_markers("fault"):
+                made.setdefault(fault.args[0], {})[kind_of_board(item)] = "yes"
+        Path(page).write_text(faults.page(made), encoding="utf-8")
 
 
 @pytest.hookimpl(wrapper=True)

@@ -40,6 +40,10 @@ def nothing(count: int) -> None:
     """A progress that nobody watches."""
 
 
+class NoAnswer(BoardError):
+    """A board that is off, hangs or is cut off; everything else is an answer."""
+
+
 @dataclass(frozen=True)
 class Result:
     """What a command on a board printed, and its exit code."""

@@ -10,14 +10,17 @@ import os
 import re
 import shutil
 import subprocess
-from collections.abc import Iterator, Mapping, Sequence
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 
 from pilite.errors import BoardError
+from pilite.lab.connection import Connection, NoAnswer
 
 SECONDS = 60.0  # for one answer of the coordinator
 PATIENCE = 3600.0  # seconds in the queue for a place
+BOOT = 180.0  # seconds that a board has to answer after its power came back
 # Its stdin ends however we end; in a session of its own it outlives what ends us.
 KEEPER = 'while read -r _; do :; done; "$@" -p + release; "$@" cancel-reservation'
 
@@ -89,6 +92,29 @@ def borrowed(there: Farm, tags: Sequence[str], patience: float = PATIENCE) -> It
         assert place is not None
         there.ask("-p", "+", "acquire", token=token)
         yield place[1]
+
+
+def awaken(there: Farm, place: str, connect: Callable[[], Connection], boot: float = BOOT) -> None:
+    """Return when the board of a place that is ours answers; labgrid cycles the power of one that does not.
+
+    Raises BoardError if it answers wrongly, has no power that labgrid could cycle, or stays silent.
+    """
+    try:
+        return connect().close()
+    except NoAnswer as problem:
+        silent = problem
+    try:
+        there.ask("-p", place, "power", "cycle")
+    except BoardError as problem:
+        raise BoardError(f"{silent} labgrid could not cycle its power: {problem}") from None
+    end = time.monotonic() + boot
+    while True:
+        try:
+            return connect().close()
+        except NoAnswer as problem:
+            if time.monotonic() > end:
+                raise BoardError(f"{problem} Its power was cycled {boot:.0f} s ago.") from None
+            time.sleep(1)
 
 
 def _token(there: Farm, tags: Sequence[str]) -> str:

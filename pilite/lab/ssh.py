@@ -26,6 +26,7 @@ from pilite.lab.connection import (
     SECONDS,
     Connection,
     Heard,
+    NoAnswer,
     Progress,
     Result,
     advised,
@@ -164,15 +165,18 @@ def _open(client: fabric.Connection, address: Address) -> None:
     except paramiko.AuthenticationException as problem:
         raise BoardError(f"{address}: the board refuses the key {address.key}: {problem}") from None
     except _FAILURES as problem:
-        raise BoardError(f"{address}: {_why(problem)}") from None
+        raise _why(address, problem) from None
     client.transport.set_keepalive(5)
     client.transport.channel_timeout = DEAD  # an hour, by default, in which a hung board would not be missed
 
 
-def _why(problem: BaseException) -> str:
+def _why(address: Address, problem: BaseException) -> BoardError:
     if "not found in known_hosts" in str(problem):
-        return "its host key is not pinned; onboard the board, or put host_key into its file."
-    return f"no connection ({str(problem) or type(problem).__name__}). Is it on, and is its address right?"
+        return BoardError(
+            f"{address}: its host key is not pinned; onboard the board, or put host_key into its file."
+        )
+    said = str(problem) or type(problem).__name__
+    return NoAnswer(f"{address}: no connection ({said}). Is it on, and is its address right?")
 
 
 def listens(address: Address) -> bool:

@@ -8,20 +8,31 @@ import os
 import socket
 import subprocess
 import sys
+import threading
 import time
 import venv
 from collections.abc import Callable, Iterator
+from dataclasses import replace
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
 import pytest
 
 from pilite.errors import BoardError
-from pilite.lab import labgrid, lock
+from pilite.lab import container, labgrid, lock, ssh
+from pilite.lab.boardkeys import make_keys
+from pilite.lab.connection import Connection, NoAnswer
 from pilite.lab.labgrid import Farm
+from tests.lab.conftest import Bed
 from tests.lab.stub import ARTIFACTS, ROOT
 
 LOCK = Path(__file__).with_name("labgrid.lock")
-EXPORTED = "desk: {ssh: {cls: NetworkService, address: 127.0.0.1, username: nobody}}\n"
+TAG = "cpu=cortex-a72"
+EXPORTED = """
+desk:
+  ssh: {{cls: NetworkService, address: 127.0.0.1, username: bench}}
+  power: {{cls: NetworkPowerPort, model: simplerest, host: "{plug}/{{index}}/{{value}}", index: 0}}
+"""
 
 
 @pytest.fixture(scope="session")
@@ -40,11 +51,45 @@ def tools() -> Path:
     return folder / "bin"
 
 
+class Plug(ThreadingHTTPServer):
+    """A switchable socket as labgrid's `simplerest` knows it: what it was told, and who hears of it."""
+
+    def __init__(self) -> None:
+        super().__init__(("127.0.0.1", 0), Switch)
+        self.told: list[str] = []
+        self.powered: Callable[[], None] = lambda: None
+
+    @property
+    def address(self) -> str:
+        return f"http://127.0.0.1:{self.server_address[1]}"
+
+
+class Switch(BaseHTTPRequestHandler):
+    def do_GET(self) -> None:
+        assert isinstance(self.server, Plug)
+        self.server.told.append(self.path)
+        if self.path == "/0/1":
+            self.server.powered()
+        self.send_response(200)
+        self.end_headers()
+
+    def log_message(self, format: str, *args: object) -> None:
+        """Nothing on the terminal."""
+
+
 @pytest.fixture(scope="module")
-def there(tools: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Farm]:
-    """A farm of one place, called `local`, with the tag cpu=any."""
+def plug() -> Iterator[Plug]:
+    with Plug() as server:
+        threading.Thread(target=server.serve_forever, daemon=True).start()
+        yield server
+        server.shutdown()
+
+
+@pytest.fixture(scope="module")
+def there(tools: Path, plug: Plug, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Farm]:
+    """A farm of one place, the virtual board `container`, with its tag and its power."""
     folder = tmp_path_factory.mktemp("farm")
-    (folder / "exported.yaml").write_text(EXPORTED)
+    (folder / "exported.yaml").write_text(EXPORTED.format(plug=plug.address))
     with socket.create_server(("127.0.0.1", 0)) as probe:
         address = f"127.0.0.1:{probe.getsockname()[1]}"
     found = Farm(address, str(tools / "labgrid-client"))
@@ -59,9 +104,9 @@ def there(tools: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Far
             until(lambda: answers(found))
         try:
             until(lambda: "desk" in found.ask("resources"))
-            found.ask("-p", "local", "create")
-            found.ask("-p", "local", "add-match", "farm/desk/*")
-            found.ask("-p", "local", "set-tags", "cpu=any")
+            found.ask("-p", "container", "create")
+            found.ask("-p", "container", "add-match", "farm/desk/*")
+            found.ask("-p", "container", "set-tags", TAG)
             yield found
         finally:
             for server in reversed(servers):
@@ -86,18 +131,18 @@ def until(done: Callable[[], bool]) -> None:
 
 
 def is_free(found: Farm) -> bool:
-    shown = found.ask("-p", "local", "show")
+    shown = found.ask("-p", "container", "show")
     return "acquired: None" in shown and not found.ask("reservations")
 
 
 @pytest.mark.slow
 def test_a_place_is_ours_until_the_end_and_nobody_elses(there: Farm) -> None:
-    with labgrid.borrowed(there, ["cpu=any"]) as name:
-        assert name == "local"
-        assert f"acquired: {os.uname().nodename}/" in there.ask("-p", "local", "show")
+    with labgrid.borrowed(there, [TAG]) as name:
+        assert name == "container"
+        assert f"acquired: {os.uname().nodename}/" in there.ask("-p", "container", "show")
         with (
-            pytest.raises(BoardError, match=r"No place with cpu=any became free; .*reservations"),
-            labgrid.borrowed(there, ["cpu=any"], patience=3),
+            pytest.raises(BoardError, match=r"No place with cpu=cortex-a72 became free; .*reservations"),
+            labgrid.borrowed(there, [TAG], patience=3),
         ):
             pass
         assert not is_free(there)
@@ -109,7 +154,7 @@ def test_a_place_is_ours_until_the_end_and_nobody_elses(there: Farm) -> None:
 def test_a_place_is_given_back_by_one_who_was_killed(there: Farm) -> None:
     code = (
         "import sys, time; from pilite.lab import labgrid\n"
-        "with labgrid.borrowed(labgrid.Farm(*sys.argv[1:]), ['cpu=any']):\n"
+        "with labgrid.borrowed(labgrid.Farm(*sys.argv[1:]), ['cpu=cortex-a72']):\n"
         "    print('ready', flush=True); time.sleep(99)\n"
     )
     command = [sys.executable, "-c", code, there.coordinator, there.client]
@@ -121,10 +166,11 @@ def test_a_place_is_given_back_by_one_who_was_killed(there: Farm) -> None:
     until(lambda: is_free(there))
 
 
+@pytest.mark.docker
 @pytest.mark.slow
 def test_bench_borrows_deploys_measures_and_gives_back(there: Farm, tmp_path: Path) -> None:
     result = tmp_path / "result.json"
-    options = "--tag cpu=any --model mobilenet_v1_0.25_128_uint8 --threads 1 --effort quick --rival tflite"
+    options = f"--tag {TAG} --model mobilenet_v1_0.25_128_uint8 --threads 1 --effort quick --rival tflite"
     command = ["bench", "--labgrid", there.coordinator, *options.split(), "--json", str(result)]
     path = f"{Path(there.client).parent}{os.pathsep}{os.environ['PATH']}"
     done = subprocess.run(
@@ -136,15 +182,44 @@ def test_bench_borrows_deploys_measures_and_gives_back(there: Farm, tmp_path: Pa
         check=False,
     )
     assert done.returncode == 0, done.stderr
-    assert json.loads(result.read_text())["board"]["name"] == "local"
+    assert json.loads(result.read_text())["board"]["name"] == "container"
     assert is_free(there)
+
+
+@pytest.mark.docker
+@pytest.mark.slow
+@pytest.mark.fault("board of a farm hangs")
+def test_a_place_that_hangs_is_switched_off_and_on(there: Farm, plug: Plug, container_bed: Bed) -> None:
+    """The board stands still until its socket is switched on again; it is met as a Pi, by its address."""
+    assert isinstance(container_bed.connection, ssh.SshConnection)
+    address = container_bed.connection.address
+    machine = container.client().containers.get(container.name_of(container_bed.board, ARTIFACTS))
+    other = make_keys(container_bed.artifacts / "other").host_public
+    with labgrid.borrowed(there, [TAG]) as place:
+        labgrid.awaken(there, place, lambda: ssh.connect(address))
+        assert plug.told == []  # it answers
+        plug.powered = machine.unpause
+        machine.pause()
+        labgrid.awaken(there, place, lambda: ssh.connect(address, 3))
+        assert plug.told == ["/0/0", "/0/1"]
+        with pytest.raises(BoardError, match="another host key than the pinned one"):
+            labgrid.awaken(there, place, lambda: ssh.connect(replace(address, host_key=other), 9))
+        assert len(plug.told) == 2  # a wrong answer is no reason to cut anybody's power
+
+
+def test_a_place_without_power_says_so_beside_why(tools: Path) -> None:
+    def off() -> Connection:
+        raise NoAnswer("pi (pi@10.0.0.4:22): no connection.")
+
+    with pytest.raises(BoardError, match=r"^pi .*no connection\. labgrid could not cycle its power: 127"):
+        labgrid.awaken(Farm("127.0.0.1:1", str(tools / "labgrid-client")), "pi", off)
 
 
 def test_a_coordinator_that_is_off_is_named(tools: Path) -> None:
     off = Farm("127.0.0.1:1", str(tools / "labgrid-client"))
     with (
-        pytest.raises(BoardError, match=r"^127.0.0.1:1: `labgrid-client reserve --shell cpu=any` failed: "),
-        labgrid.borrowed(off, ["cpu=any"]),
+        pytest.raises(BoardError, match=rf"^127.0.0.1:1: `labgrid-client reserve --shell {TAG}` failed: "),
+        labgrid.borrowed(off, [TAG]),
     ):
         pass
 

@@ -12,6 +12,7 @@ from pilite.errors import BoardError
 from pilite.lab import boardkeys, boards, ssh
 from pilite.lab import container as virtual
 from pilite.lab.connection import Connection
+from tests.lab.sshd import doorman
 from tests.lab.stub import ARTIFACTS, ROOT
 
 
@@ -36,6 +37,22 @@ def test_another_host_key_is_refused(address: ssh.Address, tmp_path: Path) -> No
     other = boardkeys.make_keys(tmp_path).host_public
     with pytest.raises(BoardError, match=r"shows another host key than the pinned one"):
         ssh.connect(replace(address, host_key=other), 60)
+
+
+@pytest.mark.parametrize(
+    "pinned",
+    [
+        pytest.param(True, marks=pytest.mark.fault("wrong host key")),
+        pytest.param(False, marks=pytest.mark.fault("unknown host key")),
+    ],
+)
+def test_nothing_is_sent_to_a_host_with_another_key(tmp_path: Path, pinned: bool) -> None:
+    keys = boardkeys.make_keys(tmp_path)
+    with doorman() as door:
+        key = keys.host_public if pinned else ""
+        with pytest.raises(BoardError, match=r"another host key|its host key is not pinned"):
+            ssh.connect(ssh.Address("pi", "127.0.0.1", door.port, "pi", keys.client, key))
+        assert door.tried == []
 
 
 @pytest.mark.fault("unknown host key")
