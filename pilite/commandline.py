@@ -12,7 +12,7 @@ from invoke.exceptions import Exit, ParseError
 from invoke.parser.context import ParserContext
 from invoke.program import Program
 
-from pilite.errors import PiliteError, no_room_as_error
+from pilite.errors import PiliteError, disk_as_error
 
 SHARED = ("board", "model", "input-shape", "numerics")
 CLOSED_PIPE = 141  # what a shell calls SIGPIPE
@@ -22,7 +22,7 @@ CLOSED_PIPE = 141  # what a shell calls SIGPIPE
 def failures_as_text() -> Iterator[None]:
     """Turn an expected failure into its text on stderr and its exit code."""
     try:
-        with no_room_as_error():
+        with disk_as_error():
             yield
     except PiliteError as error:
         raise Exit(str(error), code=error.exit_code) from None

@@ -8,13 +8,16 @@ import re
 import secrets
 import sys
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager, redirect_stdout
 from pathlib import Path
 from typing import Any
 
 from pilite.errors import PiliteError
 
 LARGEST = 10**9  # longer digit strings are typing mistakes, and Python refuses to convert very long ones
+
+STDOUT = ("-", "/dev/stdout")  # files that are standard output
 
 Row = Mapping[str, Any]
 
@@ -74,18 +77,36 @@ def write_json(path: Path, document: Mapping[str, Any]) -> None:
 
 
 def write_text(path: Path, text: str) -> None:
-    """Write `text` beside its place and rename it, so that a reader never sees half of it.
+    """Write `text` beside its place and rename it, so that a reader never sees half of it; STDOUT as it is.
 
     Raises:
         PiliteError: the file cannot be written.
     """
+    if str(path) in STDOUT:
+        stream = sys.__stdout__ or sys.stdout
+        stream.write(text)
+        stream.flush()
+        return
     beside = path.with_name(path.name + ".new")
     try:
+        if path.exists() and not path.is_file():  # a device or a pipe is no place for another file
+            path.write_text(text, encoding="utf-8")
+            return
         path.parent.mkdir(parents=True, exist_ok=True)
         beside.write_text(text, encoding="utf-8")
         os.replace(beside, path)
     except OSError as problem:
         raise PiliteError(f"{path}: cannot be written: {problem.strerror}.") from None
+
+
+@contextmanager
+def aside(*files: object) -> Iterator[None]:
+    """Print to standard error where one of `files` is standard output, which then has it alone."""
+    if any(file in STDOUT for file in files):
+        with redirect_stdout(sys.stderr):
+            yield
+    else:
+        yield
 
 
 class Steps:
@@ -124,13 +145,14 @@ def show_table(title: str, rows: Sequence[Row]) -> None:
     from rich.console import Console
     from rich.table import Table
 
-    lines = box.HEAVY_HEAD if os.isatty(1) else None
+    drawn = sys.stdout.isatty()
+    lines = box.HEAVY_HEAD if drawn else None
     table = Table(title=title, box=lines, title_justify="left", title_style="bold", header_style="bold")
     for name, value in rows[0].items():
         table.add_column(name, justify="right" if is_number(value) else "left", overflow="fold")
     for row in rows:
         table.add_row(*(cell(value) for value in row.values()))
-    Console(width=None if os.isatty(1) else 160).print(table, markup=False)
+    Console(width=None if drawn else 160).print(table, markup=False)
 
 
 def is_number(value: object) -> bool:

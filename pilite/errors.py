@@ -13,7 +13,11 @@ import errno
 from collections.abc import Iterator
 from contextlib import contextmanager
 
-NO_ROOM = (errno.ENOSPC, errno.EDQUOT)
+# What to do about a disk, by the number of its error.
+ADVICE = {
+    **dict.fromkeys((errno.ENOSPC, errno.EDQUOT), "Make room"),
+    **dict.fromkeys((errno.EACCES, errno.EPERM, errno.EROFS), "Make it readable and writable for this user"),
+}
 
 
 class PiliteError(Exception):
@@ -41,14 +45,15 @@ class CheckFailed(PiliteError):
 
 
 @contextmanager
-def no_room_as_error() -> Iterator[None]:
-    """Turn the OSError of a full disk, wherever it was met, into a PiliteError."""
+def disk_as_error() -> Iterator[None]:
+    """Turn the OSError of a disk that is full or refuses, wherever it was met, into a PiliteError."""
     try:
         yield
     except OSError as problem:
-        if problem.errno not in NO_ROOM:
+        advice = ADVICE.get(problem.errno or 0)
+        if advice is None:
             raise
         raise PiliteError(
-            f"{problem.filename or 'the disk'}: {problem.strerror}. Make room and run again; "
+            f"{problem.filename or 'the disk'}: {problem.strerror}. {advice} and run again; "
             f"what was finished before is unchanged."
         ) from None

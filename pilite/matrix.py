@@ -9,7 +9,7 @@ from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
 from dataclasses import dataclass, field
 from typing import Any
 
-from pilite.errors import PiliteError, no_room_as_error
+from pilite.errors import PiliteError, disk_as_error
 
 
 @dataclass
@@ -32,7 +32,7 @@ class Cell:
         """Do the work; an expected failure is kept and does not stop the others."""
         self.started = time.monotonic()
         try:
-            with no_room_as_error():
+            with disk_as_error():
                 self.result = self.work(self._says)
             self.step = str(self.result["result"])
         except PiliteError as error:

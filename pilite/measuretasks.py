@@ -130,15 +130,28 @@ def history(
     with history_of.opened(ARTIFACTS) as connection:
         if import_:
             print(f"{import_}: {exchange.take(connection, Path(import_))} new run(s)")
-        found = history_of.entries(connection, board=board, model=model, runtime=runtime)
+        wanted = {"board": places(board), "model": of_files(model), "runtime": list(runtime)}
+        history_of.expect_known(connection, **wanted)
+        found = history_of.entries(connection, **wanted)
         if compare:
             compare_runs([history_of.document(connection, run) for run in two_names(compare)])
         else:
             show_table("History", history_of.table(found[-count:]))
+            print(f"{min(count, len(found))} of {len(found)} rows{'' if found else ': `bench` makes some'}.")
         if export:
             print(f"{export}: {exchange.export(connection, Path(export))} run(s)")
     if json:
         write_json(Path(json), history_of.as_json(found))
+
+
+def of_files(models: Sequence[str]) -> list[str]:
+    """Names under which the history has models that are given by name or as files."""
+    return [Path(model).stem if model.endswith(".tflite") else model for model in models]
+
+
+def places(boards: Sequence[str]) -> list[str]:
+    """Names of boards to look for in the history, which may be gone from boards/; `all`: any."""
+    return [] if "all" in boards else list(boards)
 
 
 def two_names(text: str) -> list[str]:
@@ -176,7 +189,9 @@ def regressions(
     from pilite.lab import history as history_of
 
     with history_of.opened(ARTIFACTS) as connection:
-        found = history_of.entries(connection, board=board, model=model)
+        wanted = {"board": places(board), "model": of_files(model)}
+        history_of.expect_known(connection, **wanted)
+        found = history_of.entries(connection, **wanted)
     changed = changes.changes(found, least)
     show_table("Changes", changes.table(changed))
     rows = changes.series(found)

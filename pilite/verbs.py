@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 from invoke.tasks import task
 
 from pilite.commandline import failures_as_text
-from pilite.console import Steps
+from pilite.console import Steps, aside
 from pilite.errors import PiliteError
 
 if TYPE_CHECKING:
@@ -57,7 +57,7 @@ HELP = {
     "input": "F.npy, a picture or random:SEED; repeatable, one per input of the model",
     "input-shape": "NAME=1,224,224,3: another shape of this input, also a dynamic one; repeatable",
     "jobs": "how many compilations run side by side; default: the CPUs of this machine",
-    "json": "also write the result to this file",
+    "json": "also write the result to this file; -: to standard output, and all else to standard error",
     "keep": "releases that stay on a board",
     "key": "private key file: that the board's user accepts, or that signs the release",
     "labgrid": "HOST:PORT of a labgrid coordinator that lends a board; see --tag. Builds and deploys first",
@@ -96,7 +96,7 @@ def verb(*repeatable: str) -> Callable[[Callable[..., None]], Any]:
     def wrap(function: Callable[..., None]) -> Any:
         @functools.wraps(function)
         def body(*arguments: Any, **options: Any) -> None:
-            with failures_as_text():
+            with failures_as_text(), aside(options.get("json")):
                 function(*arguments, **options)
 
         signature = inspect.signature(function)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import os
 import subprocess
@@ -97,6 +98,18 @@ def test_doctor_writes_json_and_finds_what_is_required(tmp_path: Path) -> None:
     assert json.loads((tmp_path / "new" / "doctor.json").read_text())["schema"] == "pilite.doctor/1"
 
 
+@pytest.mark.parametrize("target", ["-", "/dev/stdout"])
+def test_json_to_standard_output_stands_there_alone(target: str) -> None:
+    code, out, err = typed("history", "--last", "1", "--json", target)
+    assert (code, json.loads(out)["schema"]) == (0, "pilite.history/1")
+    assert "rows" in err
+
+
+def test_json_to_a_device_leaves_it_what_it_is() -> None:
+    console.write_json(Path(os.devnull), {})
+    assert Path(os.devnull).is_char_device()
+
+
 def test_a_json_file_that_cannot_be_written_is_a_mistake_of_use(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("")
     code, _, err = typed("doctor", "--json", str(tmp_path / "file" / "doctor.json"))
@@ -111,6 +124,21 @@ def test_an_expected_failure_becomes_its_text_and_exit_code(failure: PiliteError
     with pytest.raises(Exit) as caught, commandline.failures_as_text():
         raise failure
     assert (caught.value.code, caught.value.message) == (code, str(failure))
+
+
+@pytest.mark.parametrize(
+    ("number", "advice"),
+    [
+        (errno.ENOSPC, "No space left on device. Make room and run"),
+        (errno.EROFS, "Make it readable and writable for this user and run again"),
+        (errno.EACCES, "Permission denied. Make it readable and writable"),
+    ],
+)
+def test_a_disk_that_refuses_becomes_a_text_with_what_to_do(number: int, advice: str) -> None:
+    from invoke.exceptions import Exit
+
+    with pytest.raises(Exit, match=rf"^artifacts/x: .*{advice}"), commandline.failures_as_text():
+        raise OSError(number, os.strerror(number), "artifacts/x")
 
 
 def test_an_unexpected_failure_is_not_hidden() -> None:

@@ -9,7 +9,7 @@ from pathlib import Path
 
 from pilite import job as jobs
 from pilite.compiler import artifact, pipeline
-from pilite.errors import PiliteError, no_room_as_error
+from pilite.errors import PiliteError, disk_as_error
 
 
 def main(words: Sequence[str] | None = None) -> int:
@@ -20,7 +20,7 @@ def main(words: Sequence[str] | None = None) -> int:
     given = parser.parse_args(words)
     job = jobs.Job(Path(given.model), given.name, given.cpu, json.loads(given.options), given.build_id)
     try:
-        with no_room_as_error():
+        with disk_as_error():
             data = pipeline.compile_here(job, lambda step: print(jobs.step_line(step), flush=True))
             artifact.write(Path(given.output), data)
     except PiliteError as error:

@@ -61,7 +61,7 @@ def series(entries: Iterable[Json]) -> list[list[Json]]:
     """Entries whose times may be compared, oldest first; those that do not count are left out."""
     found: dict[tuple[Any, ...], list[Json]] = {}
     for entry in entries:
-        if entry["timing_valid"]:
+        if entry["timing_valid"] and entry["median_ms"] > 0:
             version = "" if entry["runtime"] == OURS else entry["runtime_version"]
             found.setdefault((*(entry[name] for name in SAME), version), []).append(entry)
     return list(found.values())

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from pilite.errors import PiliteError
-from pilite.lab import history
+from pilite.lab import history, store
 
 Json = dict[str, Any]
 
@@ -36,7 +36,7 @@ def take(connection: sqlite3.Connection, path: Path) -> int:
     """Add the runs of a file to the history; the number of new ones. Raises PiliteError."""
     if not path.is_file():
         raise PiliteError(f"{path}: no such file.")
-    return sum(history.append(connection, run, document) for run, document in _format(path).read(path))
+    return history.append_all(connection, dict(_format(path).read(path)))
 
 
 def _write_lines(connection: sqlite3.Connection, path: Path) -> int:
@@ -46,13 +46,12 @@ def _write_lines(connection: sqlite3.Connection, path: Path) -> int:
 
 
 def _read_lines(path: Path) -> Iterator[tuple[str, Json]]:
-    with path.open(encoding="utf-8") as file:
-        for number, line in enumerate(file, 1):
-            try:
-                row = json.loads(line)
-                yield str(row["run"]), dict(row["result"])
-            except (ValueError, KeyError, TypeError):
-                raise PiliteError(f'{path}, line {number}: not {{"run": ..., "result": ...}}.') from None
+    for number, line in enumerate(path.read_bytes().splitlines(), 1):
+        try:
+            row = store.parsed(line)
+            yield str(row["run"]), dict(row["result"])
+        except (ValueError, KeyError, TypeError):
+            raise PiliteError(f'{path}, line {number}: not {{"run": ..., "result": ...}}.') from None
 
 
 KINDS = {"TEXT": "VARCHAR", "INTEGER": "BIGINT", "REAL": "DOUBLE"}  # of SQLite, and of DuckDB
@@ -79,9 +78,9 @@ def _read_parquet(path: Path) -> Iterator[tuple[str, Json]]:
         with duckdb.connect() as database:
             query = "SELECT run, any_value(result) FROM read_parquet(?) GROUP BY run ORDER BY run"
             found = database.execute(query, [str(path)]).fetchall()
-    except duckdb.Error as problem:
+            yield from [(str(run), store.parsed(result)) for run, result in found]
+    except (duckdb.Error, ValueError, TypeError) as problem:
         raise PiliteError(f"{path}: not a history: {str(problem).splitlines()[0]}") from None
-    yield from ((run, json.loads(result)) for run, result in found)
 
 
 class _Format:

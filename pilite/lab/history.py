@@ -8,7 +8,8 @@ from __future__ import annotations
 
 import json
 import sqlite3
-from collections.abc import Iterable, Iterator, Sequence
+import sys
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -101,22 +102,24 @@ def _prepare(connection: sqlite3.Connection) -> None:
 
 def take_in(connection: sqlite3.Connection, parent: Path) -> int:
     """Append finished runs that are not in the history; their number. Results of older schemas stay out."""
-    known = {run for (run,) in connection.execute("SELECT run FROM runs")}
-    new = [folder for folder in store.finished(parent) if folder.name not in known]
-    return sum(_append(connection, folder.name, json.loads(_text(folder))) for folder in new)
+    known, added = {run for (run,) in connection.execute("SELECT run FROM runs")}, 0
+    for folder in store.finished(parent):
+        if folder.name not in known:
+            try:
+                added += _append(connection, folder.name, store.load(folder / "result.json"))
+            except PiliteError as problem:  # one damaged file must not hide all others
+                print(f"left out of the history: {problem}", file=sys.stderr)
+    return added
 
 
-def _text(folder: Path) -> str:
-    return (folder / "result.json").read_text(encoding="utf-8")
-
-
-def append(connection: sqlite3.Connection, run: str, document: Json) -> bool:
-    """Add one result; False if it was there. Raises PiliteError if it is not what its schema says."""
-    try:
-        bench.validate(document)
-    except jsonschema.ValidationError as problem:
-        raise PiliteError(f"{run}: not a result of {bench.SCHEMA}: {problem.message[:200]}") from None
-    return _append(connection, run, document)
+def append_all(connection: sqlite3.Connection, found: Mapping[str, Json]) -> int:
+    """Add results by the names of their runs; how many were new. Raises PiliteError, adding none."""
+    for run, document in found.items():
+        try:
+            bench.validate(document)
+        except jsonschema.ValidationError as problem:
+            raise PiliteError(f"{run}: not a result of {bench.SCHEMA}: {problem.message[:200]}") from None
+    return sum(_append(connection, run, document) for run, document in found.items())
 
 
 def _append(connection: sqlite3.Connection, run: str, document: Json) -> bool:
@@ -187,6 +190,17 @@ def entries(connection: sqlite3.Connection, **wanted: Sequence[str]) -> list[Jso
     found = connection.execute(query, [value for values in filters.values() for value in values])
     names = [column[0] for column in found.description]
     return [dict(zip(names, line, strict=True)) for line in found]
+
+
+def expect_known(connection: sqlite3.Connection, **wanted: Sequence[str]) -> None:
+    """Raises PiliteError for a value that no entry has in its column, with those that there are."""
+    for name, values in wanted.items():
+        known = [value for (value,) in connection.execute(f"SELECT DISTINCT {name} FROM entries ORDER BY 1")]
+        for value in values:
+            if known and value not in known:
+                raise PiliteError(
+                    f"--{name} {value}: not in the history; known: {', '.join(map(str, known))}."
+                )
 
 
 def documents(connection: sqlite3.Connection) -> Iterator[tuple[str, Json]]:

@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import contextlib
+import json
 import os
 import shutil
 import tempfile
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
+
+from pilite.errors import PiliteError
 
 Json = dict[str, Any]
 
@@ -59,3 +62,26 @@ def finished(parent: Path) -> Iterator[Path]:
     """Every finished run, oldest first."""
     if parent.is_dir():
         yield from sorted(path.parent for path in parent.glob("[!.]*/result.json"))
+
+
+def load(path: Path) -> Json:
+    """A JSON document as it was written. Raises PiliteError if it is not there or damaged."""
+    try:
+        return parsed(path.read_bytes())
+    except OSError as problem:
+        why = str(problem.strerror)
+    except ValueError as problem:
+        why = str(problem)
+    raise PiliteError(f"{path} is damaged ({why}): move it away, or make it anew.")
+
+
+def parsed(data: str | bytes) -> Json:
+    """A JSON object. Raises ValueError, also for NaN and infinity, which JSON does not have."""
+    found = json.loads(data, parse_constant=_no_number)
+    if not isinstance(found, dict):
+        raise ValueError("no JSON object")
+    return found
+
+
+def _no_number(text: str) -> None:
+    raise ValueError(f"{text} is no number")

@@ -94,6 +94,30 @@ def test_a_result_of_an_older_schema_stays_out(artifacts: Path) -> None:
         assert len(history.entries(connection)) == 6
 
 
+@pytest.mark.parametrize("text", ['{"schema": "pil', "[1]", '{"time": NaN}', ""], ids=str)
+def test_a_damaged_result_is_left_out_and_said(
+    artifacts: Path, text: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    folder = artifacts / "bench" / "20260309T120000Z-pi4"
+    folder.mkdir()
+    (folder / "result.json").write_text(text)
+    with history.opened(artifacts) as connection:
+        assert len(history.entries(connection)) == 6
+    assert f"left out of the history: {folder}/result.json is damaged" in capsys.readouterr().err
+
+
+def test_a_filter_that_fits_nothing_says_what_there_is(opened: sqlite3.Connection) -> None:
+    history.expect_known(opened, board=["pi4"], model=[])
+    with pytest.raises(PiliteError, match=r"--model none: not in the history; known: m\."):
+        history.expect_known(opened, board=["pi4"], model=["m", "none"])
+
+
+def test_an_empty_history_knows_every_filter(tmp_path: Path) -> None:
+    with history.opened(tmp_path) as connection:
+        history.expect_known(connection, model=["anything"])
+        assert history.entries(connection, model=["anything"]) == []
+
+
 def test_a_file_that_is_no_history_is_named_with_the_way_out(tmp_path: Path) -> None:
     (tmp_path / history.FILE).write_bytes(b"no database" * 200)
     with (
@@ -122,10 +146,19 @@ def test_parquet_has_one_row_per_entry_for_other_tools(opened: sqlite3.Connectio
     assert found == [("pilite", 8.0, 3), ("tflite", 20.0, 3)]
 
 
+RIGHT = json.dumps({"run": "20260320T120000Z-pi4", "result": measured(20)}).encode() + b"\n"
 WRONG_FILES = {
     "no such file": ("gone.jsonl", None, "no such file"),
     "another kind": ("h.csv", b"a,b\n", r"\.jsonl or \.parquet"),
     "no JSON": ("h.jsonl", b'{"run": "a", "result": {}\n', "line 1: not"),
+    "no text": ("h.jsonl", b'{"run": "a", "result": {"x": "\xff"}}\n', "line 1: not"),
+    "no number": ("h.jsonl", b'{"run": "a", "result": {"x": NaN}}\n', "line 1: not"),
+    "a list": ("h.jsonl", b"[1, 2]\n", "line 1: not"),
+    "one is wrong": (
+        "h.jsonl",
+        RIGHT + b'{"run": "a", "result": {}}\n',
+        "a: not a result of",
+    ),
     "no result": ("h.jsonl", b'{"run": "a"}\n', "line 1: not"),
     "another schema": ("h.jsonl", b'{"run": "a", "result": {"schema": "x/1"}}\n', "a: not a result of"),
     "no Parquet": ("h.parquet", b"PAR1 not really", "not a history"),

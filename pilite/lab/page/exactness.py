@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
+
+from pilite.lab import store
 
 Json = dict[str, Any]
 
@@ -13,7 +14,7 @@ Json = dict[str, Any]
 def comparisons(artifacts: Path, document: Json) -> list[Json]:
     """What `compare --layers` left about a result's models, on its board's CPU."""
     models, cpu = {row["model"] for row in document["rows"]}, document["board"]["cpu"]
-    every = [json.loads(path.read_text("utf-8")) for path in sorted((artifacts / "compare").glob("*.json"))]
+    every = [store.load(path) for path in sorted((artifacts / "compare").glob("*.json"))]
     return [one for one in every if one["builds"][0]["cpu"] == cpu and one["builds"][0]["model"] in models]
 
 

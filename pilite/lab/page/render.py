@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import json
-import os
 from collections.abc import Sequence
 from pathlib import Path
 
 import jinja2
 
+from pilite.console import write_text
 from pilite.errors import PiliteError
 from pilite.lab import store
 from pilite.lab.page import exactness
@@ -36,10 +35,8 @@ def html(runs: Sequence[Run]) -> str:
 
 
 def write(runs: Sequence[Run], path: Path) -> None:
-    """Beside its place, then renamed."""
-    beside = path.with_name(f".{path.name}.{os.getpid()}")
-    beside.write_text(html(runs), encoding="utf-8")
-    beside.replace(path)
+    """Beside its place, then renamed. Raises PiliteError if it cannot be written."""
+    write_text(path, html(runs))
 
 
 def read(artifacts: Path, name: str) -> Run:
@@ -48,10 +45,10 @@ def read(artifacts: Path, name: str) -> Run:
     if not (folder / "result.json").is_file():
         known = [path.name for path in store.finished(artifacts / "bench")][-5:]
         raise PiliteError(f"no run {name}; the newest are: {', '.join(known) or 'none: `bench` makes one'}.")
-    document = json.loads((folder / "result.json").read_text(encoding="utf-8"))
+    document = store.load(folder / "result.json")
     if "marks" not in document:
         raise PiliteError(f"{folder}: it was written by an older version and cannot be shown; measure again.")
-    raw = json.loads((folder / "samples.json").read_text(encoding="utf-8"))
+    raw = store.load(folder / "samples.json")
     samples = raw["models"] if "schema" in raw else raw  # runs of before pilite.samples/1
     compared = exactness.comparisons(artifacts, document)
     return Run(name, document, samples, profiles(artifacts, document), folder, compared)
@@ -60,7 +57,7 @@ def read(artifacts: Path, name: str) -> Run:
 def profiles(artifacts: Path, document: dict[str, object]) -> list[dict[str, object]]:
     """Profiles that were made on the same board of the same builds."""
     found = sorted((artifacts / "profile").glob("*/*.json"))
-    every = [json.loads(path.read_text(encoding="utf-8")) for path in found]
+    every = [store.load(path) for path in found]
     rows: list[dict[str, object]] = document["rows"]  # type: ignore[assignment]
     board: dict[str, object] = document["board"]  # type: ignore[assignment]
     models = {row["model"] for row in rows}

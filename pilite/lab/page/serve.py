@@ -22,6 +22,8 @@ MOST = 500  # rows of one answer
 def server(artifacts: Path, port: int) -> ThreadingHTTPServer:
     """Listens on this machine only. Raises PiliteError if the port is taken."""
     handler = type("Handler", (_Handler,), {"artifacts": artifacts})
+    if port > 65535:
+        raise PiliteError(f"--port {port}: there are none above 65535.")
     try:
         return ThreadingHTTPServer(("127.0.0.1", port), handler)
     except OSError as problem:

@@ -71,6 +71,11 @@ def test_a_port_that_is_taken_is_said(tmp_path: Path) -> None:
             serve.server(tmp_path, port)
 
 
+def test_a_port_that_there_is_not_is_said(tmp_path: Path) -> None:
+    with pytest.raises(PiliteError, match="--port 99999: there are none above 65535"):
+        serve.server(tmp_path, 99999)
+
+
 @pytest.mark.slow
 def test_the_history_is_accessible(address: str) -> None:
     if browser.missing():

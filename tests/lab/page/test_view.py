@@ -107,6 +107,34 @@ def test_runs_are_read_from_their_folders(named: bool, tmp_path: Path) -> None:
         render.read(tmp_path, folder.name)
 
 
+@pytest.mark.parametrize(
+    ("damaged", "text"),
+    [
+        ("bench/20260301T120000Z-pi4/samples.json", None),
+        ("bench/20260301T120000Z-pi4/result.json", '{"marks": NaN}'),
+        ("profile/m/pi4.json", "{"),
+        ("compare/m.json", ""),
+    ],
+)
+def test_a_damaged_file_of_a_run_is_named(tmp_path: Path, damaged: str, text: str | None) -> None:
+    folder = tmp_path / "bench" / "20260301T120000Z-pi4"
+    folder.mkdir(parents=True)
+    (folder / "result.json").write_text(json.dumps(run().document))
+    (folder / "samples.json").write_text(json.dumps({"schema": "pilite.samples/1", "models": run().samples}))
+    (tmp_path / damaged).parent.mkdir(parents=True, exist_ok=True)
+    (tmp_path / damaged).unlink(missing_ok=True)
+    if text is not None:
+        (tmp_path / damaged).write_text(text)
+    with pytest.raises(PiliteError, match=rf"{damaged} is damaged \(.*move it away"):
+        render.read(tmp_path, folder.name)
+
+
+def test_a_page_that_cannot_be_written_is_said(tmp_path: Path) -> None:
+    (tmp_path / "file").touch()
+    with pytest.raises(PiliteError, match=r"report\.html: cannot be written: File exists"):
+        render.write([run()], tmp_path / "file" / "report.html")
+
+
 def test_a_page_takes_the_place_of_an_older_one(tmp_path: Path) -> None:
     for _ in range(2):
         render.write([run()], tmp_path / "report.html")
