@@ -98,7 +98,7 @@ def lent(coordinator: str, tags: Sequence[str], named_boards: Sequence[str]) -> 
         if place not in boards.names():
             raise PiliteError(
                 f"{coordinator} lent {place}, of which there is no boards/{place}.toml with its pinned host "
-                f"key; it is given back. Make it one: invoke onboard --name {place} --host H --user U"
+                f"key; it is given back. Make it one: python3 run.py onboard --name {place} --host H --user U"
             )
         print(f"{place} is ours", flush=True)
         where = boards.load(place, ARTIFACTS)

@@ -42,7 +42,7 @@ def onboard(
     from pilite.lab import report
 
     if host:
-        login = onboarding.Visitor(name, host, user, Path(key).expanduser(), number, fingerprint)
+        login = onboarding.Visitor(name, host, user, Path(key).expanduser().absolute(), number, fingerprint)
         print(f"boards/{onboarding.meet(login, print).board.name}.toml is written")
     board = onboarding.known(name, ARTIFACTS)
     source = sources([PROOF_MODEL])[0]
@@ -133,7 +133,10 @@ def preview(found: Sequence[Board], models: Sequence[Source], numerics: str) -> 
         ]
 
     outcome = fleet.each(found, ARTIFACTS, look)
-    show_table("Would change", [vars(change) for changes in outcome.done.values() for change in changes])
+    changes = [change for some in outcome.done.values() for change in some]
+    show_table("Would change", [vars(change) for change in changes])
+    differ = sum(change.change != "same" for change in changes)
+    print(f"{differ} of {len(changes)} files would change")
     outcome.raise_failures()
 
 

@@ -60,6 +60,7 @@ GROUPS: Mapping[str, tuple[str, ...]] = {
         "board's shell prints at login",
         "board has an IPv6 address",
         "half an upload that is not ours",
+        "something else lies where the upload goes",
         "release corrupted on the board",
         "release or file replaced by a link",
         "current leads elsewhere",

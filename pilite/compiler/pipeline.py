@@ -276,5 +276,5 @@ def _sha256(model: Path) -> str:
         return hashlib.sha256(model.read_bytes()).hexdigest()
     except OSError as error:
         raise ModelError(
-            f"{model}: {error.strerror}. Give a .tflite file or a name of `invoke models`."
+            f"{model}: {error.strerror}. Give a .tflite file or a name of `python3 run.py models`."
         ) from error

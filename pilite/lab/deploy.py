@@ -111,7 +111,7 @@ def built_artifact(board: Board, model: str, artifacts: Path, numerics: str = "r
     if not path.is_file():
         raise PiliteError(
             f"{model} is not built for {board.name} ({board.cpu}, {numerics}): no {path}. "
-            f"Build it first: invoke build --model {model} --board {board.name}"
+            f"Build it first: python3 run.py build --model {model} --board {board.name}"
         )
     return artifact.read(path)
 

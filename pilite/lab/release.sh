@@ -92,9 +92,10 @@ begin() { # what is there, and what has arrived of ID
   lease
   look
   echo "free $free"
+  if [ -L "incoming/$id" ] || { [ -e "incoming/$id" ] && [ ! -d "incoming/$id" ]; }; then rm -f "incoming/$id"; fi
   mkdir -p "incoming/$id"
-  cd "incoming/$id"
-  find . -type f -printf 'size %s %f\n' -exec sha256sum {} + | sed 's,^\([0-9a-f]*\)  \./,file \1 ,'
+  cd "incoming/$id" # what is no file there is not ours
+  find . -mindepth 1 -maxdepth 1 ! -type f -exec rm -rf {} + -o -type f -printf 'size %s %f\n' -exec sha256sum {} + | sed 's,^\([0-9a-f]*\)  \./,file \1 ,'
 }
 
 own() { # FOLDER: new inodes for its files. The server of a dead link may hold the old ones open: busy, or still written

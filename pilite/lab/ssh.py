@@ -117,7 +117,10 @@ def connect(address: Address, patience: float = 10.0) -> SshConnection:
 def _check_key(address: Address) -> None:
     """Raises BoardError for a key file that could not be used; else the board would get the blame."""
     if not address.key.is_file():
-        raise BoardError(f"{address}: no key file {address.key}; boards/{address.name}.toml names it.")
+        raise BoardError(
+            f"{address}: no key file {address.key}. Name another (onboard --key, or key in "
+            f"boards/{address.name}.toml), or make it: ssh-keygen -t ed25519 -f FILE, ssh-copy-id -i FILE."
+        )
     try:
         paramiko.PKey.from_path(address.key)
     except TypeError:  # cryptography's word for an encrypted key
@@ -163,7 +166,10 @@ def _open(client: fabric.Connection, address: Address) -> None:
             f"check its fingerprint and onboard it again; otherwise something else answers in its place."
         ) from None
     except paramiko.AuthenticationException as problem:
-        raise BoardError(f"{address}: the board refuses the key {address.key}: {problem}") from None
+        raise BoardError(
+            f"{address}: the board refuses the key {address.key}: {str(problem).rstrip('.')}. Is "
+            f"{address.user} right? If so, let that user's account know the key: ssh-copy-id -i {address.key}"
+        ) from None
     except _FAILURES as problem:
         raise _why(address, problem) from None
     client.transport.set_keepalive(5)

@@ -103,7 +103,7 @@ def current_release(board: Board, place: Place, model: str) -> str:
     if result.code:
         raise BoardError(
             f"{board.name}: {model} is not deployed there. Deploy it first: "
-            f"invoke deploy --model {model} --board {board.name}"
+            f"python3 run.py deploy --model {model} --board {board.name}"
         )
     return result.out.strip().removeprefix("releases/")
 
@@ -121,7 +121,7 @@ def check_source(board: Board, built: Artifact, subject: Subject) -> None:
         raise PiliteError(
             f"{board.name}: the deployed {subject.name} was compiled from another file than "
             f"{subject.tflite}. Build and deploy it again: "
-            f"invoke build --model {subject.name} --board {board.name}, then deploy"
+            f"python3 run.py build --model {subject.name} --board {board.name}, then deploy"
         )
 
 

@@ -106,7 +106,9 @@ def test_a_release_that_crashes_fails_the_check(local_bed: Bed, monkeypatch: pyt
 
 
 def test_a_model_that_is_not_deployed_is_named_with_the_command(local_bed: Bed) -> None:
-    with pytest.raises(BoardError, match=r"Deploy it first: invoke deploy --model stub --board local"):
+    with pytest.raises(
+        BoardError, match=r"Deploy it first: python3 run.py deploy --model stub --board local"
+    ):
         race(local_bed, Subject(MODEL, local_bed.artifacts / "stub.tflite"))
 
 

@@ -118,7 +118,9 @@ def test_old_releases_are_removed_but_never_the_linked_ones(local_bed: Bed) -> N
 
 
 def test_a_model_that_is_not_built_is_named_with_the_command(local_bed: Bed) -> None:
-    with pytest.raises(PiliteError, match=r"Build it first: invoke build --model nothing --board local"):
+    with pytest.raises(
+        PiliteError, match=r"Build it first: python3 run.py build --model nothing --board local"
+    ):
         deploy.deploy(local_bed.board, local_bed.connection, "nothing", local_bed.artifacts)
 
 

@@ -149,6 +149,33 @@ def test_a_link_in_place_of_a_release_is_no_release(local_bed: Bed, which: str, 
     assert not path.is_symlink()
 
 
+@pytest.mark.fault("something else lies where the upload goes")
+@pytest.mark.parametrize("where", ["", "model.so", "other"])
+@pytest.mark.parametrize("what", ["folder", "link", "dangling", "file"])
+def test_what_lies_where_the_upload_goes_is_removed(
+    local_bed: Bed, where: str, what: str, tmp_path: Path
+) -> None:
+    old = deployed_once(local_bed)
+    Stub(2).write(local_bed.artifacts, local_bed.board)
+    built = deploy.built_artifact(local_bed.board, MODEL, local_bed.artifacts)
+    new = deploy.release_of(built, local_bed.artifacts).id
+    there, kept = Path(local_bed.root, MODEL, "incoming", new, where), tmp_path / "kept"
+    there.parent.mkdir(parents=True, exist_ok=True)
+    (kept / "model.so").mkdir(parents=True)
+    lay: dict[str, Callable[[], object]] = {
+        "folder": lambda: (there / "deeper").mkdir(parents=True),
+        "link": lambda: there.symlink_to(kept),
+        "dangling": lambda: there.symlink_to(tmp_path / "none"),
+        "file": lambda: there.write_text("not ours"),
+    }
+    lay[what]()
+    if (where, what) == ("other", "file"):  # it is found only when the release is verified, and goes then
+        with pytest.raises(BoardError, match=r"the copy on the board is damaged. Deploy again"):
+            put(local_bed, Stub(2))
+    converges(local_bed, Stub(2), old)
+    assert (kept / "model.so").is_dir()
+
+
 @pytest.mark.fault("current leads elsewhere")
 @pytest.mark.parametrize("target", ["/etc", "../..", "releases/../../x", "releases/none", "releases/", "x"])
 def test_a_link_that_leads_elsewhere_is_led_back(local_bed: Bed, target: str) -> None:

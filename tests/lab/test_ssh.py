@@ -82,7 +82,7 @@ def test_a_board_that_is_off_is_named_with_its_address(tmp_path: Path) -> None:
 
 def test_a_missing_key_file_is_named() -> None:
     lost = ssh.Address("pi", "127.0.0.1", 9, "pi", Path("/nowhere/key"), "")
-    with pytest.raises(BoardError, match=r"no key file /nowhere/key; boards/pi\.toml names it"):
+    with pytest.raises(BoardError, match=r"no key file /nowhere/key\. Name another \(onboard --key"):
         ssh.connect(lost)
 
 
