@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -64,6 +65,8 @@ def profile(
 ) -> None:
     """Show what every operator of a model costs: time on a board, or cycles of `estimate`."""
     counts = whole_numbers(threads, "--threads")
+    if cpu and not estimated:
+        raise PiliteError(f"--cpu {cpu[0]}: a board has its own CPU; --cpu is for --estimated.")
     from pilite.lab import schema
     from pilite.lab.profile import flame
     from pilite.lab.profile import profile as profiling
@@ -106,8 +109,11 @@ def modelled(source: Source, board: str, cpu: Sequence[str], threads: Sequence[i
         estimating.Subject(source.name, source.path, core, built(source, core, numerics="ref", markers=True))
         for core in cores
     ]
-    rows = estimating.estimate(subjects, (), ARTIFACTS, threads=threads[0], say=print)
-    return [profiling.of_estimate(row, source.path) for row in rows]
+    return [
+        profiling.of_estimate(row, source.path)
+        for count in threads
+        for row in estimating.estimate(subjects, (), ARTIFACTS, threads=count, say=print)
+    ]
 
 
 @verb("model", "board", "runtime")
@@ -224,7 +230,9 @@ def report(
     if serve:
         with serving.server(ARTIFACTS, number) as listening:
             print(f"http://127.0.0.1:{number}/ (Ctrl-C ends it)", flush=True)
-            listening.serve_forever()
+            with suppress(KeyboardInterrupt):
+                listening.serve_forever()
+        return
     runs = [render.read(ARTIFACTS, name) for name in bench or [render.newest(ARTIFACTS)]]
     path = Path(output) if output else ARTIFACTS / "bench" / runs[-1].name / "report.html"
     render.write(runs, path)

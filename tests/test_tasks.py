@@ -110,6 +110,12 @@ def test_json_to_a_device_leaves_it_what_it_is() -> None:
     assert Path(os.devnull).is_char_device()
 
 
+def test_a_cpu_without_a_model_of_it_is_a_mistake_of_use() -> None:
+    code, _, err = typed("profile", "--cpu", "cortex-a53")
+    assert code == 2
+    assert "--cpu cortex-a53: a board has its own CPU; --cpu is for --estimated." in err
+
+
 def test_a_json_file_that_cannot_be_written_is_a_mistake_of_use(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("")
     code, _, err = typed("doctor", "--json", str(tmp_path / "file" / "doctor.json"))

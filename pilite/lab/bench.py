@@ -90,7 +90,7 @@ def bench(
         racers = [PILITE, *rivals]
         names = ", ".join(racer.name for racer in racers)
         most = f"{chosen.effort}, at most {chosen.most_s:.0f} s"
-        say(f"{subject.name} on {board.name}: {names} with {_list(threads)} threads, {most}")
+        say(f"{subject.name} on {board.name}: {names} with {_list(threads)} thread(s), {most}")
         heard = followed(Progress(subject.name, chosen.sessions, chosen.most_s), say)
         trials[subject.name] = trial.run(
             board, connection, subject, racers, threads, chosen, artifacts, heard

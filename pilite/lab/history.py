@@ -89,7 +89,8 @@ def opened(artifacts: Path) -> Iterator[sqlite3.Connection]:
             connection.close()
     except sqlite3.Error as problem:
         raise PiliteError(
-            f"{path}: {problem}. It can be made anew from artifacts/bench/: move it away."
+            f"{path}: {problem}. May it be written, and is there room? If it is damaged, move it away: it is "
+            f"made anew from artifacts/bench/, without runs that were imported."
         ) from None
 
 

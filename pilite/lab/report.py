@@ -44,10 +44,24 @@ def timing_rows(document: Json) -> list[Json]:
             "p90 ms": row["p90_ms"],
             "p99 ms": row["p99_ms"],
             "MAD ms": row["mad_ms"],
+        }
+        for row in document["rows"]
+    ]
+
+
+def cost_rows(document: Json) -> list[Json]:
+    """What else users compare: times until the first result, memory, sizes of model and runtime."""
+    return [
+        {
+            "model": row["model"],
+            "runtime": row["runtime"],
+            "threads": f"{row['threads']}{' *' if row['oversubscribed'] else ''}",
             "load ms": row["load_ms"],
-            "first ms": row["first_ms"],
-            "cold ms": f"{row['cold_ms']:.0f}",
+            "first run ms": row["first_ms"],
+            "cold start ms": f"{row['cold_ms']:.0f}",
             "peak MB": f"{row['rss_mb']:.1f}",
+            "model MB": f"{row['model_mb']:.2f}",
+            "installed MB": f"{row['install_mb']:.2f}",
         }
         for row in document["rows"]
     ]
@@ -103,6 +117,7 @@ def markdown(document: Json) -> str:
         "\n".join(f"- {text}" for text in remarks(document)),
         section("Times", timing_rows(document)),
         section("pilite against its rivals", ratio_rows(document)),
+        section("Start, memory and sizes", cost_rows(document)),
         section("Outputs", check_rows(document)),
     ]
     return "\n\n".join(part for part in parts if part) + "\n"

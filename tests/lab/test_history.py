@@ -121,7 +121,7 @@ def test_an_empty_history_knows_every_filter(tmp_path: Path) -> None:
 def test_a_file_that_is_no_history_is_named_with_the_way_out(tmp_path: Path) -> None:
     (tmp_path / history.FILE).write_bytes(b"no database" * 200)
     with (
-        pytest.raises(PiliteError, match=r"history\.sqlite: .*It can be made anew"),
+        pytest.raises(PiliteError, match=r"history\.sqlite: .*is made anew from artifacts/bench"),
         history.opened(tmp_path),
     ):
         pass

@@ -28,6 +28,8 @@ def row(runtime: str, threads: int, ms: float) -> Json:
         "mad_ms": ms * 0.01,
         "cold_ms": 350.0,
         "rss_mb": 41.26,
+        "model_mb": 3.948,
+        "install_mb": 0.1049,
         "load_ms": 2.5,
         "first_ms": ms * 2,
         "oversubscribed": threads > 4,
