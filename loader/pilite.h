@@ -51,7 +51,8 @@ enum pilite_flags {
 /* Zero is the default of every field but `size`. */
 typedef struct {
   uint32_t size;    /* sizeof(pilite_options): lets later versions append fields */
-  uint32_t threads; /* 1 to PILITE_MAX_THREADS, the caller included; 0 = 1 */
+  uint32_t threads; /* 1 to PILITE_MAX_THREADS, the caller included; 0 = 1. Without `cpus` no more are used
+                       than the process may use CPUs: the others would only take turns */
   const int* cpus;  /* `threads` CPU numbers or NULL. cpus[0] holds the caller, during pilite_run only */
   uint32_t spin;    /* microseconds that an idle thread spins within a run before it sleeps; 0 = default */
   uint32_t flags;   /* enum pilite_flags */

@@ -89,10 +89,13 @@ struct ParallelEnv {
 class Pool {
  public:
   // `cpus`: `threads` entries or NULL. 0 or the errno of pthread_create; stop() is needed in both cases.
+  // Threads that would only take turns on a core are not started, unless `cpus` places them; those do not
+  // spin: that would keep the working thread off its core.
   int start(int threads, const int* cpus, uint32_t spin_us) {
+    const int usable = cores(threads, cpus);
     threads_ = 1;
-    spin_us_ =
-        cores(threads, cpus) < threads ? 0 : spin_us;  // spinning would keep the working thread off its core
+    spin_us_ = usable < threads && cpus ? 0 : spin_us;
+    if (usable < threads && !cpus) threads = usable;
     process_ = getpid();
     caller_cpu_ = cpus ? cpus[0] : -1;
     sigset_t before = block_signals();

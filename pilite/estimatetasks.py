@@ -31,6 +31,7 @@ def estimate(
     cpu: Sequence[str] = (),
     rival: str = "all",
     numerics: str = "ref",
+    fuse: str = "",
     threads: str = "1",
     layers: bool = False,
     gate: str = "",
@@ -47,7 +48,7 @@ def estimate(
 
     names = list(model) or estimated_models(gate, page)
     rows = estimating.estimate(
-        subjects_of(names, cpu or ESTIMATED_CPUS, numerics, input_shape),
+        subjects_of(names, cpu or ESTIMATED_CPUS, numerics, input_shape, fuse),
         rivals,
         ARTIFACTS,
         threads=count,
@@ -80,13 +81,18 @@ def estimated_models(gate: str, page: str) -> list[str]:
 
 
 def subjects_of(
-    names: Sequence[str], cpus: Sequence[str], numerics: str, input_shapes: Sequence[str] = ()
+    names: Sequence[str],
+    cpus: Sequence[str],
+    numerics: str,
+    input_shapes: Sequence[str] = (),
+    fuse: str = "",
 ) -> list[Subject]:
-    """Every model with every CPU, built with marks between its operators."""
+    """Every model with every CPU, built with marks between its operators; `fuse`: as for build."""
     from pilite.lab.estimate import estimate as estimating
 
+    options = {"numerics": numerics, **({"chains": fuse} if fuse else {})}
     return [
-        estimating.Subject(s.name, s.path, core, built(s, core, numerics=numerics, markers=True))
+        estimating.Subject(s.name, s.path, core, built(s, core, markers=True, **options))
         for s in sources(names, input_shapes)
         for core in cpus
     ]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import os
 import platform
 import subprocess
 import tempfile
@@ -49,6 +50,12 @@ def loader(arch: str) -> LoaderFiles:
     return build_loader(cast(Arch, arch), ARTIFACTS)
 
 
+def places(threads: int) -> list[int] | None:
+    """A CPU for every thread: without them the loader starts no more threads than there are CPUs."""
+    here = sorted(os.sched_getaffinity(0))
+    return [here[i % len(here)] for i in range(threads)] if threads > len(here) else None
+
+
 def opened(path: Path, cpu: str, threads: int = 1) -> Runner:
     """`path` ready to run as on `cpu`; skips where this machine cannot."""
     arch = cpus.load(cpu).arch
@@ -61,7 +68,7 @@ def opened(path: Path, cpu: str, threads: int = 1) -> Runner:
 
 def _in_process(path: Path, threads: int) -> Runner:
     try:
-        model = Model(path, threads=threads, library=loader(platform.machine()).library)
+        model = Model(path, threads=threads, cpus=places(threads), library=loader(platform.machine()).library)
     except LoaderError as refusal:
         if refusal.status == "CPU":
             pytest.skip(f"{HARDWARE} {refusal}")
@@ -78,6 +85,8 @@ def _emulated(path: Path, cpu: str, threads: int, *inputs: Array) -> list[Array]
     """pilite-run under qemu-aarch64; arrays travel as .npy files."""
     with tempfile.TemporaryDirectory() as folder:
         command = [*emulator(cpu), str(loader("aarch64").runner), str(path), "--threads", str(threads)]
+        if cpus := places(threads):
+            command += ["--cpus", ",".join(map(str, cpus))]
         for i, array in enumerate(inputs):
             np.save(f"{folder}/in{i}.npy", array)
             command += ["--input", f"{folder}/in{i}.npy"]

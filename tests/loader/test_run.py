@@ -13,6 +13,7 @@ import pytest
 from loader.pilite import Array, Model, PiliteError
 from tests.loader.conftest import NATIVE, OpenModel
 from tests.loader.fakes import ADD, FAIL_ENTRY, FAIL_TASK, NEST, REMEMBER, WAIT, WAIT_ALL, Fake
+from tests.native import places
 
 X = np.arange(1000, dtype=np.int32).astype(np.int8).reshape(1, 1000)
 IDLE_SECONDS = 0.5
@@ -24,7 +25,7 @@ def command(mode: int, tasks: int = 0, regions: int = 1, detail: int = 0) -> Arr
 
 @pytest.mark.parametrize("threads", range(1, 9))
 def test_every_task_runs_exactly_once(fake: Path, open_model: OpenModel, threads: int) -> None:
-    with open_model(fake, threads=threads) as model:
+    with open_model(fake, threads=threads, cpus=places(threads)) as model:
         for tasks in (0, 1, 2, 3, 5, 8, 64, 255):
             y, counts, regions = model.run(X, command(ADD, tasks, 20))
             ran = tasks or threads
@@ -40,7 +41,7 @@ def test_one_failed_task_fails_a_run_whose_entry_says_it_is_fine(
     fake: Path, open_model: OpenModel, threads: int, tasks: int, failing: str
 ) -> None:
     last = (tasks or threads) - 1
-    with open_model(fake, threads=threads) as model:
+    with open_model(fake, threads=threads, cpus=places(threads)) as model:
         with pytest.raises(PiliteError, match="a parallel task of the model failed") as caught:
             model.run(X, command(FAIL_TASK, tasks, 3, 0 if failing == "first" else last))
         assert caught.value.status == "RUN"
@@ -125,7 +126,7 @@ def test_workers_sleep_while_one_task_is_long(fake: Path, open_model: OpenModel)
 
 @pytest.mark.parametrize("threads", [2, 4])
 def test_all_threads_take_part(fake: Path, open_model: OpenModel, threads: int) -> None:
-    with open_model(fake, threads=threads) as model:
+    with open_model(fake, threads=threads, cpus=places(threads)) as model:
         fastest = min(seconds(model, command(WAIT_ALL, detail=200)) for _ in range(2))
     assert 0.2 <= fastest < 0.2 * threads - 0.02
 
@@ -137,9 +138,26 @@ def seconds(model: Model, what: Array) -> float:
     return time.perf_counter() - start
 
 
-def test_more_threads_than_cpus_are_not_much_slower_than_one(fake: Path, open_model: OpenModel) -> None:
-    with open_model(fake, threads=4 * len(os.sched_getaffinity(0))) as model:
+@pytest.mark.parametrize("where", ["anywhere", "in turn"])
+def test_more_threads_than_cpus_are_not_much_slower_than_one(
+    fake: Path, open_model: OpenModel, where: str
+) -> None:
+    threads = 4 * len(os.sched_getaffinity(0))
+    with open_model(fake, threads=threads, cpus=places(threads) if where == "in turn" else None) as model:
         assert min(seconds(model, command(ADD, regions=1000)) for _ in range(3)) < 1.0
+
+
+def test_threads_that_would_take_turns_are_not_started(fake: Path, open_model: OpenModel) -> None:
+    cpus = len(os.sched_getaffinity(0))
+    with open_model(fake, threads=2 * cpus) as model:
+        _, counts, _ = model.run(X, command(ADD))
+        assert list(counts[: 2 * cpus]) == [1] * cpus + [0] * cpus
+        assert workers() == cpus - 1
+
+
+def workers() -> int:
+    """Threads of this process that the loader has started."""
+    return sum(path.read_text() == "pilite\n" for path in Path("/proc/self/task").glob("*/comm"))
 
 
 def test_threads_are_pinned_to_the_cpus_that_are_named(fake: Path, open_model: OpenModel) -> None:

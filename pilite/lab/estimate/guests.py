@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -38,13 +39,18 @@ RIVALS = {
 
 
 def pilite(artifact: Path, cpu: str, artifacts: Path, threads: int = 1) -> Guest:
-    """Our runner with one artifact, seeded random inputs, one warm-up run and one run between the marks."""
+    """Our runner with one artifact, seeded random inputs, one warm-up run and one run between the marks.
+
+    The threads are placed in turn on this machine's CPUs: else the loader starts no more than those.
+    """
     runner = build_loader("aarch64", artifacts).runner
     settings = ("--random", "0", "--markers", "--threads", str(threads))
+    here = sorted(os.sched_getaffinity(0))
+    places = ",".join(str(here[i % len(here)]) for i in range(threads))
     return Guest(
         cpu=cpu,
         root=SYSROOT,
-        command=(str(runner), str(artifact), *settings),
+        command=(str(runner), str(artifact), *settings, *(("--cpus", places) if threads > 1 else ())),
         environment={},
         settings=("pilite", *settings),
         files=(runner, artifact),
