@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import functools
-import os
 import platform
 import subprocess
 import tempfile
@@ -18,6 +17,7 @@ import pytest
 from loader.pilite import Model
 from loader.pilite import PiliteError as LoaderError
 from pilite.compiler import cpu as cpus
+from pilite.lab.execute import placed, places
 from pilite.lab.loader import Arch, LoaderFiles, build_loader
 from tests.conftest import HARDWARE, ROOT
 
@@ -50,12 +50,6 @@ def loader(arch: str) -> LoaderFiles:
     return build_loader(cast(Arch, arch), ARTIFACTS)
 
 
-def places(threads: int) -> list[int] | None:
-    """A CPU for every thread: without them the loader starts no more threads than there are CPUs."""
-    here = sorted(os.sched_getaffinity(0))
-    return [here[i % len(here)] for i in range(threads)] if threads > len(here) else None
-
-
 def opened(path: Path, cpu: str, threads: int = 1) -> Runner:
     """`path` ready to run as on `cpu`; skips where this machine cannot."""
     arch = cpus.load(cpu).arch
@@ -84,9 +78,7 @@ def _in_process(path: Path, threads: int) -> Runner:
 def _emulated(path: Path, cpu: str, threads: int, *inputs: Array) -> list[Array]:
     """pilite-run under qemu-aarch64; arrays travel as .npy files."""
     with tempfile.TemporaryDirectory() as folder:
-        command = [*emulator(cpu), str(loader("aarch64").runner), str(path), "--threads", str(threads)]
-        if cpus := places(threads):
-            command += ["--cpus", ",".join(map(str, cpus))]
+        command = [*emulator(cpu), str(loader("aarch64").runner), str(path), *placed(threads)]
         for i, array in enumerate(inputs):
             np.save(f"{folder}/in{i}.npy", array)
             command += ["--input", f"{folder}/in{i}.npy"]

@@ -49,6 +49,18 @@ def outputs(artifact: Artifact, sets: Sequence[Arrays], threads: int, artifacts:
     return _emulated(artifact, sets, threads, artifacts)
 
 
+def places(threads: int) -> list[int] | None:
+    """A CPU for every thread if this process may use fewer; else the loader would start only as many."""
+    here = sorted(os.sched_getaffinity(0))
+    return [here[i % len(here)] for i in range(threads)] if threads > len(here) else None
+
+
+def placed(threads: int) -> list[str]:
+    """Words of pilite-run for exactly so many threads."""
+    cpus = places(threads)
+    return ["--threads", str(threads), *(["--cpus", ",".join(map(str, cpus))] if cpus else [])]
+
+
 def emulator(cpu: str, root: Path = SYSROOT) -> list[str]:
     """The words before an aarch64 program that run it as on `cpu`; it sees the libraries below `root`.
 
@@ -64,7 +76,7 @@ def _in_process(
 ) -> list[list[Array]]:
     library = build_loader(cast(Arch, artifact.arch), artifacts).library
     try:
-        with Model(artifact.path, threads=threads, library=library) as model:
+        with Model(artifact.path, threads=threads, cpus=places(threads), library=library) as model:
             return [_fresh(model, arrays) for arrays in sets]
     except Refusal as problem:
         raise (CheckFailed if problem.status == "RUN" else BoardError)(str(problem)) from None
@@ -79,7 +91,7 @@ def _fresh(model: Model, arrays: Arrays) -> list[Array]:
 def _emulated(artifact: Artifact, sets: Sequence[Arrays], threads: int, artifacts: Path) -> list[list[Array]]:
     """One emulator per set, as many at a time as there are CPUs."""
     runner = build_loader("aarch64", artifacts).runner
-    command = [*emulator(artifact.cpu), str(runner), str(artifact.path), "--threads", str(threads)]
+    command = [*emulator(artifact.cpu), str(runner), str(artifact.path), *placed(threads)]
     with ThreadPoolExecutor(os.cpu_count()) as pool:
         return list(pool.map(lambda arrays: _run(command, arrays, len(artifact.outputs)), sets))
 

@@ -11,9 +11,9 @@ import numpy as np
 import pytest
 
 from loader.pilite import Array, Model, PiliteError
+from pilite.lab.execute import places
 from tests.loader.conftest import NATIVE, OpenModel
 from tests.loader.fakes import ADD, FAIL_ENTRY, FAIL_TASK, NEST, REMEMBER, WAIT, WAIT_ALL, Fake
-from tests.native import places
 
 X = np.arange(1000, dtype=np.int32).astype(np.int8).reshape(1, 1000)
 IDLE_SECONDS = 0.5

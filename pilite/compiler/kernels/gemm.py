@@ -179,7 +179,7 @@ def emit(
             dict(zip((p.name for p in params), buffers, strict=True)),
         )
         if variant.offset:
-            row_sums(strategy, geo, code.buffers["x"], code.buffers["sums"])
+            row_sums(strategy, geo, code.buffers["x"], code.buffers["sums"], variant.offset)
         code.columns_outside() if _columns_outside(
             geo, block * (columns // nr), nr, cpu
         ) else code.rows_outside()
@@ -203,8 +203,8 @@ def _columns_outside(geo: Geometry, weights: int, nr: int, cpu: Cpu) -> bool:
     return reread_x < reread_w
 
 
-def row_sums(strategy: Strategy, geo: Geometry, x: Any, sums: Any) -> None:
-    """sums[pixel] = the sum of x under the window. Exact bytes only:
+def row_sums(strategy: Strategy, geo: Geometry, x: Any, sums: Any, factor: int) -> None:
+    """sums[pixel] = factor * the sum of x under the window. Exact bytes only:
     no zero weight hides what follows them.
     """
     lanes = strategy.isa.lanes
@@ -217,7 +217,7 @@ def row_sums(strategy: Strategy, geo: Geometry, x: Any, sums: Any) -> None:
         with geo.runs.walk() as (offset, _):
             strategy.sum_run(acc, total, x, geo.source.at(image, line, column) + offset, geo.runs.length)
         across = call("int32", f"llvm.vector.reduce.add.v{lanes}i32", whole(acc, lanes))
-        store(sums, r * geo.width + column, across + total[0], 1)
+        store(sums, r * geo.width + column, (across + total[0]) * T.int32(factor), 1)
 
 
 @dataclass(frozen=True)
@@ -290,8 +290,7 @@ class _Code:
         if not self.variant.offset:
             return self.strategy.bias(self.buffers["bias"], block * self.nr + j * self.strategy.isa.lanes)
         bias = self._vector("bias", block, j)
-        lanes = self.strategy.isa.lanes
-        return bias + T.broadcast(self.buffers["sums"][pixel] * T.int32(self.variant.offset), lanes)
+        return bias + T.broadcast(self.buffers["sums"][pixel], self.strategy.isa.lanes)
 
     def _requantize(self, block: Any, j: int, acc: Any) -> Any:
         isa = self.strategy.isa

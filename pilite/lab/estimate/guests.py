@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-import os
 from dataclasses import dataclass
 from pathlib import Path
 
-from pilite.lab import roots, wheels
+from pilite.lab import execute, roots, wheels
 from pilite.lab.estimate import rival as rival_program
 from pilite.lab.estimate.plugin import Guest
 from pilite.lab.loader import build_loader
@@ -39,18 +38,13 @@ RIVALS = {
 
 
 def pilite(artifact: Path, cpu: str, artifacts: Path, threads: int = 1) -> Guest:
-    """Our runner with one artifact, seeded random inputs, one warm-up run and one run between the marks.
-
-    The threads are placed in turn on this machine's CPUs: else the loader starts no more than those.
-    """
+    """Our runner with one artifact, seeded random inputs, one warm-up run and one run between the marks."""
     runner = build_loader("aarch64", artifacts).runner
     settings = ("--random", "0", "--markers", "--threads", str(threads))
-    here = sorted(os.sched_getaffinity(0))
-    places = ",".join(str(here[i % len(here)]) for i in range(threads))
     return Guest(
         cpu=cpu,
         root=SYSROOT,
-        command=(str(runner), str(artifact), *settings, *(("--cpus", places) if threads > 1 else ())),
+        command=(str(runner), str(artifact), "--random", "0", "--markers", *execute.placed(threads)),
         environment={},
         settings=("pilite", *settings),
         files=(runner, artifact),
