@@ -89,7 +89,10 @@ def _symbol(function: tirx.PrimFunc, name: str, tgt: Target) -> tirx.PrimFunc:
     for attribute, value in (("device_id", 0), ("device_type", 1)):
         body = tirx.AttrStmt("default", attribute, tirx.IntImm("int32", value), body)
     returning = tirx.PrimFunc(function.params, body, ret_type=PrimType("int32"))
-    return returning.with_attr("target", tgt).with_attr("tirx.noalias", True).with_attr("global_symbol", name)
+    noalias = bool((function.attrs or {}).get("tirx.noalias", True))
+    return (
+        returning.with_attr("target", tgt).with_attr("tirx.noalias", noalias).with_attr("global_symbol", name)
+    )
 
 
 def _lower(module: tvm.IRModule, tgt: Target) -> tvm.IRModule:

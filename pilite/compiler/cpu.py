@@ -55,6 +55,8 @@ class Cpu:
     mcpu: str
     mattr: tuple[str, ...]
     tiles: tuple[tuple[str, tuple[int, ...]], ...]
+    l2_shared: bool = True  # by all cores
+    depthwise_lines: int = 1  # output rows that the depthwise kernel wants in a call: its register tile
     uint8_sums: Rounding = Rounding.RNDNU  # of XNNPACK on this core
     choices: tuple[tuple[str, Choice], ...] = ()  # by class of kernels/tuning.py
     unzips: bool = False  # takes the lower halves of two vectors in one slot of the vector pipes (uzp1)
@@ -118,6 +120,8 @@ def _parse(name: str, row: dict[str, Any], choices: dict[str, Any]) -> Cpu:
         mcpu=llvm["mcpu"],
         mattr=tuple(llvm["mattr"]),
         tiles=tuple((k, _tuple(v)) for k, v in sorted(row["tiles"].items())),
+        l2_shared=row["l2_shared"],
+        depthwise_lines=row.get("depthwise_lines", 1),
         uint8_sums=Rounding(row.get("xnnpack", {}).get("uint8_sums", "rndnu")),
         choices=tuple((k, Choice(v["kernel"], v["rows"])) for k, v in sorted(choices.items())),
         unzips=row.get("unzips", False),

@@ -1,16 +1,18 @@
 """Which stages become chains: a rule on bytes and caches, the same for every model.
 
-A value between two stages that is larger than half of the second-level cache is gone before it is read: it
-costs three times its bytes of memory traffic (allocated, written back, read). Of all ways to cut the program
+A value between two stages that does not fit SURVIVES of the second-level cache, together with what is
+made from it, is gone before it is read: it costs three times its bytes of memory traffic (allocated, written
+back, read). Of all ways to cut the program
 into chains, the one with the least such traffic is chosen, and among equals the one that chains fewest
-stages. A chain fits if the lines of all bands and its weights take at most half of that cache, its weights,
-which every step reads, a quarter, and if bands compute little twice.
+stages. A chain fits if the lines of all bands that share a cache and its weights take at most half of it, its
+weights, which every step reads, a quarter, and if bands compute little twice.
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from math import prod
 from typing import TypeAlias
 
@@ -18,6 +20,7 @@ from pilite.compiler.chains import CONVOLUTIONS, Candidates, Chain, chain
 from pilite.compiler.cpu import Cpu
 from pilite.compiler.layout import Layout
 from pilite.compiler.program import ARENA, Program, Stage, Value
+from pilite.compiler.spec import QDepthwiseConv2D
 from pilite.errors import PiliteError
 
 OFF, AUTO, ALL = "off", "auto", "all"
@@ -26,6 +29,7 @@ DEFAULT = OFF
 MOST_ROWS = 8  # of a step
 MOST_ROOM = 4  # steps behind each other in a buffer
 FEW_MOVES = 0.1  # of the rows
+SURVIVES = 0.7  # of the cache: a value and what is made from it
 TRAFFIC = 3  # bytes of memory traffic for each byte of a value that the cache loses
 TWICE_OF_CHAIN, TWICE_OF_MODEL = 0.05, 0.03  # of their multiplications, at most, with all bands
 
@@ -87,10 +91,12 @@ class _Rule:
         fitting = [c for c in options if self.bytes(c) <= self._room] or options[:1]
         return min(fitting, key=self._cost)
 
-    def _cost(self, c: Chain) -> tuple[int, float, int]:
-        """Rows of the longest band; the share of rows that move, if it matters; rows of a step."""
+    def _cost(self, c: Chain) -> tuple[int, int, float, int]:
+        """Rows of the longest band; those that depthwise tiles lack; the share that moves, if much; rows."""
         volume = sum(v.shape[1] * c.line_bytes(v) for v in c.inner)
-        return -(-c.steps // self.cpu.cores) * c.rows, max(c.copied / volume, FEW_MOVES), c.rows
+        calls = [n for n, s in zip(c.pieces, c.stages, strict=True) if isinstance(s.spec, QDepthwiseConv2D)]
+        lacking = max(self.cpu.depthwise_lines - min(calls, default=MOST_ROWS), 0)
+        return -(-c.steps // self.cpu.cores) * c.rows, lacking, max(c.copied / volume, FEW_MOVES), c.rows
 
     @property
     def _room(self) -> int:
@@ -98,8 +104,13 @@ class _Rule:
         return self.cpu.l2_bytes // 2
 
     def bytes(self, c: Chain) -> int:
-        """In the cache at the same time."""
-        return min(self.cpu.cores, c.steps) * scratch_bytes(c) + weight_bytes(c.stages)
+        """In one cache at the same time."""
+        return min(self._sharing, c.steps) * scratch_bytes(c) + weight_bytes(c.stages)
+
+    @property
+    def _sharing(self) -> int:
+        """Threads that use the same second-level cache."""
+        return self.cpu.cores if self.cpu.l2_shared else 1
 
     def refusal(self, c: Chain) -> str:
         """Why a chain does not fit; "" if it does."""
@@ -109,16 +120,25 @@ class _Rule:
         if weight_bytes(c.stages) > quarter:
             return f"weights of {_kb(weight_bytes(c.stages))} in every step, more than {_kb(quarter)}"
         if self.bytes(c) > self._room:
-            return f"{_kb(self.bytes(c))} for {self.cpu.cores} threads, more than {_kb(self._room)}"
+            return f"{_kb(self.bytes(c))} for {self._sharing} threads, more than {_kb(self._room)}"
         if twice(c, self.cpu.cores) > TWICE_OF_CHAIN * macs(c.stages, c.values):
             return f"bands of {self.cpu.cores} threads compute {_percent(c, self.cpu.cores)} twice"
         return ""
 
     def traffic(self, value: Value) -> int:
         """Bytes of memory traffic if `value` lies between two units."""
-        size = Layout(value.shape, value.dtype, value.halo).size
-        lost = value.place == ARENA and (self.everything or size > self.cpu.l2_bytes // 2)
-        return TRAFFIC * size if lost else 0
+        lost = self.everything or self._held[value.root] > SURVIVES * self.cpu.l2_bytes
+        return TRAFFIC * _size(value) if value.place == ARENA and lost else 0
+
+    @cached_property
+    def _held(self) -> dict[int, int]:
+        """By value: its bytes and those of the largest one that is made from it, or as many again."""
+        values = self.program.values
+        made = dict.fromkeys((v.root for v in values), 0)
+        for stage in self.program.stages:
+            for root in {values[i].root for i in stage.inputs}:
+                made[root] = max(made[root], _size(values[stage.output]))
+        return {root: _size(values[root]) + min(_size(values[root]), most) for root, most in made.items()}
 
 
 def _cut(rule: _Rule) -> tuple[Unit, ...]:
@@ -174,6 +194,10 @@ def _regrouped(program: Program, chained: Mapping[int, Chain]) -> list[Unit]:
 
 
 # --- sizes ---------------------------------------------------------------------------------------------
+
+
+def _size(value: Value) -> int:
+    return Layout(value.shape, value.dtype, value.halo).size
 
 
 def scratch_bytes(c: Chain) -> int:

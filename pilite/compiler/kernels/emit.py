@@ -37,10 +37,14 @@ class Param:
 
 
 def function(name: str, params: Sequence[Param], body: Callable[..., None]) -> tirx.PrimFunc:
-    """A PrimFunc over raw, non-aliasing pointers; `body` gets one flat buffer per parameter."""
+    """A PrimFunc over raw, non-aliasing pointers; `body` gets one flat buffer per parameter.
+
+    LLVM is not told so of a kernel that is alone, as it does not know it in the bodies of parallel loops: it
+    would keep the row sums of a tile over all blocks, as vectors on the stack.
+    """
     with IRBuilder() as builder, T.prim_func():
         T.func_name(name)
-        T.func_attr({"tirx.noalias": True})
+        T.func_attr({"tirx.noalias": not is_alone()})
         handles = [T.arg(p.name, T.handle(p.dtype, "global")) for p in params]
         body(*(T.decl_buffer((p.size,), p.dtype, data=h) for p, h in zip(params, handles, strict=True)))
     return builder.get()
