@@ -40,6 +40,7 @@ GROUPS: Mapping[str, tuple[str, ...]] = {
         "board's disk became read-only",
         "board's folder belongs to another user",
         "board lacks a tool",
+        "board's shell ends at login",
         "allowed signers altered on the board",
         "a folder in place of current",
         "releases are on another disk, behind a link",
@@ -79,7 +80,12 @@ GROUPS: Mapping[str, tuple[str, ...]] = {
     ),
     ONE: ("two deployers at once", "two deploys of one checkout"),
     SECRET: ("wrong host key", "unknown host key", "wrong fingerprint at onboarding"),
-    NAMED: ("board is off", "board's file is cut off", "key that cannot be used"),
+    NAMED: (
+        "vm's port taken by another program",
+        "board is off",
+        "board's file is cut off",
+        "key that cannot be used",
+    ),
     OTHERS: ("one board of a fleet is off", "one board of several is off during bench"),
     "every board has it; the second time nothing is sent": (
         "8 boards at once",

@@ -28,7 +28,7 @@ def _encoded(text: str) -> str:
     return "".join(chr(byte) if byte in _PLAIN else f"\\0{byte:03o}" for byte in text.encode())
 
 
-def output(text: str) -> str:
-    """What the command itself printed; all of it if the shell never came to the command."""
-    before, mark, after = text.partition(f"{MARK}\n")
-    return after if mark else before
+def output(text: str) -> str | None:
+    """What the command itself printed; None if the shell never came to the command."""
+    _, mark, after = text.partition(f"{MARK}\n")
+    return after if mark else None

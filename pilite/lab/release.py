@@ -241,7 +241,7 @@ def _done(place: Place, result: Result) -> str:
     where = f"{place.connection.where}: {place.folder}"
     if result.code and _is_full(place, result.err):
         raise BoardError(
-            f"{where}: the board's disk is full: {result.tail} Make room there and deploy again."
+            f"{where}: the board's disk is full: {result.tail}. Make room there and deploy again."
         )
     if result.code:
         again = "" if result.code in REFUSED else "Deploy again."

@@ -24,6 +24,7 @@ from pilite.errors import BoardError
 from pilite.lab import loginshell
 from pilite.lab.connection import (
     SECONDS,
+    TAIL,
     Connection,
     Heard,
     NoAnswer,
@@ -233,7 +234,7 @@ class SshConnection(Connection):
             done = self._client.run(
                 line, hide=True, warn=True, in_stream=Pulse(), out_stream=out, timeout=patience
             )
-            return Result(done.exited, loginshell.output(done.stdout), loginshell.output(done.stderr))
+            return self._result(done, short(command))
 
         result = self._answer(remote, short(command))
         # Without an exit code: a signal ended it there (a crash), or the link is gone.
@@ -243,6 +244,17 @@ class SshConnection(Connection):
         if result.code in TIMED_OUT:
             raise too_long(self.where, command, timeout)
         return result
+
+    def _result(self, done: fabric.Result, what: str) -> Result:
+        """What the command did. Raises BoardError if the login shell never came to it, whatever it says."""
+        out, err = loginshell.output(done.stdout), loginshell.output(done.stderr)
+        if out is None and done.exited >= 0:
+            said = " ".join((done.stderr or done.stdout).split())[-TAIL:] or "nothing"
+            raise BoardError(
+                f"{self.where}: {what}: the login shell there ended with {done.exited} before it came to "
+                f"that; it said: {said}. See its start-up files (~/.bashrc) and its name in /etc/passwd."
+            )
+        return Result(done.exited, out or "", err or "")
 
     def put(self, source: Path, target: str, *, start: int = 0, progress: Progress = nothing) -> None:
         def send() -> None:

@@ -29,11 +29,14 @@ TALKS = """echo "Welcome, it is $(date)"; echo "no terminal" >&2\n"""
 @contextmanager
 def shell_file(bed: Bed, text: str) -> Iterator[None]:
     """Another ~/.bashrc there, which bash reads for every command that SSH brings."""
-    bed.connection.check(["sh", "-c", 'printf %s "$1" >~/.bashrc', "write", text])
+    file = bed.artifacts / "bashrc"
+    file.write_text(text)
+    bed.connection.put(file, ".bashrc")  # by SFTP, which needs no shell
     try:
         yield
     finally:
-        bed.connection.check(["sh", "-c", "rm ~/.bashrc"])
+        file.write_text("")
+        bed.connection.put(file, ".bashrc")
 
 
 @pytest.mark.fault("board's shell prints at login")
@@ -42,6 +45,18 @@ def test_a_shell_that_talks_at_login_disturbs_nothing(far_bed: Bed) -> None:
         assert far_bed.connection.check(["echo", "word"]) == "word\n"
         done = put(far_bed, Stub(2), expected=Stub(2))
     assert (link(far_bed, "current"), is_whole(far_bed)) == (done.release, True)
+
+
+@pytest.mark.fault("board's shell ends at login")
+def test_a_shell_that_ends_at_login_is_no_success(far_bed: Bed) -> None:
+    """Its exit code 0 is not the command's."""
+    old = deployed_once(far_bed)
+    with (
+        shell_file(far_bed, "echo not today; exit 0\n"),
+        pytest.raises(BoardError, match=r"ended with 0 before it came to that; it said: not today\."),
+    ):
+        put(far_bed, Stub(2))
+    converges(far_bed, Stub(2), old)
 
 
 def test_an_sftp_server_that_talks_is_explained(tmp_path: Path) -> None:
@@ -97,7 +112,7 @@ class Filling(SshConnection):
 def test_a_disk_that_is_full_at_the_switch_keeps_the_old_release(vm_bed: Bed) -> None:
     old = deployed_once(vm_bed)
     assert isinstance(vm_bed.connection, SshConnection)
-    with pytest.raises(BoardError, match=r"the board's disk is full: .* Make room there"):
+    with pytest.raises(BoardError, match=r"the board's disk is full: .*\. Make room there"):
         put(replace(vm_bed, connection=Filling(vm_bed.connection, vm_bed.root)), Stub(2))
     assert (link(vm_bed, "current"), is_whole(vm_bed)) == (old, True)
     vm_bed.connection.check(["rm", f"{vm_bed.root}/filler"])

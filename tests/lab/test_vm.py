@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import socket
 import threading
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import suppress
@@ -51,6 +52,23 @@ def test_a_running_machine_is_used_again_and_forgotten_when_stopped(tmp_path: Pa
     assert not machine.runs(first, folder)
     assert not folder.exists()
     boards.stop(board, tmp_path)  # a second time is no error
+
+
+@pytest.mark.fault("vm's port taken by another program")
+def test_a_port_that_somebody_else_has_is_said_and_the_next_start_takes_another(
+    vm: Board, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "vboard").symlink_to(ARTIFACTS / "vboard")
+    board = replace(vm, name="other")
+    with socket.create_server(("127.0.0.1", 0)) as taken, monkeypatch.context() as patch:
+        patch.setattr(machine, "_free_port", lambda: taken.getsockname()[1])
+        with pytest.raises(BoardError, match=r"no sshd\. Its console says: .*host forwarding rule"):
+            boards.connect(board, tmp_path)
+    try:
+        with boards.connect(board, tmp_path) as connection:
+            assert connection.check(["id", "-un"]) == "bench\n"
+    finally:
+        boards.stop(board, tmp_path)
 
 
 def test_another_process_with_the_same_number_is_not_the_machine(tmp_path: Path) -> None:
