@@ -80,6 +80,9 @@ def pytest_addoption(parser: pytest.Parser) -> None:
     parser.addoption(
         "--fault-page", default="", help="write the table of faults here; with --collect-only, who makes them"
     )
+    parser.addoption(
+        "--mutated-models", type=int, default=0, help="mutated one-operator models to try, such as 5000"
+    )
 
 
 def kind_of_board(item: pytest.Item) -> str:

@@ -12,7 +12,11 @@ from __future__ import annotations
 
 import importlib
 import importlib.util
+import multiprocessing
 from collections.abc import Sequence
+from dataclasses import dataclass
+from multiprocessing.connection import Connection
+from multiprocessing.process import BaseProcess
 from typing import Any
 
 import numpy.typing as npt
@@ -58,3 +62,56 @@ def _run(module: str, kernels: str, model: bytes, inputs: Sequence[Array]) -> li
         interpreter.set_tensor(detail["index"], value)
     interpreter.invoke()
     return [interpreter.get_tensor(detail["index"]) for detail in interpreter.get_output_details()]
+
+
+# Models that may crash TFLite, or keep it forever.
+
+
+@dataclass
+class Worker:
+    """TFLite in a process of its own, which is started again after a model that ended it."""
+
+    process: BaseProcess | None = None
+    connection: Connection | None = None
+
+    def answer(self, model: bytes, inputs: Sequence[Array], seconds: float = 20) -> list[Array] | str:
+        """What `tflite_ref` gives, or why it gives nothing."""
+        if self.connection is None:
+            self.process, self.connection = _started()
+        try:
+            self.connection.send((model, list(inputs)))
+            if self.connection.poll(seconds):
+                found: list[Array] | str = self.connection.recv()
+                return found
+            reason = f"no answer in {seconds} s"
+        except (EOFError, OSError):
+            reason = "it crashed"
+        self.stop()
+        return reason
+
+    def stop(self) -> None:
+        if self.process is not None:
+            self.process.kill()
+            self.process.join()
+        self.process = self.connection = None
+
+
+def _started() -> tuple[BaseProcess, Connection]:
+    context = multiprocessing.get_context("spawn")
+    ours, theirs = context.Pipe()
+    process = context.Process(target=_serve, args=(theirs,), daemon=True)
+    process.start()
+    theirs.close()
+    return process, ours
+
+
+def _serve(connection: Connection) -> None:
+    while True:
+        try:
+            model, inputs = connection.recv()
+        except EOFError:
+            return
+        try:
+            connection.send(tflite_ref(model, inputs))
+        except (ValueError, RuntimeError) as refusal:
+            connection.send(str(refusal))

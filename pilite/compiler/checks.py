@@ -11,7 +11,7 @@ from __future__ import annotations
 import math
 
 from pilite.compiler import detection, elements, images, moves, recurrent, shapes
-from pilite.compiler.graph import ABSENT, Concatenation, Graph, Mean, Node, Softmax
+from pilite.compiler.graph import ABSENT, Concatenation, Graph, Mean, Node, Normalization, Softmax
 from pilite.compiler.operands import Mismatch
 from pilite.compiler.rules import (
     AGAIN,
@@ -85,7 +85,16 @@ def _concatenation(node: Node, graph: Graph) -> str | None:
     assert isinstance(node.options, Concatenation)
     if node.options.activation != "NONE":
         return f"has the fused activation {node.options.activation}, which TFLite refuses; {AGAIN}"
-    return equal_quant(node, graph) if output(node, graph).dtype == "int8" else None
+    if output(node, graph).dtype not in EIGHT_BIT:
+        return None
+    return equal_quant(node, graph) if output(node, graph).dtype == "int8" else _rescaled(node, graph)
+
+
+def _rescaled(node: Node, graph: Graph) -> str | None:
+    """TFLite scales uint8 operands in float32 and rounds them to int32."""
+    scale = quant(output(node, graph)).scale
+    ratios = (reach(x) * (quant(x).scale / scale) for x in activations(node, graph))
+    return TOO_SMALL if max(ratios) >= 2**30 else None
 
 
 def _quantized_if_bytes(node: Node, graph: Graph) -> str | None:
@@ -140,6 +149,9 @@ def _per_channel_rank(node: Node, graph: Graph) -> str | None:
 
 def _normalization(node: Node, graph: Graph) -> str | None:
     x, y = activations(node, graph)[0], output(node, graph)
+    assert isinstance(node.options, Normalization)
+    if node.options.activation != "NONE":
+        return f"has the fused activation {node.options.activation}, which TFLite refuses; {AGAIN}"
     if not 1 <= len(x.shape) <= MAX_NORMALIZED_RANK:
         return f"has {len(x.shape)} dimensions; TFLite's kernel takes 1 to {MAX_NORMALIZED_RANK}"
     if reach(x) ** 2 * x.shape[-1] >= 2**31:

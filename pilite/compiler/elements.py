@@ -12,6 +12,7 @@ from itertools import zip_longest
 
 import numpy as np
 
+from pilite.compiler.fixedpoint import Multiplier
 from pilite.compiler.graph import Graph, LeakyRelu, Node, Tensor
 from pilite.compiler.operands import Mismatch
 from pilite.compiler.rules import (
@@ -67,6 +68,14 @@ def _same(node: Node, graph: Graph) -> Shape:
     return graph.tensors[node.inputs[0]].shape
 
 
+def _sloped(node: Node, graph: Graph) -> Shape:
+    """PRELU: slopes broadcast to the values, not the other way round."""
+    x, slopes = (list(graph.tensors[i].shape) for i in node.inputs)
+    if list(broadcast(node, graph)) != x:
+        raise Mismatch(f"its slopes have shape {slopes}, which is larger than its input's {x}")
+    return tuple(x)
+
+
 def _selected(node: Node, graph: Graph) -> Shape:
     """SELECT: a condition per element, one for all, or one per row."""
     condition, x, y = (graph.tensors[i].shape for i in node.inputs)
@@ -98,7 +107,6 @@ BROADCASTING = (
     "MAXIMUM",
     "MINIMUM",
     "MUL",
-    "PRELU",
     "SELECT_V2",
     "SUB",
     *COMPARISONS,
@@ -106,6 +114,7 @@ BROADCASTING = (
 SHAPES: dict[str, Callable[[Node, Graph], Shape]] = {
     **dict.fromkeys(UNARY, _same),
     **dict.fromkeys(BROADCASTING, broadcast),
+    "PRELU": _sloped,
     "SELECT": _selected,
 }
 
@@ -168,6 +177,16 @@ def _leaky(node: Node, graph: Graph) -> str | None:
     return TOO_SMALL if overflows(reach(x), ratio) else None
 
 
+def _swish(node: Node, graph: Graph) -> str | None:
+    """TFLite's 16-bit arithmetic shifts its product to the right by 0 to 15 bits."""
+    x, y = activations(node, graph)[0], output(node, graph)
+    ratio = float(np.float32(np.float32(quant(x).scale) / 128) / np.float32(quant(y).scale))
+    if 0 <= -Multiplier.of(ratio).exponent <= 15:
+        return None
+    scales = f"{quant(x).scale:g} and {quant(y).scale:g}"
+    return f"its scales {scales} are too far apart for TFLite's 16 bits; {AGAIN}"
+
+
 def _fixed_output(scale: float, offset: int) -> Rule:
     """The output's scale and its zero point, counted from the smallest value, are demanded by TFLite."""
 
@@ -228,7 +247,7 @@ CHECKS: dict[str, tuple[Rule, ...]] = {
     "ADD": (numbers, fused_activation, _sum_scales),
     "CAST": (_castable,),
     "DIV": (*PAIR, fused_activation),
-    "HARD_SWISH": (eight_bit, rescale),
+    "HARD_SWISH": (eight_bit, rescale, _swish),
     "LEAKY_RELU": (eight_bit, rescale, _leaky),
     "LOGISTIC": (eight_bit, _fixed_output(1 / 256, 0)),
     "MUL": (*PAIR, fused_activation, _product),

@@ -128,7 +128,7 @@ class Concatenation:
 
 @dataclass(frozen=True)
 class Normalization:
-    """L2_NORMALIZATION; quantized kernels ignore the activation."""
+    """L2_NORMALIZATION; TFLite refuses an activation."""
 
     activation: str
 

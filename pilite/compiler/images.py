@@ -17,6 +17,7 @@ RESIZABLE = {
     "RESIZE_BILINEAR": ("int8", "uint8"),
     "RESIZE_NEAREST_NEIGHBOR": ("int8", "uint8", "float32"),
 }
+MAX_LINES = 2**15  # of a resized image: each has its place and weights in the artifact
 
 
 # Options.
@@ -33,6 +34,8 @@ def _resize(stored: Table | None, operands: Operands, y: Tensor) -> dict[str, An
     size = constant(operands, 1, "new size")
     if len(size) != 2 or min(size) < 1:
         raise Refused(f"its new size {size} is no positive height and width")
+    if max(size) > MAX_LINES:
+        raise Refused(f"its new size {size} has more than {MAX_LINES} lines; resize to a smaller image")
     return {"size": tuple(size)}
 
 

@@ -330,8 +330,8 @@ def _indexed(node: Node, graph: Graph) -> str | None:
     x, indices, y = (graph.tensors[i] for i in (*node.inputs, node.outputs[0]))
     if indices.dtype not in INDICES:
         return f"has {indices.dtype} indices; only int32 and int64 can be compiled"
-    if indices.data is not None:
-        limits = _indexed_sizes(node, x, indices)
+    limits = _indexed_sizes(node, x, indices)
+    if indices.data is not None and limits:  # a scalar has nothing to index, as its shape says
         rows = indices.data.astype(np.int64).reshape(-1, len(limits))
         if (rows < 0).any() or (rows >= np.array(limits)).any():
             return f"its indices {quoted(indices.name)} lie outside {list(limits)}; {AGAIN}"
@@ -349,7 +349,7 @@ CHECKS: dict[str, tuple[Rule, ...]] = {
     "DEPTH_TO_SPACE": (movable,),
     "GATHER": (_indexed,),
     "GATHER_ND": (_indexed,),
-    "MIRROR_PAD": (movable,),
+    "MIRROR_PAD": (movable, equal_quant),
     "PACK": (movable, equal_quant),
     "SLICE": (movable, _few_dimensions),
     "SPACE_TO_BATCH_ND": (movable, equal_quant),

@@ -30,9 +30,13 @@ def read(
 ) -> tuple[Options, tuple[int, ...]]:
     """The option record, and which of the operands are data, in their order. Raises Refused and Damaged.
 
-    A field that the file leaves out has the schema's default; without `stored` options all fields have it.
+    A field that the file leaves out has the schema's default; without `stored` options all fields have it,
+    except those that TFLite then takes for unknown.
     """
     known = schema.OPERATORS[op]
+    unknown = next((f.attribute for f in known.fields if stored is None and f.kind in NO_DEFAULT), None)
+    if unknown:
+        raise Refused(f"its options are missing, which leaves its {unknown} open; convert the model again")
     values: dict[str, Any] = {f.attribute: LOAD[f.kind](stored, f) for f in known.fields}
     if op in COMPLETE:
         values |= COMPLETE[op](stored, operands, y)
@@ -55,6 +59,7 @@ def _pair(stored: Table | None, f: schema.OptionField) -> tuple[int, int]:
     return h, w
 
 
+NO_DEFAULT = ("padding", "mode")
 LOAD: dict[str, Callable[[Table | None, schema.OptionField], object]] = {
     "padding": lambda stored, f: _choice(stored, f, schema.PADDINGS),
     "activation": lambda stored, f: _choice(stored, f, schema.ACTIVATIONS),

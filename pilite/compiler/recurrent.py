@@ -103,6 +103,8 @@ def _arithmetic(node: Node, graph: Graph) -> str | None:
     o = _options(node)
     if o.activation != "TANH":
         return f"has the activation {o.activation}; TFLite's integer kernel computes TANH; {AGAIN}"
+    if not o.cell_clip >= 0:
+        return f"clips its cells at {o.cell_clip:g}, which TFLite refuses; {AGAIN}"
     if o.hidden is None:
         return f"has no quantization of its hidden value (intermediate tensor 4); {AGAIN}"
     weights = [tensor(node, graph, i) for i in (*INPUT_WEIGHTS, *RECURRENT_WEIGHTS)]

@@ -109,7 +109,8 @@ def to_float(node: Node, graph: Graph) -> str | None:
 
 
 def equal_quant(node: Node, graph: Graph) -> str | None:
-    quants = {tensor.quant for tensor in (*activations(node, graph), output(node, graph))}
+    outputs = (graph.tensors[i] for i in node.outputs)
+    quants = {tensor.quant for tensor in (*activations(node, graph), *outputs)}
     return None if len(quants) == 1 else f"its operands and output differ in scale or zero point; {AGAIN}"
 
 

@@ -54,6 +54,10 @@ class SqueezeOptions:
     squeeze_dims = 0
 
 
+class StridedSliceOptions:
+    offset = 5  # the masks are in OPERATORS
+
+
 class FullyConnectedOptions:
     weights_format = 1  # the fields that become options are in OPERATORS
 

@@ -8,7 +8,7 @@ from typing import Any
 from pilite.compiler.flatbuffer import Table
 from pilite.compiler.graph import Tensor
 from pilite.compiler.operands import Operands, Refused, constant, number, operand
-from pilite.compiler.schema import MOVES
+from pilite.compiler.schema import MOVES, StridedSliceOptions
 
 
 def strided_slice(stored: Table | None, operands: Operands, y: Tensor) -> dict[str, Any]:
@@ -17,6 +17,10 @@ def strided_slice(stored: Table | None, operands: Operands, y: Tensor) -> dict[s
     given = [constant(operands, i, what) for i, what in ((1, "begin"), (2, "end"), (3, "strides"))]
     if len({len(values) for values in given}) > 1 or 0 in given[2]:
         raise Refused(f"its begin, end and strides are {given}: of different lengths, or with a step of 0")
+    if number(stored, StridedSliceOptions.offset, "bool"):
+        raise Refused(
+            "its end counts from its begin (option offset); convert the model with an older converter"
+        )
     masks = [number(stored, f.slots[0], "int32") for f in MOVES["STRIDED_SLICE"].fields]
     entries = _entries(x, list(zip(*given, strict=True)), masks[2], masks[3])
     begin, step, count, shape = [], [], [], []

@@ -56,6 +56,8 @@ def _tensor(file: Container, table: Table, index: int, name: str) -> Tensor:
     dtype = _dtype(table, DTYPES)
     shape = _shape(table, dtype)
     quant = _quant(table, shape, dtype)
+    if is_variable and file.constant(table) is not None:
+        raise Refused("keeps a state and has data, which TFLite refuses; convert the model again")
     data = None if is_variable else _data(file, table, shape, dtype)
     return Tensor(index, name, shape, dtype, quant, data, is_variable)
 

@@ -198,6 +198,15 @@ REFUSED = {
         one("CONCATENATION", [value(2), value(3, scale=0.2)], value(5), Concatenation(0, "NONE")),
         f"its operands and output differ in scale or zero point; {AGAIN}",
     ),
+    "concatenation of scales far apart": (
+        one(
+            "CONCATENATION",
+            [value(2, dtype="uint8", scale=1e6), value(3, dtype="uint8")],
+            value(5, dtype="uint8", scale=1e-6),
+            Concatenation(0, "NONE"),
+        ),
+        f"its output scale is so small that TFLite's 32-bit arithmetic overflows; {AGAIN}",
+    ),
     "concatenation shapes": (
         one("CONCATENATION", [value(2, 3), value(3, 4)], value(5, 3), Concatenation(0, "NONE")),
         f"its operands have shapes [2, 3] and [3, 4], joined along 0; {AGAIN}",
@@ -252,6 +261,10 @@ REFUSED = {
         "moves bool; operands and output must have one dtype of int8, uint8, int32, int64, float32",
     ),
     "normalized scale": (
+        one("L2_NORMALIZATION", [value(1, 4)], value(1, 4), Normalization("RELU")),
+        f"has the fused activation RELU, which TFLite refuses; {AGAIN}",
+    ),
+    "normalization scale": (
         one("L2_NORMALIZATION", [value(1, 4)], value(1, 4, scale=0.01), Normalization("NONE")),
         f"its output must have scale 1/128 and zero point 0, as TFLite's kernel demands; {AGAIN}",
     ),

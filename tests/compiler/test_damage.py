@@ -2,18 +2,13 @@
 
 from __future__ import annotations
 
-import signal
-from collections.abc import Iterator
-from contextlib import contextmanager
-from types import FrameType
-
 import numpy as np
 import pytest
 
 from pilite.compiler import tflite
 from pilite.errors import ModelError
 from tests import one_op
-from tests.damage import damaged
+from tests.damage import SECONDS, damaged, time_limit
 from tests.graphs import assert_as_generated_accessors_read, assert_consistent
 from tests.small import micro_speech, residual
 
@@ -24,21 +19,6 @@ SEEDS = {
     "pad": one_op.seeded("PADV2", "uint8", 3).model,
 }
 PER_SEED = 300
-SECONDS = 5.0  # for one file; reading takes milliseconds
-
-
-@contextmanager
-def time_limit(seconds: float) -> Iterator[None]:
-    def stop(number: int, frame: FrameType | None) -> None:
-        raise TimeoutError(f"not done after {seconds} s")
-
-    before = signal.signal(signal.SIGALRM, stop)
-    signal.setitimer(signal.ITIMER_REAL, seconds)
-    try:
-        yield
-    finally:
-        signal.setitimer(signal.ITIMER_REAL, 0)
-        signal.signal(signal.SIGALRM, before)
 
 
 def check_outcome(data: bytes) -> bool:

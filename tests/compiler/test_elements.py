@@ -20,7 +20,7 @@ from tests.draw import OneOp
 from tests.native import EVERY_CPU
 from tests.refusals import AGAIN, FULL, reason
 from tests.samples import SMALL, samples
-from tests.small import integers, one, value
+from tests.small import integers, one, value, weights
 
 WHOLE, REAL, TRUTH = (TensorSpec("x", (4,), dtype) for dtype in ("int32", "float32", "bool"))
 EVERY = np.arange(256).astype(np.uint8)
@@ -162,6 +162,23 @@ REFUSED = {
         resize((2000, 2)),
         "operator #0 RESIZE_BILINEAR: enlarges 101 to 2000 pixels, where TFLite reads outside of the image; "
         "resize in two steps",
+    ),
+    "far apart": (
+        one("HARD_SWISH", [value(4, scale=1.0)], value(4, name="y", scale=0.001)),
+        f"operator #0 HARD_SWISH: its scales 1 and 0.001 are too far apart for TFLite's 16 bits; {AGAIN}",
+    ),
+    "far apart the other way": (
+        one("HARD_SWISH", [value(4, scale=0.001)], value(4, name="y", scale=10.0)),
+        f"operator #0 HARD_SWISH: its scales 0.001 and 10 are too far apart for TFLite's 16 bits; {AGAIN}",
+    ),
+    "slopes that broadcast the values": (
+        one("PRELU", [value(1), weights(3)], value(3, name="y")),
+        f"operator #0 PRELU: its slopes have shape [3], which is larger than its input's [1]; {AGAIN}",
+    ),
+    "too many lines": (
+        resize((4, 40_000)),
+        "operator #0 RESIZE_BILINEAR: its new size [4, 40000] has more than 32768 lines; "
+        "resize to a smaller image",
     ),
     "new size": (
         one(

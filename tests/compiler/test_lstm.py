@@ -128,6 +128,10 @@ REFUSED = {
         lstm(Lstm("RELU", 0.0, False)),
         f"has the activation RELU; TFLite's integer kernel computes TANH; {AGAIN}",
     ),
+    "cell clip": (
+        lstm(Lstm("TANH", -1.0, False)),
+        f"clips its cells at -1, which TFLite refuses; {AGAIN}",
+    ),
     "cell scale": (
         lstm(cell=0.001),
         f"its cell state has scale 0.001, no power of two that TFLite's kernel takes; {AGAIN}",

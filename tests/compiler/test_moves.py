@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -15,7 +16,7 @@ from pilite.compiler.spec import Copy
 from tests import native
 from tests.batch import compiled
 from tests.refusals import AGAIN, reason
-from tests.small import integers, one, value
+from tests.small import edited, integers, one, value
 
 
 def split(axis: int, *shape: int) -> bytes:
@@ -62,10 +63,51 @@ def test_a_computed_index_outside_takes_the_nearest_and_reads_nothing_else(tmp_p
     np.testing.assert_array_equal(found, data[[0, 0, 4, 4]])
 
 
+def mirror(edge: int, scale: float = 0.1) -> bytes:
+    operands = [value(3), integers([1, 1])]
+    return one("MIRROR_PAD", operands, value(5, name="y", scale=scale), graph.MirrorPad(edge, (1,), (1,)))
+
+
+def without_options(file: Any) -> None:
+    file.subgraphs[0].operators[0].builtinOptions = None
+
+
+def offset(file: Any) -> None:
+    file.subgraphs[0].operators[0].builtinOptions.offset = True
+
+
+ENDS = [integers(1), integers(3), integers(1)]
+STRIDED = one("STRIDED_SLICE", [value(5), *ENDS], value(2, name="y"), graph.StridedSlice())
 REFUSED = {
     "constant index outside": (
         one("GATHER", [value(5), integers(5)], value(1, name="y"), graph.Gather(0, 0)),
         f"operator #0 GATHER: its indices 'k' lie outside [5]; {AGAIN}",
+    ),
+    "index of a scalar": (
+        one("GATHER_ND", [value(), integers(0)], value(1, name="y")),
+        f"operator #0 GATHER_ND: its indices of shape [1] do not fit []; {AGAIN}",
+    ),
+    "mirror with another scale": (
+        mirror(1, scale=0.2),
+        f"operator #0 MIRROR_PAD: its operands and output differ in scale or zero point; {AGAIN}",
+    ),
+    "mirror without options": (
+        edited(mirror(1), without_options),
+        f"operator #0 MIRROR_PAD: its options are missing, which leaves its edge open; {AGAIN}",
+    ),
+    "end that counts from its begin": (
+        edited(STRIDED, offset),
+        "operator #0 STRIDED_SLICE: its end counts from its begin (option offset); "
+        "convert the model with an older converter",
+    ),
+    "one part of another scale": (
+        write(
+            [value(2, 3), value(3, name="a"), value(3, name="b", scale=0.2)],
+            [OpSpec("UNPACK", (0,), (1, 2), graph.Stack(0, 2))],
+            [0],
+            [1, 2],
+        ),
+        f"operator #0 UNPACK: its operands and output differ in scale or zero point; {AGAIN}",
     ),
     "uneven parts": (
         split(0, 3, 2),

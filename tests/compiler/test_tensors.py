@@ -7,6 +7,7 @@ from collections.abc import Callable
 from dataclasses import replace
 from typing import Any
 
+import numpy as np
 import pytest
 
 from pilite.compiler.graph import Add
@@ -38,6 +39,10 @@ TENSORS = {
     "state": (
         spec(is_variable=True),
         "tensor 0 'x' keeps a state between runs; only UNIDIRECTIONAL_SEQUENCE_LSTM may",
+    ),
+    "state with data": (
+        spec(is_variable=True, data=np.zeros(4, np.int8)),
+        "tensor 0 'x' keeps a state and has data, which TFLite refuses; convert the model again",
     ),
     "rank": (spec(shape=(1,) * 9), "tensor 0 'x' has 9 dimensions, more than 8"),
     "unknown size": (

@@ -158,7 +158,11 @@ _OPS: dict[str, Op] = {
     "MEAN": Op(reduce.mean, _BYTES, "any axes"),
     "PAD": Op(shape.pad, _WHOLE),
     "PADV2": Op(shape.pad, _WHOLE, "a constant value"),
-    "QUANTIZE": Op(elementwise.quantize, "float32, uint8, int8 -> uint8, int8"),
+    "QUANTIZE": Op(
+        elementwise.quantize,
+        "float32, uint8, int8 -> uint8, int8",
+        "floats beyond 2**31 steps saturate (open in TFLite)",
+    ),
     "REDUCE_MAX": Op(reduce.extreme("maximum"), _WHOLE, "any axes, equal scales"),
     "REDUCE_MIN": Op(reduce.extreme("minimum"), _WHOLE, "any axes, equal scales"),
     "RESHAPE": Op(shape.reshape, _WHOLE, "a view: no bytes move"),

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable
 from typing import TypeAlias
 
@@ -152,8 +151,3 @@ def _high_mul_16(a: Int64, b: int) -> Int64:
 
 def _saturated_16(x: Int64) -> Int64:
     return np.clip(x, -(1 << 15), (1 << 15) - 1)
-
-
-def representable(x: Tensor, y: Tensor) -> bool:
-    """Whether HARD_SWISH's output multiplier is at most one, as TFLite's shift to the right demands."""
-    return math.frexp(quant(x).scale / quant(y).scale)[1] <= HIGH_RESOLUTION_BITS
