@@ -50,6 +50,7 @@ def softmax(y: TensorSpec, beta: float = 1.0, scale: float = 0.1) -> bytes:
 
 
 NUMBERS = TensorSpec("x", (4,), "int32")
+FAR = value(2, dtype="uint8", scale=1e6)
 PROBABILITIES = value(1, 10, name="y", scale=1 / 256, zero_point=-128)
 VECTOR, ROWS = value(2, 6), value(2, 4, name="y")
 SUFFIX_SHAPE = f"follows from its operands; {AGAIN}"
@@ -199,12 +200,7 @@ REFUSED = {
         f"its operands and output differ in scale or zero point; {AGAIN}",
     ),
     "concatenation of scales far apart": (
-        one(
-            "CONCATENATION",
-            [value(2, dtype="uint8", scale=1e6), value(3, dtype="uint8")],
-            value(5, dtype="uint8", scale=1e-6),
-            Concatenation(0, "NONE"),
-        ),
+        one("CONCATENATION", [FAR], replace(FAR, name="y", scales=(1e-6,)), Concatenation(0, "NONE")),
         f"its output scale is so small that TFLite's 32-bit arithmetic overflows; {AGAIN}",
     ),
     "concatenation shapes": (
