@@ -26,6 +26,7 @@ Rng = np.random.Generator
 
 SIZES = (-(2**31), -2, -1, 0, 1, 2, 3, 4, 5, 7, 8, 16, 255, 65_536, 2**31 - 1)
 REALS = (0.0, -1.0, -0.0, 1e-45, 1e-38, 1e-30, 1e-9, 2.0**-8, 2.0**-7, 0.5, 1.0, 1e4, 1e30, np.inf, np.nan)
+TRIES = 1_000
 # What cannot be packed again is no file: a number that its field cannot hold, options that are gone.
 NOT_A_FILE = (struct.error, TypeError, AttributeError, ValueError, IndexError, OverflowError)
 
@@ -34,7 +35,7 @@ def mutated(model: bytes, seed: int) -> bytes:
     """The file with one to three of the mutations below, none of which may keep it as it was."""
     rng = np.random.default_rng(seed)
     plain = packed(opened(model))
-    while True:
+    for _ in range(TRIES):
         file = opened(model)
         try:
             for _ in range(int(rng.choice((1, 1, 1, 2, 3)))):
@@ -44,6 +45,7 @@ def mutated(model: bytes, seed: int) -> bytes:
             continue
         if result != plain:
             return result
+    raise ValueError(f"{TRIES} mutations of this file are no files")
 
 
 @functools.cache

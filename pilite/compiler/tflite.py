@@ -158,6 +158,8 @@ def _model_refusals(file: Container) -> Iterator[Refusal]:
         yield Refusal(None, text)
     if not file.operators:
         yield Refusal(None, "the graph has no operators; there is nothing to compile")
+    if not file.outputs:
+        yield Refusal(None, "the graph has no outputs; name what it computes and convert the model again")
     unsupported: dict[str, list[str]] = {}
     for operator in file.operators:
         if operator.op not in schema.OPERATORS:
