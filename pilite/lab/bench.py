@@ -86,12 +86,13 @@ def bench(
     if not force:
         readiness.expect_fit(board, before)
     trials = {}
-    for subject in subjects:
+    for number, subject in enumerate(subjects, 1):
         racers = [PILITE, *rivals]
         names = ", ".join(racer.name for racer in racers)
         most = f"{chosen.effort}, at most {chosen.most_s:.0f} s"
         say(f"{subject.name} on {board.name}: {names} with {_list(threads)} thread(s), {most}")
-        heard = followed(Progress(subject.name, chosen.sessions, chosen.most_s), say)
+        title = f"{subject.name}{f' ({number} of {len(subjects)})' if len(subjects) > 1 else ''}"
+        heard = followed(Progress(title, chosen.sessions, chosen.most_s), say)
         trials[subject.name] = trial.run(
             board, connection, subject, racers, threads, chosen, artifacts, heard
         )
