@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+import ctypes
+import fcntl
+import glob
 import hashlib
 import os
 import shutil
 import tempfile
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 
 from pilite import VERSION
@@ -20,6 +24,8 @@ from pilite.release.statements import Parameters
 SUMS, SIGNATURE = "SHA256SUMS", "SHA256SUMS.sig"
 PROVENANCE, BILL = "provenance.intoto.json", "sbom.cdx.json"
 PURPOSE = "pilite-release"  # the namespace of the signature: it is worth nothing for anything else
+_LIBC = ctypes.CDLL(None)
+_HERE, _EXCHANGE = -100, 2  # AT_FDCWD, RENAME_EXCHANGE of renameat2(2)
 Artifacts = Mapping[tuple[str, str, str], Path]  # (model, cpu, numerics) -> model.so
 
 
@@ -57,24 +63,50 @@ def write(made: Sequence[File], key: Path, folder: Path) -> None:
     signature = signing.sign(made[-1].data, key, PURPOSE)
     try:
         folder.parent.mkdir(parents=True, exist_ok=True)
-        with tempfile.TemporaryDirectory(dir=folder.parent, prefix=f".{folder.name}.") as scratch:
-            new, old = Path(scratch) / "new", Path(scratch) / "old"
+        with _alone(folder) as scratch:
+            new = scratch / "new"
             new.mkdir()
             for file in [*made, File(SIGNATURE, signature.encode())]:
                 _put(new / file.name, file.data)
             refuse_foreign(folder)
-            if folder.exists():
-                folder.rename(old)
-            new.rename(folder)
-            shutil.rmtree(old, ignore_errors=True)
+            _replace(folder, new)
     except OSError as problem:
         raise PiliteError(
             f"{folder}: the release cannot be written: {problem.strerror}. The one before is unchanged."
         ) from None
 
 
+@contextmanager
+def _alone(folder: Path) -> Iterator[Path]:
+    """A folder beside `folder` to write in; another release waits, and what a killed one left is removed."""
+    prefix = f".{folder.name}.pilite-"
+    descriptor = os.open(folder.parent, os.O_RDONLY | os.O_DIRECTORY)
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX)  # the kernel gives it back when its holder dies
+        for left in folder.parent.glob(f"{glob.escape(prefix)}*"):
+            shutil.rmtree(left, ignore_errors=True)
+        with tempfile.TemporaryDirectory(dir=folder.parent, prefix=prefix) as scratch:
+            yield Path(scratch)
+    finally:
+        os.close(descriptor)
+
+
+def _replace(folder: Path, new: Path) -> None:
+    """Put `new` in the place of `folder`, in one step: whoever is killed leaves one of the two whole.
+
+    A file system that cannot exchange two folders (NFS) takes two steps.
+    """
+    if not folder.exists():
+        new.rename(folder)
+    elif _LIBC.renameat2(_HERE, os.fsencode(new), _HERE, os.fsencode(folder), _EXCHANGE):
+        folder.rename(new.with_name("old"))
+        new.rename(folder)
+
+
 def refuse_foreign(folder: Path) -> None:
-    """A folder that is no release is not replaced. Raises PiliteError."""
+    """What is no release is not replaced. Raises PiliteError."""
+    if folder.exists() and not folder.is_dir():
+        raise PiliteError(f"{folder} is a file. Give a folder with --to.")
     if folder.exists() and not (folder / SUMS).is_file() and any(folder.iterdir()):
         raise PiliteError(f"{folder} holds other files and no release. Give another folder with --to.")
 

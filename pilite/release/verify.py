@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import binascii
+import os
 import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -27,6 +28,9 @@ def verify(folder: Path, allowed: Path) -> dict[str, str]:
     """
     if not (folder / make.SUMS).is_file():
         raise PiliteError(f"{folder}: holds no {make.SUMS}. Give the folder of a release.")
+    for name in (make.SUMS, make.SIGNATURE):
+        if (folder / name).is_symlink():
+            raise CheckFailed(f"{name}: is a link, and no file of a release. Download the release again.")
     text = _read(folder / make.SUMS)
     found = _digests(folder)
     check_signature(folder, text, allowed, found)
@@ -62,7 +66,7 @@ def check_signature(folder: Path, text: bytes, allowed: Path, found: Mapping[str
     signature = _read(folder / make.SIGNATURE)
     if not is_canonical(signature):
         raise CheckFailed(f"{make.SIGNATURE}: damaged: it is no signature as ssh-keygen writes it.")
-    sums_fit = text == make.sums(found).encode()
+    sums_fit = os.fsdecode(text) == make.sums(found)
     what = make.SIGNATURE if sums_fit else make.SUMS
     signing.verify(text, signature.decode("ascii"), allowed, make.PURPOSE, what)
 
@@ -93,13 +97,14 @@ def differences(wanted: Mapping[str, str], found: Mapping[str, str]) -> list[str
     """One line per file."""
     lines = []
     for name in sorted({*wanted, *found}):
+        shown = name if name.isprintable() else ascii(name)  # a name may be any bytes
         if name not in found:
-            lines.append(f"{name}: is missing")
+            lines.append(f"{shown}: is missing")
         elif name not in wanted:
-            lines.append(f"{name}: is no part of the release")
+            lines.append(f"{shown}: is no part of the release")
         elif wanted[name] != found[name]:
             lines.append(
-                f"{name}: has other bytes ({found[name][:12] or 'no file'}, not {wanted[name][:12]})"
+                f"{shown}: has other bytes ({found[name][:12] or 'no file'}, not {wanted[name][:12]})"
             )
     return lines
 

@@ -5,12 +5,16 @@ from __future__ import annotations
 import dataclasses
 import io
 import json
+import os
 import platform
 import shutil
+import signal
 import subprocess
+import sys
 import tarfile
 import zipfile
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -135,6 +139,29 @@ def test_a_link_in_the_place_of_a_file_is_no_file(release: Path, keys: signing.K
         verify.verify(release, keys.allowed)
 
 
+@pytest.mark.parametrize("name", [make.SUMS, make.SIGNATURE])
+def test_sums_and_signature_are_no_links(
+    name: str, release: Path, keys: signing.Keys, tmp_path: Path
+) -> None:
+    (release / name).rename(tmp_path / "moved")
+    (release / name).symlink_to(tmp_path / "moved")
+    with pytest.raises(CheckFailed, match=rf"^{name}: is a link, and no file of a release"):
+        verify.verify(release, keys.allowed)
+
+
+@pytest.mark.parametrize(
+    ("name", "shown"), [(b"caf\xe9", r"'caf\udce9'"), (b"a\nb: is fine", r"'a\nb: is fine'")]
+)
+def test_a_foreign_file_is_named_whatever_bytes_its_name_has(
+    name: bytes, shown: str, release: Path, keys: signing.Keys
+) -> None:
+    Path(os.fsdecode(os.fsencode(release) + b"/" + name)).write_text("")
+    with pytest.raises(CheckFailed) as caught:
+        verify.verify(release, keys.allowed)
+
+    assert str(caught.value).splitlines()[1:] == [f"  {shown}: is no part of the release"]
+
+
 def test_a_release_of_somebody_else_is_refused(release: Path, tmp_path: Path) -> None:
     other = signing.own_keys(tmp_path / "other")
     with pytest.raises(CheckFailed, match=r"^SHA256SUMS\.sig: its signature is wrong or not by a key in"):
@@ -152,6 +179,52 @@ def test_a_folder_that_is_no_release_is_refused_and_not_replaced(
         make.write(made, keys.key, tmp_path / "mine")
 
     assert [path.name for path in tmp_path.iterdir()] == ["mine"]
+
+
+def test_a_file_in_the_place_of_the_release_is_refused(
+    made: list[File], keys: signing.Keys, tmp_path: Path
+) -> None:
+    (tmp_path / "diary").write_text("dear")
+    with pytest.raises(PiliteError, match=r"diary is a file. Give a folder with --to"):
+        make.write(made, keys.key, tmp_path / "diary")
+
+    assert (tmp_path / "diary").read_text() == "dear"
+
+
+KILLED = """
+import os, pathlib, signal, sys
+sys.path.insert(0, sys.argv[1])
+from pilite.release import make
+from pilite.release.files import File
+os.fsync = lambda file: os.kill(os.getpid(), signal.SIGKILL)
+make.write([File(make.SUMS, b"other")], pathlib.Path(sys.argv[2]), pathlib.Path(sys.argv[3]))
+"""
+
+
+def test_a_killed_release_leaves_the_one_before_and_the_next_one_removes_its_rest(
+    made: list[File], release: Path, keys: signing.Keys
+) -> None:
+    command = [sys.executable, "-c", KILLED, str(ROOT), str(keys.key), str(release)]
+    assert subprocess.run(command, check=False).returncode == -signal.SIGKILL
+    assert len(list(release.parent.iterdir())) == 2
+    verify.verify(release, keys.allowed)
+    make.write(made, keys.key, release)
+
+    assert list(release.parent.iterdir()) == [release]
+
+
+def test_releases_at_once_into_one_folder_take_turns_and_there_is_always_one(
+    made: list[File], release: Path, keys: signing.Keys
+) -> None:
+    with ThreadPoolExecutor() as pool:
+        writes = [pool.submit(make.write, made, keys.key, release) for _ in range(6)]
+        while not all(write.done() for write in writes):
+            assert (release / make.SUMS).is_file()
+    for write in writes:
+        write.result()
+
+    verify.verify(release, keys.allowed)
+    assert list(release.parent.iterdir()) == [release]
 
 
 def test_a_release_that_cannot_be_signed_leaves_the_one_before(
@@ -279,9 +352,10 @@ def test_a_provenance_that_its_schema_does_not_allow_is_neither_written_nor_read
 
 
 def test_a_second_build_on_another_architecture_is_refused_before_it_starts(
-    made: list[File], monkeypatch: pytest.MonkeyPatch
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    data = part(made, make.PROVENANCE)
+    both = dataclasses.replace(WANTED, cpus=("cortex-a53", "x86-64-v3"))
+    data = statements.provenance(both, {"x": "0" * 64})
     statements.require_host(data, make.PROVENANCE)
     monkeypatch.setattr(platform, "machine", lambda: "riscv64")
     with pytest.raises(PiliteError, match=r"built on \w+, .* on riscv64. Build it again on"):
