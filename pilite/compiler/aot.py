@@ -14,7 +14,7 @@ of one past those of the other.
 from __future__ import annotations
 
 import tempfile
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -24,7 +24,7 @@ from tvm.ir import PrimType
 from tvm.target import Target
 from tvm_ffi import StructuralMutator, structural_mutate
 
-from pilite.compiler import entry
+from pilite.compiler import entry, order
 from pilite.compiler.cpu import Cpu
 from pilite.compiler.entry import ENTRY, AnyCall, Call, Pointer
 from pilite.compiler.kernels.emit import IMPORT, SOURCE
@@ -69,13 +69,9 @@ def _sources(calls: Sequence[AnyCall]) -> tuple[str, ...]:
 
 def _built(calls: Sequence[AnyCall], names: dict[str, str], cpu: Cpu) -> Any:
     """TVM's module of machine code."""
-    tgt = target(cpu)
     functions = {names[key]: function for call in calls for key, function in call.functions.items()}
     try:
-        module = tvm.IRModule(
-            {tvm.ir.GlobalVar(name): _symbol(function, name, tgt) for name, function in functions.items()}
-        )
-        return tvm.get_global_func("target.build.llvm")(imported_once(_lower(module, tgt)), tgt)
+        return tvm.get_global_func("target.build.llvm")(lowered(functions, cpu), target(cpu))
     except (ValueError, RuntimeError, TypeError) as error:  # InternalError of TVM is a RuntimeError
         last = str(error).strip().splitlines()[-1]
         raise CompileError(
@@ -95,25 +91,33 @@ def _symbol(function: tirx.PrimFunc, name: str, tgt: Target) -> tirx.PrimFunc:
     )
 
 
-def _lower(module: tvm.IRModule, tgt: Target) -> tvm.IRModule:
-    """The few passes that flat kernels need before LLVM.
+def lowered(functions: Mapping[str, tirx.PrimFunc], cpu: Cpu) -> tvm.IRModule:
+    """Kernels by name as LLVM gets them.
 
     No StmtSimplify, NarrowDataType or RemoveNoOp: their analyzer assumes that integers never wrap,
     and it was seen to drop the min() of a clamp (softmax). LLVM simplifies what kernels leave.
     """
+    tgt = target(cpu)
+    module = tvm.IRModule({tvm.ir.GlobalVar(name): _symbol(f, name, tgt) for name, f in functions.items()})
     with tgt:
-        for step in _passes():
+        for step in _passes(cpu):
             module = step(module)
     return module
 
 
-def _passes() -> Iterable[Any]:
+def _passes(cpu: Cpu) -> Iterable[Any]:
     transform = tirx.transform
     return (
         transform.VectorizeLoop(True),
         transform.LowerTVMBuiltin(),
         transform.LowerIntrin(),
+        *([_ordered] if cpu.is_host_free else []),
+        imported_once,
     )
+
+
+def _ordered(module: tvm.IRModule) -> tvm.IRModule:
+    return tvm.IRModule({name: order.ordered(function) for name, function in module.functions.items()})
 
 
 def imported_once(module: tvm.IRModule) -> tvm.IRModule:

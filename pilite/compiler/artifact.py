@@ -61,10 +61,10 @@ def compiler_hash() -> str:
 def build_id(model_sha256: str, name: str, cpu: Cpu, options: dict[str, Any]) -> str:
     """sha256 over every input of a build: model, name, CPU, options, tool versions, compiler sources.
 
-    `host`: TVM's wheels for x86-64 and aarch64 order operands differently (ARCHITECTURE.md, D41).
+    The host is one where its architecture decides bytes, as for an x86-64 CPU (ARCHITECTURE.md, D41).
     """
     inputs = {
-        "host": platform.machine(),
+        **({} if cpu.is_host_free else {"host": platform.machine()}),
         "model": model_sha256,
         "name": name,
         "cpu": cpu.name,

@@ -17,6 +17,7 @@ import jsonschema
 
 from pilite import VERSION
 from pilite.compiler import artifact
+from pilite.compiler import cpu as cpus
 from pilite.errors import CheckFailed, PiliteError
 from pilite.release.files import EPOCH
 
@@ -72,10 +73,16 @@ def _hash(paths: Iterable[Path]) -> str:
 
 
 def provenance(parameters: Parameters, subjects: Mapping[str, str]) -> bytes:
-    """An in-toto statement with SLSA's predicate: no time, no host, so that a second build makes the same."""
+    """An in-toto statement with SLSA's predicate: no time, so that a second build makes the same.
+
+    `host` is in it if it is an input: where a CPU's bytes depend on the host's architecture.
+    """
     inputs = [_material(f"model:{model.name}", model.sha256) for model in parameters.models]
     inputs += [_material(f"source:{name}", digest) for name, digest in sources().items()]
     tools = artifact.versions()
+    internal: dict[str, Any] = {"command": parameters.command()}
+    if not all(cpus.load(name).is_host_free for name in parameters.cpus):
+        internal["host"] = platform.machine()
     document = {
         "_type": STATEMENT,
         "subject": [{"name": n, "digest": {"sha256": digest}} for n, digest in sorted(subjects.items())],
@@ -84,7 +91,7 @@ def provenance(parameters: Parameters, subjects: Mapping[str, str]) -> bytes:
             "buildDefinition": {
                 "buildType": BUILD_TYPE,
                 "externalParameters": asdict(parameters),
-                "internalParameters": {"command": parameters.command(), "host": platform.machine()},
+                "internalParameters": internal,
                 "resolvedDependencies": [*inputs, *({"uri": purl(n, v)} for n, v in sorted(tools.items()))],
             },
             "runDetails": {"builder": {"id": BUILDER, "version": {"pilite": VERSION}}},
@@ -118,10 +125,11 @@ def parameters_of(data: bytes, what: str) -> Parameters:
 
 def require_host(data: bytes, what: str) -> None:
     """Raise PiliteError where a second build could not give the same bytes, CheckFailed as parameters_of."""
-    host = _definition(data, what)["internalParameters"]["host"]
-    if host != platform.machine():
+    here = platform.machine()
+    host = _definition(data, what)["internalParameters"].get("host", here)
+    if host != here:
         raise PiliteError(
-            f"{what}: it was built on {host}, and TVM chooses other registers on {platform.machine()}. "
+            f"{what}: it was built on {host}, and TVM chooses other registers for x86-64 on {here}. "
             f"Build it again on {host}."
         )
 

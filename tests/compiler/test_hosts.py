@@ -1,21 +1,27 @@
-"""The bytes do not depend on what the CPU of the host can: a build as an old x86 CPU sees it."""
+"""The bytes do not depend on the host: a build as an old x86 CPU sees it, and one on an aarch64 machine."""
 
 from __future__ import annotations
 
-import importlib.util
 import os
 import shutil
 import subprocess
 import sys
+from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
+import ziglang
 
+from models import resolve
+from pilite.lab import emulation, roots, wheels
+from pilite.lab.toolchain import recipe
 from tests.conftest import ROOT
 from tests.few_ops import classifier, made
 
 OLD = "Nehalem"  # 2008: SSE4.2, no AVX
 CPUS = ("x86-64-v3", "x86-64-v4", "cortex-a76")
+PIS = ("cortex-a53", "cortex-a76")  # the CPUs whose bytes depend on no host
 
 BUILD = """
 import sys
@@ -32,19 +38,57 @@ for cpu in sys.argv[3].split(","):
 """
 
 
-def build(model: Path, folder: Path, emulator: tuple[str, ...]) -> bool:
-    """Build for CPUS in `folder`; whether the host's CPU showed AVX."""
-    folder.mkdir()
-    zig = importlib.util.find_spec("ziglang")
-    assert zig is not None
-    assert zig.origin is not None
-    program = str(Path(zig.origin).with_name("zig"))
-    command = [*emulator, sys.executable, "-c", BUILD, str(ROOT), str(model), ",".join(CPUS)]
-    command += [*emulator, program] if emulator else []
-    environment = {**os.environ, "OMP_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1"}
-    done = subprocess.run(command, cwd=folder, env=environment, capture_output=True, text=True, check=False)
-    assert done.returncode == 0, done.stderr
-    return done.stdout.strip() == "True"
+@dataclass(frozen=True)
+class Host:
+    """A machine to build on. `emulator`: what runs Python and zig there; `packages`: for PYTHONPATH."""
+
+    emulator: tuple[str, ...] = ()
+    python: str = sys.executable
+    packages: str = str(Path(next(iter(ziglang.__path__))).parent)
+
+    def build(self, model: Path, folder: Path, cpus: Sequence[str]) -> bool:
+        """Build for CPUs in `folder`; whether the host's CPU showed AVX."""
+        folder.mkdir()
+        command = [*self.emulator, self.python, "-c", BUILD, str(ROOT), str(model), ",".join(cpus)]
+        command += [*self.emulator, f"{self.packages}/ziglang/zig"] if self.emulator else []
+        environment = {**os.environ, "OMP_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1"}
+        environment |= {"PYTHONPATH": self.packages, "PYTHONDONTWRITEBYTECODE": "1"}
+        done = subprocess.run(
+            command, cwd=folder, env=environment, capture_output=True, text=True, check=False
+        )
+        assert done.returncode == 0, done.stderr
+        return done.stdout.strip() == "True"
+
+
+def aarch64() -> Host:
+    """Debian's Python 3.11 for arm64 with the wheels that the toolchain image has."""
+    emulation.ensure()
+    root = roots.rootfs(ROOT / "artifacts")
+    packages = roots.site(dict.fromkeys(recipe.read().wheels, wheels.LOCK), ROOT / "artifacts")
+    (packages / "ziglang" / "zig").chmod(0o755)
+    return Host(("qemu-aarch64", "-L", str(root)), str(root / roots.PYTHON), str(packages))
+
+
+def assert_same(cpus: Sequence[str], one: Path, other: Path) -> None:
+    for cpu in cpus:
+        path = f"m/{cpu}/ref/model.so"
+        assert (one / path).read_bytes() == (other / path).read_bytes(), cpu
+
+
+@pytest.mark.slow
+@pytest.mark.long
+@pytest.mark.qemu
+@pytest.mark.parametrize("name", ["classifier", "mobilenet_v2_0.35_96_uint8"])
+def test_an_aarch64_host_gives_the_same_bytes(name: str, tmp_path: Path) -> None:
+    if name == "classifier":
+        model = tmp_path / "m.tflite"
+        model.write_bytes(made(classifier, "int8", 0).model)
+    else:
+        model = resolve(name, ROOT / "artifacts").path
+    Host().build(model, tmp_path / "here", PIS)
+    aarch64().build(model, tmp_path / "there", PIS)
+
+    assert_same(PIS, tmp_path / "here", tmp_path / "there")
 
 
 @pytest.mark.slow
@@ -54,12 +98,10 @@ def test_an_x86_cpu_without_avx_gives_the_same_bytes(tmp_path: Path) -> None:
         pytest.skip("no qemu-x86_64; on x86-64: apt-get install qemu-user")
     model = tmp_path / "m.tflite"
     model.write_bytes(made(classifier, "int8", 0).model)
-    here = build(model, tmp_path / "here", ())
-    old = build(model, tmp_path / "old", ("qemu-x86_64", "-cpu", OLD))
+    here = Host().build(model, tmp_path / "here", CPUS)
+    old = Host(("qemu-x86_64", "-cpu", OLD)).build(model, tmp_path / "old", CPUS)
 
     assert not old
     if not here:
         pytest.skip("hardware: this machine's CPU has no AVX to be without")
-    for cpu in CPUS:
-        path = f"m/{cpu}/ref/model.so"
-        assert (tmp_path / "old" / path).read_bytes() == (tmp_path / "here" / path).read_bytes(), cpu
+    assert_same(CPUS, tmp_path / "here", tmp_path / "old")

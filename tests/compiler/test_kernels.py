@@ -189,12 +189,12 @@ _X86 = "16 registers hold the sums and a window's operands only in part"
 STACK: dict[str, tuple[tuple[int, int], str]] = {
     "qs8_gemm_4x8c2__neon_a53-cortex-a53": ((2, 0), "an address, beside 27 registers of the hand-made loop"),
     "qs8_gemm_4x16c2__neon-cortex-a72": (
-        (10, 29),
+        (10, 32),
         "16 sums, 8 pairs, and what 16 columns start from",
     ),
-    "qs8_dwconv_4x8__neon-cortex-a53": ((71, 66), _WINDOW),
-    "qs8_dwconv_4x8__neon-cortex-a72": ((58, 53), _WINDOW),
-    "qs8_dwconv_3x2x8c4__neondot-cortex-a76": ((628, 630), _WINDOW),
+    "qs8_dwconv_4x8__neon-cortex-a53": ((78, 68), _WINDOW),
+    "qs8_dwconv_4x8__neon-cortex-a72": ((53, 52), _WINDOW),
+    "qs8_dwconv_3x2x8c4__neondot-cortex-a76": ((629, 638), _WINDOW),
     "qs8_gemm_4x16c2__avx2-x86-64-v3": ((96, 96), _X86),
     "qs8_dwconv_4x16__avx2-x86-64-v3": ((453, 492), _X86),
     "qs8_gemm_14x16c4__avx512vnni-x86-64-v4": ((28, 0), "addresses of 14 rows"),

@@ -327,7 +327,7 @@ WRONG: dict[str, Callable[[Statement], object]] = {
     "short hash": lambda s: s["subject"][0]["digest"].update(sha256="ab"),
     "input without hash": lambda s: definition(s)["resolvedDependencies"][0].pop("digest"),
     "tool without version": lambda s: definition(s)["resolvedDependencies"][-1].update(uri="pkg:pypi/x"),
-    "no host": lambda s: definition(s)["internalParameters"].pop("host"),
+    "empty host": lambda s: definition(s)["internalParameters"].update(host=""),
     "no command": lambda s: definition(s)["internalParameters"].pop("command"),
     "no model": lambda s: definition(s)["externalParameters"]["models"].clear(),
     "one CPU twice": lambda s: definition(s)["externalParameters"].update(cpus=["a", "a"]),
@@ -360,6 +360,16 @@ def test_a_second_build_on_another_architecture_is_refused_before_it_starts(
     monkeypatch.setattr(platform, "machine", lambda: "riscv64")
     with pytest.raises(PiliteError, match=r"built on \w+, .* on riscv64. Build it again on"):
         statements.require_host(data, make.PROVENANCE)
+
+
+def test_a_release_for_pis_says_nothing_of_the_host(
+    made: list[File], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    data = part(made, make.PROVENANCE)
+    monkeypatch.setattr(platform, "machine", lambda: "riscv64")
+    statements.require_host(data, make.PROVENANCE)
+
+    assert statements.provenance(WANTED, {"x": "0" * 64}).count(b"riscv64") == 0
 
 
 def test_the_schema_of_the_provenance_is_a_schema() -> None:
