@@ -65,7 +65,9 @@ def check_signature(folder: Path, text: bytes, allowed: Path, found: Mapping[str
     """Raise CheckFailed and say which of the two files is at fault: the sums, or their signature."""
     signature = _read(folder / make.SIGNATURE)
     if not is_canonical(signature):
-        raise CheckFailed(f"{make.SIGNATURE}: damaged: it is no signature as ssh-keygen writes it.")
+        raise CheckFailed(
+            f"{make.SIGNATURE}: damaged: no signature as ssh-keygen writes it. Download the release again."
+        )
     sums_fit = os.fsdecode(text) == make.sums(found)
     what = make.SIGNATURE if sums_fit else make.SUMS
     signing.verify(text, signature.decode("ascii"), allowed, make.PURPOSE, what)
