@@ -52,7 +52,15 @@ class Recipe:
 
     @property
     def id(self) -> str:
-        """A hash of everything that decides what is in the image: the same id, the same image."""
+        """A hash of everything that decides what is in the image: the same id, the same image.
+
+        Raises PiliteError if this architecture's packages are not locked.
+        """
+        if not self.lock.is_file():
+            raise PiliteError(
+                f"{self.lock}: is missing: nothing is locked for {self.arch}. `toolchain --relock` makes "
+                f"it from what Debian has today; or build without --docker: the bytes are the same."
+            )
         digest = hashlib.sha256(f"{FORMAT} {self.arch} {self.base}".encode())
         for path in self._inputs():
             digest.update(path.name.encode() + b"\0" + hashlib.sha256(path.read_bytes()).digest())
@@ -79,12 +87,17 @@ class Recipe:
 
 
 def read(base: str = MMDEBSTRAP, folder: Path = FOLDER, requirements: Path = REQUIREMENTS) -> Recipe:
-    """Read the recipe for this machine. Raises PiliteError for a base that it does not declare."""
+    """Read the recipe for this machine. Raises PiliteError for a base or a machine that it does not know."""
     values = tomllib.loads((folder / "recipe.toml").read_text(encoding="utf-8"))
     bases: Mapping[str, Mapping[str, str]] = values["bases"]
     if base not in bases:
         raise PiliteError(
             f"--base {base}: unknown; docker/toolchain/recipe.toml declares {', '.join(bases)}."
+        )
+    if platform.machine() not in ARCHITECTURES:
+        raise PiliteError(
+            f"The toolchain image is made on {' and '.join(ARCHITECTURES)}, and this machine is "
+            f"{platform.machine()}. Build on one of them."
         )
     return Recipe(
         folder=folder,

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import platform
+import shutil
 from pathlib import Path
 
 import pytest
@@ -75,6 +77,25 @@ def test_the_lock_of_the_checkout_holds_what_the_recipe_asks_for() -> None:
 def test_an_unknown_base_is_refused_with_the_known_ones() -> None:
     with pytest.raises(PiliteError, match=r"--base alpine: unknown; .* declares mmdebstrap, debian"):
         recipe.read("alpine")
+
+
+def test_a_machine_without_a_lock_is_told_how_to_make_one(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    shutil.copytree(recipe.FOLDER, tmp_path / "toolchain")
+    (tmp_path / "toolchain" / "packages.arm64.lock").unlink(missing_ok=True)
+    monkeypatch.setattr(platform, "machine", lambda: "aarch64")
+    wanted = recipe.read(folder=tmp_path / "toolchain")
+    with pytest.raises(
+        PiliteError, match=r"packages.arm64.lock: is missing: .* `toolchain --relock` makes it"
+    ):
+        _ = wanted.tag
+
+
+def test_a_machine_that_no_image_is_made_on_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(platform, "machine", lambda: "riscv64")
+    with pytest.raises(PiliteError, match=r"made on x86_64 and aarch64, and this machine is riscv64"):
+        recipe.read()
 
 
 def test_bases_have_images_of_their_own() -> None:
