@@ -75,7 +75,7 @@ def pytest_addoption(parser: pytest.Parser) -> None:
         "--update-golden", action="store_true", help="write the golden texts anew instead of comparing"
     )
     parser.addoption(
-        "--random-models", type=int, default=0, help="one-operator models per numerics and CPU, such as 1500"
+        "--random-models", type=int, default=0, help="one-operator models per numerics and CPU, such as 6000"
     )
     parser.addoption(
         "--fault-page", default="", help="write the table of faults here; with --collect-only, who makes them"

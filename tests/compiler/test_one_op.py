@@ -1,5 +1,7 @@
 """Random models of one operator against TFLite's reference kernels: every operator and dtype, bit for bit.
 
+    pytest tests/compiler/test_one_op.py -m long --random-models 6000      # other numbers, on two CPUs
+
 A failure names the model: `seeded("CONV_2D", "int8", 17)` of tests/one_op.py makes it again.
 """
 
@@ -50,6 +52,20 @@ def test_a_few_models_of_every_operator_give_the_bits_of_tflite(op: str, dtype: 
 def test_random_models_give_the_bits_of_tflite(op: str, dtype: str, cpu: str) -> None:
     cases = [one_op.seeded(op, dtype, seed) for seed in seeds(op, dtype, cpu)]
 
+    check_bits(cases, cpu)
+
+
+@pytest.mark.long
+@pytest.mark.parametrize("cpu", [cpu for cpu in EVERY_CPU if cpu.values[0] in (HERE, "cortex-a72")])
+@pytest.mark.parametrize(("op", "dtype"), one_op.ROWS)
+def test_every_row_has_its_share_of_as_many_models_as_asked_for(
+    op: str, dtype: str, cpu: str, request: pytest.FixtureRequest
+) -> None:
+    """At least FEW of each row; test_xnnpack.py does the same for the other numerics."""
+    share = max(FEW, -(-request.config.getoption("--random-models") // len(one_op.ROWS)))
+    cases = [one_op.seeded(op, dtype, 6_000_000 + i) for i in range(share)]
+
+    assert len({(case.model, *(x.tobytes() for x in case.inputs)) for case in cases}) >= FEW
     check_bits(cases, cpu)
 
 
