@@ -7,7 +7,7 @@ import sys
 import threading
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import ThreadPoolExecutor, wait
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -25,6 +25,7 @@ Say = Callable[[object], None]  # is told what a board does now: a text, or what
 Done = TypeVar("Done")
 
 PERIOD_S = 0.5  # of drawing, which takes CPU time from what may be measured on this machine
+WAKING_S = 0.5  # Python hears a signal that comes just before a wait when the wait ends
 AT_ONCE = 16  # boards; each is a thread that waits for its board most of the time
 
 
@@ -64,11 +65,14 @@ def each(
     links = Links()
     with shown(states), ThreadPoolExecutor(at_once) as pool:
         try:
-            ends = list(pool.map(lambda board: _one(board, artifacts, action, states, links), found))
-        except BaseException:  # pool.map has dropped those that wait; the others must not be waited for
+            ends = [pool.submit(_one, board, artifacts, action, states, links) for board in found]
+            while wait(ends, WAKING_S).not_done:
+                pass
+        except BaseException:  # those that wait are dropped; the others must not be waited for
+            pool.shutdown(wait=False, cancel_futures=True)
             links.cut()
             raise
-    pairs = list(zip(found, ends, strict=True))
+    pairs = [(board, end.result()) for board, end in zip(found, ends, strict=True)]
     return Outcome(
         {board.name: end for board, end in pairs if not isinstance(end, PiliteError)},
         {board.name: end for board, end in pairs if isinstance(end, PiliteError)},

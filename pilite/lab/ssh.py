@@ -80,10 +80,13 @@ class Beating(fabric.runners.Remote):  # type: ignore[misc]
 
 
 class Pulse:
-    """A stdin that never ends, with a byte every BEAT seconds: so measure.py knows that we are there."""
+    """A stdin that never ends, with a byte every BEAT seconds: so measure.py knows that we are there.
+
+    The first comes at once: silence counts only after a sign of life, and a link may die before the second.
+    """
 
     def __init__(self) -> None:
-        self._next = time.monotonic() + BEAT
+        self._next = time.monotonic()
 
     def read(self, count: int) -> str | None:
         """A sign of life, or None: nothing now. Invoke asks 100 times a second."""

@@ -43,7 +43,8 @@ MODELS = {
     ),
     "no operators": (
         lambda: write([value(4)], [], [0], []),
-        "the graph has no operators; there is nothing to compile",
+        "the graph has no operators; there is nothing to compile\n"
+        "the graph has no outputs; name what it computes and convert the model again",
     ),
     "dynamic size": (
         lambda: softmax(value(1, 1, 3, signature=(-1, -1, 3))),

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import os
 import signal
 import threading
 import time
@@ -98,10 +99,19 @@ class Interrupting:
     def __call__(self, board: Board, connection: Connection, say: fleet.Say) -> None:
         connection.run(
             ["sh", "-c", f"echo; sleep {self.seconds}; :"],
-            heard=lambda line: signal.raise_signal(signal.SIGINT) if board.name == "a" else None,
+            heard=lambda line: os.kill(os.getpid(), signal.SIGINT) if board.name == "a" else None,
         )
 
 
+@pytest.fixture
+def hears_interrupts() -> Iterator[None]:
+    """A shell that starts us in the background makes us ignore SIGINT."""
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    yield
+    signal.signal(signal.SIGINT, before)
+
+
+@pytest.mark.usefixtures("hears_interrupts")
 def test_an_interrupt_ends_what_runs_on_all_boards(tmp_path: Path) -> None:
     action, start = Interrupting(f"60.{time.monotonic_ns() % 10**6}"), time.monotonic()
     with pytest.raises(KeyboardInterrupt):

@@ -1,5 +1,6 @@
 // stress.cc - the pool alone: every task of every region runs exactly once, for 1 to 8 threads. For
 // ThreadSanitizer.
+#include <sched.h>
 #include <stdio.h>
 #include <string.h>
 
@@ -36,11 +37,23 @@ bool one_region(Pool* pool, int asked, int threads) {
   return true;
 }
 
-bool one_pool(int threads, uint32_t spin_us) {
+// A CPU for each of them, in turns: without, a pool starts no more threads than there are CPUs.
+void place(int* cpus) {
+  cpu_set_t usable;
+  CPU_ZERO(&usable);
+  if (sched_getaffinity(0, sizeof usable, &usable)) CPU_SET(0, &usable);
+  for (int i = 0, cpu = -1; i < kMaxThreads; ++i) {
+    do cpu = (cpu + 1) % CPU_SETSIZE;
+    while (!CPU_ISSET(cpu, &usable));
+    cpus[i] = cpu;
+  }
+}
+
+bool one_pool(int threads, const int* cpus, uint32_t spin_us) {
   alignas(64) static char memory[sizeof(Pool)];
   memset(memory, 0, sizeof memory);
   Pool* pool = reinterpret_cast<Pool*>(memory);
-  bool good = !pool->start(threads, nullptr, spin_us);
+  bool good = !pool->start(threads, cpus, spin_us);
   for (int i = 0; i < kRegions && good; ++i) {
     if (i % 7 == 0) pool->begin();
     good = one_region(pool, i * 5 % (kMaxTasks + 1), threads);
@@ -55,8 +68,11 @@ bool one_pool(int threads, uint32_t spin_us) {
 }  // namespace
 
 int main() {
+  int cpus[kMaxThreads];
+  place(cpus);
   for (int threads = 1; threads <= kMaxThreads; ++threads) {
-    if (!one_pool(threads, 50) || !one_pool(threads, 0)) return printf("wrong with %d threads\n", threads), 1;
+    if (!one_pool(threads, cpus, 50) || !one_pool(threads, cpus, 0))
+      return printf("wrong with %d threads\n", threads), 1;
   }
   puts("every task ran once");
   return 0;
