@@ -240,3 +240,11 @@ def test_every_path_that_a_document_names_exists(document: str) -> None:
     named = {path.rstrip("./-") for path in PATH.findall(read(document))}
     assert named
     assert sorted(path for path in named if not (ROOT / path).exists()) == []
+
+
+def test_every_decision_has_a_number_of_its_own() -> None:
+    numbers = re.findall(
+        r"^- \*\*D(\d+) ", (ROOT / "ARCHITECTURE.md").read_text(encoding="utf-8"), re.MULTILINE
+    )
+    assert numbers
+    assert sorted(numbers) == sorted(set(numbers))
