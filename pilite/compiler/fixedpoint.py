@@ -70,7 +70,9 @@ CONSTANTS: dict[Rounding, Constants] = {
     Rounding.SINGLE: Constants(("mantissa", "right"), 1 - 2.0**-32, ("left",)),
 }
 SPACED_BY_ONE = 1.5 * 2.0**23  # float32 are, for 2**22 to both sides: its bits plus n are its value plus n
-RAISED = 0x4B400000  # its bits; the lower 16 are zero, so those of a value are those of n
+RAISED = int(
+    np.float32(SPACED_BY_ONE).view(np.int32)
+)  # its bits; the lower 16 are zero, so those of a value are n's
 DTYPES = {
     "scale": "float64",
     "factor": "float32",
