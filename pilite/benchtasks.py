@@ -143,6 +143,7 @@ def show(name: str, done: Bench) -> None:
 
     show_table(f"Times on {name}", report.timing_rows(done.document))
     show_table(f"pilite against its rivals on {name}", report.ratio_rows(done.document))
+    show_table(f"Geometric means over models on {name}", report.mean_rows(done.document))
     show_table(f"Start, memory and sizes on {name}", report.cost_rows(done.document))
     show_table(f"Outputs on {name}", report.check_rows(done.document))
     print("\n".join(report.remarks(done.document)))

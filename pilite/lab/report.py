@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
+from statistics import geometric_mean
 from typing import Any
 
 from pilite.lab.onboard import Onboarded
@@ -83,6 +84,31 @@ def ratio_rows(document: Json) -> list[Json]:
     ]
 
 
+def mean_rows(document: Json) -> list[Json]:
+    """Geometric means of the speed-ups over all models, by threads and rival; none of a single model.
+
+    One undecided model makes its mean undecided: leaving it out would flatter.
+    """
+    groups: dict[tuple[int, str], list[Json]] = {}
+    for row in document["ratios"]:
+        groups.setdefault((row["threads"], row["rival"]), []).append(row)
+    return [_mean(key, rows) for key, rows in groups.items() if len(rows) > 1]
+
+
+def _mean(key: tuple[int, str], rows: Sequence[Json]) -> Json:
+    decided = [row["speedup"] for row in rows if row["speedup"] is not None]
+    least = min(rows, key=lambda row: row["ci95"][0])
+    low, high = least["ci95"]
+    return {
+        "models": len(rows),
+        "threads": f"{key[0]}{' *' if rows[0]['oversubscribed'] else ''}",
+        "against": key[1],
+        "times faster": f"{geometric_mean(decided):.2f}" if len(decided) == len(rows) else "undecided",
+        "decided": len(decided),
+        "least of them, 95 % interval": f"{low:.2f} to {high:.2f} ({least['model']})",
+    }
+
+
 def check_rows(document: Json) -> list[Json]:
     return [
         {
@@ -117,6 +143,7 @@ def markdown(document: Json) -> str:
         "\n".join(f"- {text}" for text in remarks(document)),
         section("Times", timing_rows(document)),
         section("pilite against its rivals", ratio_rows(document)),
+        section("Geometric means over models", mean_rows(document)),
         section("Start, memory and sizes", cost_rows(document)),
         section("Outputs", check_rows(document)),
     ]

@@ -75,6 +75,40 @@ def test_page_of_a_virtual_board(document: Json, golden: Callable[[str], None]) 
     golden(report.markdown(virtual(document)))
 
 
+def several(speedups: tuple[float | None, ...]) -> Json:
+    """Ratios of as many models against one rival."""
+    return {
+        "ratios": [
+            {"model": f"m{n}", "threads": 2, "rival": "litert", "speedup": times, "oversubscribed": False}
+            | {"ci95": [(times or 1) - 0.1, (times or 1) + 0.1]}
+            for n, times in enumerate(speedups)
+        ]
+    }
+
+
+def test_models_are_summed_up_by_their_geometric_mean_and_the_worst_of_them() -> None:
+    assert report.mean_rows(several((4.0, 1.0, 2.0))) == [
+        {
+            "models": 3,
+            "threads": "2",
+            "against": "litert",
+            "times faster": "2.00",
+            "decided": 3,
+            "least of them, 95 % interval": "0.90 to 1.10 (m1)",
+        }
+    ]
+
+
+def test_one_undecided_model_makes_the_mean_undecided() -> None:
+    (row,) = report.mean_rows(several((4.0, None)))
+
+    assert (row["times faster"], row["decided"], row["models"]) == ("undecided", 1, 2)
+
+
+def test_one_model_has_no_mean(document: Json) -> None:
+    assert report.mean_rows(document) == []
+
+
 SAMPLES = {"mobilenet": {"ms": {"pilite/1": [[30, 31]], "tflite/1": [[40, 41]], "pilite/8": [[12, 13]]}}}
 
 

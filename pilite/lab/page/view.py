@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from pilite.lab import stats
+from pilite.lab import report, stats
 from pilite.lab.page import charts, exactness
 from pilite.lab.rivals import OURS
 
@@ -140,6 +140,7 @@ def section(run: Run) -> Json:
         "marked": [mark["what"] for mark in document["marks"] if mark["severity"] == "marked"],
         "facts": [(name, board[name]) for name in FACTS if board.get(name) not in (None, "")],
         "settings": list({**document["settings"], **document["versions"]}.items()),
+        "means": report.mean_rows(document) if _timed(run) else [],
         "models": [_model(run, name, one) for name, one in run.samples.items()] if _timed(run) else [],
         "costs": [_costs(row) for row in document["rows"]],
         "checks": document["checks"],
