@@ -52,9 +52,10 @@ SMALL_ZOO = (  # each architecture once, on this machine's CPU
     pytest.param("mobilenet_v3_large_minimalistic_0.25_64_uint8", marks=pytest.mark.long),
     "deeplab_mobilenet_v2_0.25_65_uint8",  # dilations, RESIZE_BILINEAR, ARG_MAX
     "unet_mobilenet_v2_0.25_64_int8",  # TRANSPOSE_CONV
-    "ssd_mobilenet_v1_0.25_96_uint8",  # several outputs
-    "ssd_mobilenet_v2_0.25_96_int8",
+    "ssd_mobilenet_v1_0.25_96_uint8",  # several outputs, TFLite_Detection_PostProcess of uint8
+    "ssd_mobilenet_v2_0.25_96_int8",  # and of float32
 )
+DETECTORS = ("ssd_mobilenet_v1_0.25_96_uint8", "ssd_mobilenet_v2_0.25_96_int8")
 CPUS = ("x86-64-v3", "x86-64-v4", "cortex-a53", "cortex-a72", "cortex-a76")
 
 
@@ -82,6 +83,11 @@ def test_every_operator_of_a_zoo_model_gives_tflites_bytes(name: str, cpu: str) 
 @pytest.mark.parametrize("name", SMALL_ZOO)
 def test_every_operator_of_a_small_architecture_gives_tflites_bytes(name: str) -> None:
     assert_same(models.resolve(name, ARTIFACTS).path, name, "x86-64-v3", (1,), NO_PICTURES)
+
+
+@pytest.mark.parametrize(("name", "cpu"), on_every_cpu(DETECTORS, pytest.mark.long))
+def test_every_operator_of_a_detector_gives_tflites_bytes(name: str, cpu: str) -> None:
+    assert_same(models.resolve(name, ARTIFACTS).path, name, cpu, THREADS, NO_PICTURES)
 
 
 @pytest.mark.parametrize(("name", "cpu"), on_every_cpu(ODD_MODELS, pytest.mark.slow))

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import re
 from dataclasses import dataclass
+from itertools import islice
 
 from models.zoo.calibrate import fill
 from models.zoo.families import FAMILIES
@@ -74,26 +75,35 @@ def generate(recipe: Recipe) -> bytes:
     tensors = [
         TensorSpec("input", (1, side, side, 3), "uint8", scheme.input.scales, scheme.input.zero_points)
     ]
-    tensors += [_activation(i, layer) for i, layer in enumerate(filled)]
-    ops = []
+    tensors += [one for i, layer in enumerate(filled) for one in _activations(i, layer)]
+    ops, outputs = [], iter(range(1, len(tensors)))
     for i, layer in enumerate(filled):
         constants = _constants(i, layer)
         added = range(len(tensors), len(tensors) + len(constants))
         tensors += constants
         operands = (*added[: layer.leading], *layer.layer.inputs, *added[layer.leading :])
-        ops.append(OpSpec(layer.layer.op, operands, (i + 1,), layer.layer.options))
+        own = tuple(islice(outputs, 1 + len(layer.layer.more)))
+        ops.append(OpSpec(layer.layer.op, operands, own, layer.layer.options))
     return write(tensors, ops, [0], net.outputs, f"pilite zoo {recipe.name}")
 
 
-def _activation(index: int, step: Filled) -> TensorSpec:
-    name = f"{index:02d}_{step.layer.op.lower()}"
+def _name(index: int, step: Filled) -> str:
+    return f"{index:02d}_{step.layer.op.lower().removeprefix('custom:')}"
+
+
+def _activations(index: int, step: Filled) -> list[TensorSpec]:
+    """The first output has the layer's name."""
     quant = step.quant or Quant((), ())
-    return TensorSpec(name, step.layer.shape, step.dtype, quant.scales, quant.zero_points)
+    named = {_name(index, step): step.layer.shape}
+    named |= {f"{_name(index, step)}:{i}": shape for i, shape in enumerate(step.layer.more, 1)}
+    return [
+        TensorSpec(name, shape, step.dtype, quant.scales, quant.zero_points) for name, shape in named.items()
+    ]
 
 
 def _constants(index: int, step: Filled) -> list[TensorSpec]:
-    """Filter and bias, or the number that is added or multiplied."""
-    name = f"{index:02d}_{step.layer.op.lower()}"
+    """Filter and bias, the number that is added or multiplied, or anchors."""
+    name = _name(index, step)
     return [
         TensorSpec(
             f"{name}/{one.name}",

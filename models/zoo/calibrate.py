@@ -28,7 +28,7 @@ def fill(layers: tuple[Layer, ...], resolution: int, dtype: str, seed: str) -> l
         operands = [value for value in (values[j] for j in layer.inputs) if value is not None]
         step, value = STEPS[layer.op](layer, operands, scheme, f"{seed}/{i}")
         filled.append(step)
-        values.append(value)
+        values += (value, *(None for _ in layer.more))
         _forget(values, layers[i + 1 :])
     return filled
 

@@ -4,7 +4,7 @@
     x = b.conv(b.input, 32, (3, 3), stride=2)
     net = b.finish(b.classify(b.global_pool(x)))
 
-A value is a number: 0 is the model's input, i + 1 the output of layer i.
+A value is a number: 0 is the model's input, then come the outputs of the layers in their order.
 """
 
 from __future__ import annotations
@@ -13,6 +13,7 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+from pilite.compiler import detection
 from pilite.compiler.graph import (
     Add,
     ArgMax,
@@ -20,6 +21,7 @@ from pilite.compiler.graph import (
     Concatenation,
     Conv2D,
     DepthwiseConv2D,
+    Detection,
     FullyConnected,
     Mean,
     NoOptions,
@@ -36,6 +38,7 @@ CLASSES = 1001  # ImageNet and a background class
 
 Shape = tuple[int, ...]
 Pair = tuple[int, int]
+Box = tuple[float, float, float, float]  # y and x of the centre, height, width, in parts of the picture
 
 
 @dataclass(frozen=True)
@@ -49,6 +52,8 @@ class Layer:
     filter: Shape = ()  # (oc, kh, kw, ic), (1, kh, kw, c) if depthwise, (units, depth); empty without weights
     role: str = ""  # what the output is, where its range is not that of its activation: quantize.TARGETS
     number: float | None = None  # the second operand of ADD or MUL, a constant
+    anchors: tuple[Box, ...] = ()  # the third operand of TFLite_Detection_PostProcess
+    more: tuple[Shape, ...] = ()  # of further outputs
 
     @property
     def macs(self) -> int:
@@ -97,9 +102,12 @@ class Builder:
         role: str = "",
         number: float | None = None,
     ) -> int:
-        self.layers.append(Layer(op, inputs, shape, options, filter, role, number))
-        self.shapes.append(shape)
-        return len(self.layers)
+        return self._append(Layer(op, inputs, shape, options, filter, role, number))
+
+    def _append(self, layer: Layer) -> int:
+        self.layers.append(layer)
+        self.shapes += (layer.shape, *layer.more)
+        return len(self.shapes) - 1 - len(layer.more)
 
     def channels(self, x: int) -> int:
         return self.shapes[x][-1]
@@ -217,6 +225,18 @@ class Builder:
     def arg_max(self, x: int) -> int:
         """The class of every pixel, int64."""
         return self.add("ARG_MAX", (x,), self.shapes[x][:-1], ArgMax("int64", len(self.shapes[x]) - 1))
+
+    def dequantize(self, x: int) -> int:
+        return self.add("DEQUANTIZE", (x,), self.shapes[x], NoOptions())
+
+    def detect(self, boxes: int, scores: int, anchors: Sequence[Box], options: Detection) -> tuple[int, ...]:
+        """TFLite_Detection_PostProcess: boxes, classes and scores of detections, and how many there are."""
+        count = options.most * options.per_box
+        more = ((1, count), (1, count), (1,))
+        operands = (boxes, scores)
+        layer = Layer(detection.OP, operands, (1, count, 4), options, anchors=tuple(anchors), more=more)
+        first = self._append(layer)
+        return tuple(range(first, first + 4))
 
     def classify(self, x: int) -> int:
         """Classes of a pooled image by a 1x1 convolution, as slim's networks do."""

@@ -59,7 +59,7 @@ TARGETS = {  # by a layer's role, else by its activation
     "gate / 6": Target(1.0, (0.0, 0.0), span=(0.0, 1.0)),
     "whole picture": Target(2.0, (-0.1, 0.2), span=(0.0, 3.0)),  # a RELU whose range is not the others'
     "boxes": Target(4.0, (-0.1, 0.1), span=(-8.0, 8.0)),
-    "scores": Target(4.0, (-0.1, 0.1), span=(-8.0, 8.0)),
+    "scores": Target(4.0, (-0.9, -0.7), span=(-11.0, 5.0)),  # few boxes show anything
 }
 
 

@@ -29,6 +29,7 @@ from models.zoo.quantize import (
     target_of,
     weights,
 )
+from pilite.compiler import detection
 from pilite.compiler.graph import (
     Add,
     Concatenation,
@@ -181,6 +182,21 @@ def _logistic(layer: Layer, xs: list[Value], scheme: Scheme, seed: str) -> tuple
     return _softmax(layer, xs, scheme, seed)
 
 
+def _dequantize(layer: Layer, xs: list[Value], scheme: Scheme, seed: str) -> tuple[Filled, Value]:
+    return Filled(layer, "float32", None), xs[0]
+
+
+def _detect(layer: Layer, xs: list[Value], scheme: Scheme, seed: str) -> tuple[Filled, Value]:
+    """Detections, not computed. Anchors have the dtype of the boxes: real values in int8 models."""
+    real = np.array(layer.anchors, np.float32)
+    anchors = Constant("anchors", real, Quant((), ()))
+    if scheme.dtype == "uint8":
+        quant = span_quant((0.0, float(real.max())), scheme)
+        stored = requantize(real, np.float32(1 / quant.scale), quant, scheme).steps + quant.zero_point
+        anchors = Constant("anchors", stored.astype(scheme.dtype), quant)
+    return Filled(layer, "float32", None, (anchors,)), xs[0]
+
+
 def _resize(layer: Layer, xs: list[Value], scheme: Scheme, seed: str) -> tuple[Filled, Value]:
     """The nearest pixels: their statistics are those of interpolated ones."""
     _, h, w, _ = xs[0].steps.shape
@@ -200,7 +216,9 @@ STEPS: dict[str, Step] = {
     "AVERAGE_POOL_2D": _pool,
     "CONCATENATION": _concatenation,
     "CONV_2D": _sums,
+    detection.OP: _detect,
     "DEPTHWISE_CONV_2D": _sums,
+    "DEQUANTIZE": _dequantize,
     "FULLY_CONNECTED": _sums,
     "HARD_SWISH": _hard_swish,
     "LOGISTIC": _logistic,

@@ -4,13 +4,15 @@ from __future__ import annotations
 
 from collections import Counter
 
+import numpy as np
 import pytest
 
 from models.zoo import FAMILIES, mobilenet
 from models.zoo.layers import Layer
+from pilite.compiler import detection
 
 CLASSIFIED = {"AVERAGE_POOL_2D": 1, "RESHAPE": 1, "SOFTMAX": 1}
-DETECTED = {"RESHAPE": 13, "CONCATENATION": 2, "LOGISTIC": 1}  # all but TFLite_Detection_PostProcess
+DETECTED = {"RESHAPE": 13, "CONCATENATION": 2, "LOGISTIC": 1, detection.OP: 1}
 INCEPTION_V4 = {
     **dict.fromkeys((0, 1, 2, 4, 6, 8, 9, 44, 45, 49, 54, 140), "CONV_2D"),
     **dict.fromkeys((3, 13, 52, 142), "MAX_POOL_2D"),
@@ -90,7 +92,29 @@ def _layers(family: str) -> tuple[Layer, ...]:
     return about.build(1.0, about.published, "uint8").layers
 
 
-def test_ssd_looks_at_1917_boxes_of_a_picture_of_300_pixels() -> None:
-    for family in ("ssd_mobilenet_v1", "ssd_mobilenet_v2"):
-        net = FAMILIES[family].build(1.0, 300, "uint8")
-        assert [net.layers[i - 1].shape for i in net.outputs] == [(1, 1917, 4), (1, 1917, 91)]
+@pytest.mark.parametrize("family", ["ssd_mobilenet_v1", "ssd_mobilenet_v2"])
+def test_ssd_looks_at_1917_boxes_of_a_picture_of_300_pixels(family: str) -> None:
+    layers = {layer.op: layer for layer in _layers(family)}
+    last = layers[detection.OP]
+
+    assert layers["LOGISTIC"].shape == (1, 1917, 91)
+    assert len(set(last.anchors)) == len(last.anchors) == 1917
+    assert (last.shape, *last.more) == ((1, 10, 4), (1, 10), (1, 10), (1,))
+
+
+def test_anchors_of_ssd_are_those_of_its_paper() -> None:
+    """Six of the finest image's boxes, and those of the coarsest, which has one pixel."""
+    anchors = np.array(_layers("ssd_mobilenet_v1")[-1].anchors)
+
+    np.testing.assert_allclose(anchors[:3, :2], 0.5 / 19)
+    np.testing.assert_allclose(anchors[:3, 2:], [[0.1, 0.1], [0.1414, 0.2828], [0.2828, 0.1414]], atol=1e-4)
+    np.testing.assert_allclose(anchors[3:6, 1], 1.5 / 19)
+    assert np.all(anchors[-6:, :2] == 0.5)
+    wide = [[0.95, 0.95], [0.6718, 1.3435], [1.3435, 0.6718], [0.5485, 1.6454], [1.6454, 0.5485]]
+    np.testing.assert_allclose(anchors[-6:, 2:], [*wide, [0.9747, 0.9747]], atol=1e-4)
+
+
+def test_an_int8_ssd_detects_by_real_values() -> None:
+    *_, boxes, scores, last = FAMILIES["ssd_mobilenet_v2"].build(0.25, 96, "int8").layers
+
+    assert [boxes.op, scores.op, last.op] == ["DEQUANTIZE", "DEQUANTIZE", detection.OP]

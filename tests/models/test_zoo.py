@@ -52,6 +52,7 @@ SMALL = (
     "ssd_mobilenet_v1_0.25_96_uint8",
     "ssd_mobilenet_v2_0.25_96_int8",
 )
+DETECTORS = [name for name in SMALL if name.startswith("ssd")]
 CLASSIFIERS = [name for name in SMALL if not name.startswith(("deeplab", "ssd", "unet"))]
 LARGE = (
     "mobilenet_v1_1.0_224_uint8",
@@ -62,7 +63,7 @@ LARGE = (
 )
 LARGE_LATER = [pytest.param(name, marks=pytest.mark.slow) for name in LARGE]
 FEW = 200  # elements of means and gates of narrow models
-UNCALIBRATED = ("SOFTMAX", "LOGISTIC", "ARG_MAX")  # TFLite fixes their ranges
+UNCALIBRATED = ("SOFTMAX", "LOGISTIC", "ARG_MAX", "DEQUANTIZE")  # TFLite fixes their ranges
 PINNED = [
     name if name in SMALL else pytest.param(name, marks=pytest.mark.slow)
     for name, entry in entries().items()
@@ -287,6 +288,20 @@ def test_classes_depend_on_the_input_and_are_neither_even_nor_certain(name: str,
     assert np.median([np.count_nonzero(q) for q in outputs]) > 5
 
 
+@pytest.mark.parametrize("name", DETECTORS)
+def test_every_picture_has_detections_of_its_own_with_scores_that_differ(
+    name: str, shared_images: Path
+) -> None:
+    runs = _runs(name, shared_images).values()
+    boxes, classes, scores, number = ([values[i] for values in runs] for i in graph_of(name).outputs)
+
+    assert len({b.tobytes() for b in boxes}) == len(boxes)
+    assert {float(n[0]) for n in number} == {10.0}
+    assert np.median([len(np.unique(s)) for s in scores]) > 5
+    assert all(0.5 < s.max() < 255 / 256 for s in scores)
+    assert len(np.unique(classes)) > 10
+
+
 def _may_clamp(graph: Graph, node: Node, q: Array) -> float:
     """Elements: 2 % and the scatter of their number. What passes values on, and gates, are not asked."""
     part = 0.02 * q.size
@@ -306,7 +321,7 @@ def _runs(name: str, images: Path) -> Mapping[str, Mapping[int, Array]]:
     """Title of the input -> tensor index -> value, for every operator's output."""
     runtime = pytest.importorskip("tflite_runtime.interpreter", reason="no tflite-runtime for this Python")
     graph = graph_of(name)
-    outputs = [node.outputs[0] for node in graph.nodes]
+    outputs = [i for node in graph.nodes for i in node.outputs]
     reference = runtime.OpResolverType.BUILTIN_REF if name in SMALL else runtime.OpResolverType.BUILTIN
     interpreter = runtime.Interpreter(
         model_content=with_outputs(made(name), outputs), experimental_op_resolver_type=reference
