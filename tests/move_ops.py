@@ -187,6 +187,13 @@ def _mirror_pad(d: Draw, op: str) -> OneOp:
     return d.finish(op, (x, d.integers(edges)), y, graph.MirrorPad(edge))
 
 
+def _shape(d: Draw, op: str) -> OneOp:
+    x = d.value(d.shape())
+    to = d.pick(("int32", "int64"))
+    y = d.tensor((len(d.tensors[x].shape),), dtype=to)
+    return d.finish(op, (x,), y, graph.Shape(to))
+
+
 OPS: dict[str, Callable[[Draw, str], OneOp]] = {
     "BATCH_TO_SPACE_ND": _blocks,
     "DEPTH_TO_SPACE": _depth,
@@ -194,6 +201,7 @@ OPS: dict[str, Callable[[Draw, str], OneOp]] = {
     "GATHER_ND": _gather_nd,
     "MIRROR_PAD": _mirror_pad,
     "PACK": _pack,
+    "SHAPE": _shape,
     "SLICE": _slice,
     "SPACE_TO_BATCH_ND": _blocks,
     "SPACE_TO_DEPTH": _depth,

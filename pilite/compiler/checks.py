@@ -40,9 +40,10 @@ MAX_PAD_RANK = 5
 MAX_NORMALIZED_RANK = 4
 
 
-def refusal(node: Node, graph: Graph) -> str | None:
-    """The first rule that the operator breaks."""
-    reasons = (rule(node, graph) for rule in (_stateless, _computed, *CHECKS[node.op], _shape))
+def refusal(node: Node, graph: Graph, *, may_be_constant: bool = False) -> str | None:
+    """The first rule that the operator breaks. `may_be_constant`: all its operands, that is."""
+    last = (_shape,) if may_be_constant else (_computed, _shape)
+    reasons = (rule(node, graph) for rule in (_stateless, *CHECKS[node.op], *last))
     return next((reason for reason in reasons if reason), None)
 
 

@@ -20,6 +20,7 @@ import numpy as np
 from pilite.compiler.fixedpoint import INT8_MIN, activation_range, nearest_xnnpack
 from pilite.compiler.graph import ABSENT, Graph, Node, Tensor, TransposeConv
 from pilite.compiler.shapes import extent
+from pilite.compiler.tensors import quoted
 
 Rule: TypeAlias = Callable[[Node, Graph], str | None]
 
@@ -46,6 +47,13 @@ def refusal(node: Node, graph: Graph) -> str | None:
         return f"numerics `xnnpack` promises nothing about it; {REF}"
     reasons = (rule(node, graph) for rule in POLICIES[node.op].rules)
     return next((reason for reason in reasons if reason), None)
+
+
+def folded_refusal(node: Node, operands: Sequence[Tensor]) -> str | None:
+    """XNNPACK takes sizes and axes only where the file has them. `operands`: of `node`, that were folded."""
+    if not operands or POLICIES[node.op] in (_SAME, _MOVED):
+        return None
+    return f"its operand {quoted(operands[0].name)} is computed by operators, {BUILTIN}"
 
 
 # Facts about an operator.
@@ -336,6 +344,7 @@ POLICIES: dict[str, Policy] = {
     "REDUCE_MAX": _SAME,
     "REDUCE_MIN": _SAME,
     "RESHAPE": _MOVED,
+    "SHAPE": _MOVED,
     "SLICE": _MOVED,
     "SOFTMAX": Policy("builtin of aarch64", _never, (_softmax,)),
     "SPACE_TO_BATCH_ND": _MOVED,

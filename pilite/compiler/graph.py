@@ -291,6 +291,13 @@ class Detection:
 
 
 @dataclass(frozen=True)
+class Shape:
+    """SHAPE: the sizes of the input's dimensions, as this dtype."""
+
+    output_type: str
+
+
+@dataclass(frozen=True)
 class NoOptions:
     """The operands and the output's shape say all: QUANTIZE, GATHER_ND and others."""
 
@@ -310,6 +317,7 @@ Options: TypeAlias = (
     | Pad
     | Split
     | Stack
+    | Shape
     | Slice
     | StridedSlice
     | Transpose

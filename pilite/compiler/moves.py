@@ -12,6 +12,7 @@ from typing import Any
 
 import numpy as np
 
+from pilite.compiler import graph as records
 from pilite.compiler.flatbuffer import Table
 from pilite.compiler.graph import (
     Batches,
@@ -208,6 +209,10 @@ def _sliced(node: Node, graph: Graph) -> Shape:
     return o.count
 
 
+def _sizes(node: Node, graph: Graph) -> Shape:
+    return (len(_x(node, graph)),)
+
+
 def _strided(node: Node, graph: Graph) -> Shape:
     assert isinstance(node.options, StridedSlice)
     if min(node.options.count, default=1) < 1:
@@ -285,6 +290,7 @@ SHAPES: dict[str, Callable[[Node, Graph], Shape]] = {
     "GATHER_ND": _gathered_nd,
     "MIRROR_PAD": _mirrored,
     "PACK": _packed,
+    "SHAPE": _sizes,
     "SLICE": _sliced,
     "SPACE_TO_BATCH_ND": _to_batches,
     "SPACE_TO_DEPTH": _depth,
@@ -338,6 +344,15 @@ def _indexed(node: Node, graph: Graph) -> str | None:
     return _one_dtype([x, y])
 
 
+def _integers(node: Node, graph: Graph) -> str | None:
+    """The output has the dtype that the option names."""
+    assert isinstance(node.options, records.Shape)
+    dtype, named = graph.tensors[node.outputs[0]].dtype, node.options.output_type
+    if dtype not in INDICES or dtype != named:
+        return f"gives sizes as {dtype}, its option says {named}; TFLite has int32 and int64; {AGAIN}"
+    return None
+
+
 def _indexed_sizes(node: Node, x: Tensor, indices: Tensor) -> Shape:
     if isinstance(node.options, Gather):
         return (x.shape[node.options.axis],)
@@ -351,6 +366,7 @@ CHECKS: dict[str, tuple[Rule, ...]] = {
     "GATHER_ND": (_indexed,),
     "MIRROR_PAD": (movable, equal_quant),
     "PACK": (movable, equal_quant),
+    "SHAPE": (_integers,),
     "SLICE": (movable, _few_dimensions),
     "SPACE_TO_BATCH_ND": (movable, equal_quant),
     "SPACE_TO_DEPTH": (movable,),

@@ -12,7 +12,7 @@ import struct
 from collections.abc import Mapping
 from dataclasses import replace
 
-from pilite.compiler import container, schema, shapes, tflite
+from pilite.compiler import container, fold, schema, shapes, tflite
 from pilite.compiler.container import Container, Foreign
 from pilite.compiler.flatbuffer import Damaged
 from pilite.compiler.graph import Graph
@@ -102,4 +102,5 @@ def _propagated(file: Container, name: str) -> dict[int, Shape]:
         new = dict(zip(operator.outputs, found, strict=False))
         changed |= new
         tensors = tuple(replace(t, shape=new[t.index]) if t.index in new else t for t in tensors)
+        tensors = fold.folded(node, tensors) or tensors
     return changed

@@ -126,6 +126,7 @@ MOVES = {
     "GATHER_ND": OperatorSchema(107, 83, 5, graph.NoOptions, TWO),
     "MIRROR_PAD": OperatorSchema(100, 77, 3, graph.MirrorPad, TWO, (OptionField("edge", "mode", (0,)),)),
     "PACK": OperatorSchema(83, 59, 4, graph.Stack, ANY, (_number("count", 0), _number("axis", 1))),
+    "SHAPE": OperatorSchema(77, 55, 1, graph.Shape, ONE, (OptionField("output_type", "dtype", (0,)),)),
     "SLICE": OperatorSchema(65, 48, 6, graph.Slice, THREE),
     "SPACE_TO_BATCH_ND": OperatorSchema(38, 25, 4, graph.Batches, THREE),
     "SPACE_TO_DEPTH": OperatorSchema(26, 19, 2, graph.Depth, ONE, (_number("block", 0),)),

@@ -22,6 +22,7 @@ from pilite.compiler import (
     container,
     delegation,
     detection,
+    fold,
     options,
     recurrent,
     rules,
@@ -79,11 +80,14 @@ def _graph(file: Container, name: str) -> tuple[Graph, list[Refusal]]:
         *_end_refusals(file, tensors, faults),
         *_order_refusals(file, tensors, faults),
     ]
-    nodes = []
+    nodes: list[Node] = []
     for operator in file.operators:
         if operator.op in schema.OPERATORS:
             try:
-                nodes.append(read_node(file, operator, tensors, faults))
+                node = read_node(file, operator, tensors, faults)
+                known = None if {*node.outputs} & {*file.outputs} else fold.folded(node, tensors)
+                nodes += [node] if known is None else []
+                tensors = known or tensors
             except Refused as e:
                 refusals.append(Refusal(operator, str(e)))
     tensors = _sized(nodes, tensors)
@@ -106,7 +110,12 @@ def _sized(nodes: Sequence[Node], tensors: tuple[Tensor, ...]) -> tuple[Tensor, 
 
 def _unpromised(file: Container, graph: Graph) -> list[Refusal]:
     """What can be compiled, but not as LiteRT's default computes it."""
-    reasons = ((file.operators[node.index], delegation.refusal(node, graph)) for node in graph.nodes)
+    pairs = [(file.operators[node.index], node) for node in graph.nodes]
+    reasons = [(operator, delegation.refusal(node, graph)) for operator, node in pairs]
+    computed = {i for operator in file.operators for i in operator.outputs if graph.tensors[i].is_constant}
+    for operator, node in pairs:
+        sizes = [graph.tensors[i] for i in operator.inputs if i in computed and i not in node.inputs]
+        reasons.append((operator, delegation.folded_refusal(node, sizes)))
     return [Refusal(operator, reason) for operator, reason in reasons if reason]
 
 

@@ -59,6 +59,7 @@ _MOVES: dict[str, Op] = {
     ),
     "MIRROR_PAD": Op(pick.mirror_pad, _WHOLE, "REFLECT, SYMMETRIC; constant paddings"),
     "PACK": Op(move.pack, _WHOLE, "equal scales"),
+    "SHAPE": Op(move.shape, "any -> int32, int64", "known when a model is compiled: no code"),
     "SLICE": Op(move.slice_, _WHOLE, f"1 to 5 dimensions, constant begin and size; {_PLAIN}"),
     "SPACE_TO_BATCH_ND": Op(move.batches, _WHOLE, "3 or 4 dimensions, equal scales; constant operands"),
     "SPACE_TO_DEPTH": Op(move.depth, _WHOLE, "any block"),

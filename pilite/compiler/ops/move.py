@@ -6,8 +6,11 @@ Where the wanted part is contiguous, it is a view of its source and no bytes mov
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 from itertools import product
 from math import prod
+
+import numpy as np
 
 from pilite.compiler import graph
 from pilite.compiler.graph import Node
@@ -76,6 +79,14 @@ def pack(node: Node, b: Builder) -> None:
         shape = b.tensor(tensor).shape
         place = Walk(start, axes, (1,) * len(axes))
         b.emit(Copy(shape, plain(len(shape)), place), (b.value(tensor),), b.value(node.outputs[0]))
+
+
+def shape(node: Node, b: Builder) -> None:
+    """Only an output of the model is left here: fold.py has the values of all others."""
+    y = b.tensor(node.outputs[0])
+    sizes = np.array(b.tensor(node.inputs[0]).shape, y.dtype)
+    source = b.constant(replace(y, data=sizes))
+    b.emit(Copy(y.shape, plain(1), plain(1)), (source,), b.value(node.outputs[0]))
 
 
 def slice_(node: Node, b: Builder) -> None:
