@@ -16,7 +16,7 @@ from pilite.compiler.chains import CONVOLUTIONS, Chain, Reach, reaches
 from pilite.compiler.choose import Chosen, choose
 from pilite.compiler.cpu import Cpu
 from pilite.compiler.entry import ChainCall, Lines, Moving, Part, Pointer
-from pilite.compiler.kernels.emit import alone
+from pilite.compiler.kernels.emit import Share, emitting
 from pilite.compiler.plan import SLACK, align
 from pilite.compiler.program import Program, Stage, Value
 
@@ -98,7 +98,7 @@ class Banded:
             chosen = self.of_rows(index, rows)
             key = f"alone {chosen.key}"
             if key not in functions:
-                with alone():
+                with emitting(Share.ROWS):
                     functions[key] = chosen.function()
             yield rows, key, functions[key]
 

@@ -1,7 +1,7 @@
 """The C source of the function that calls the kernels: int pilite_entry(weights, arena, io).
 
 It is another translation unit than the kernels, so that none is ever inlined next to another (see aot.py).
-A chain becomes a function of its own, which the thread pool runs once for every band.
+A chain or a region becomes a function of its own, which the thread pool runs once for every band or share.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ _MARK = "  getpriority(0x5A3, {stage});\n"
 class Pointer:
     """An argument of a call: `offset` bytes into the weights or the arena, or the io buffer `offset`.
 
-    In a chain also "band": into what belongs to one band.
+    In a chain or region also "band": into what belongs to one band, one thread.
     """
 
     base: str  # "weights" | "arena" | "io" | "band"
@@ -99,7 +99,36 @@ class ChainCall:
         return {key: len(part.arguments) for part in self.parts for _, key, _ in part.kernels}
 
 
-AnyCall: TypeAlias = Call | ChainCall
+@dataclass(frozen=True, eq=False)
+class SharedPart:
+    """One kernel of a region, for some blocks of channels (emit.Share); `blocks` of it are a unit."""
+
+    key: str
+    function: tirx.PrimFunc
+    arguments: tuple[Pointer, ...]
+    blocks: int
+
+
+@dataclass(frozen=True, eq=False)
+class RegionCall:
+    """Kernels one after the other on the same channels; threads share the `units` of them."""
+
+    parts: tuple[SharedPart, ...]
+    units: int
+    arena: int  # offset of what belongs to the threads
+    band_bytes: int
+    bands: int
+
+    @property
+    def functions(self) -> Mapping[str, tirx.PrimFunc]:
+        return {part.key: part.function for part in self.parts}
+
+    @property
+    def arity(self) -> Mapping[str, int]:
+        return {part.key: len(part.arguments) + 1 for part in self.parts}
+
+
+AnyCall: TypeAlias = Call | ChainCall | RegionCall
 
 
 def names(calls: Iterable[AnyCall]) -> dict[str, str]:
@@ -113,19 +142,24 @@ def source(calls: Sequence[AnyCall], markers: bool) -> str:
     symbols = names(calls)
     shapes = {symbols[key]: count for call in calls for key, count in call.arity.items()}
     externs = [f"extern int {name}({', '.join(['void*'] * count)});\n" for name, count in shapes.items()]
-    chains = [call for call in calls if isinstance(call, ChainCall)]
-    functions = [_chain(f"chain_{i}", chain, symbols) for i, chain in enumerate(chains)]
-    places = {id(chain): f"chain_{i}" for i, chain in enumerate(chains)}
-    lines = [
-        _launch(places[id(call)]) if isinstance(call, ChainCall) else _call(call, symbols) for call in calls
-    ]
+    functions: list[str] = []
+    lines: list[str] = []
+    for call in calls:
+        if isinstance(call, Call):
+            lines.append(_call(call, symbols))
+            continue
+        name = f"together_{len(functions)}"
+        write = _chain if isinstance(call, ChainCall) else _region
+        functions.append(write(name, call, symbols))  # type: ignore[arg-type]
+        lines.append(_launch(name))
     if markers:
         externs.insert(0, "extern int getpriority(int, unsigned);\n")
         lines = [_MARK.format(stage=i) + line for i, line in enumerate(lines, 1)] + [_MARK.format(stage=0)]
     return (
-        f"{''.join(externs)}{_CHAINS if chains else ''}{''.join(functions)}"
+        f"{''.join(externs)}{_TOGETHER if functions else ''}"
+        f"{_KEPT if any(isinstance(call, ChainCall) for call in calls) else ''}{''.join(functions)}"
         f"int {ENTRY}(char* weights, char* arena, void* const* io) {{\n"
-        f"{'  const struct ends ends = {weights, arena};' if chains else ''}\n"
+        f"{'  const struct ends ends = {weights, arena};' if functions else ''}\n"
         f"{''.join(lines)}  return 0;\n}}\n"
     )
 
@@ -142,15 +176,18 @@ def _argument(p: Pointer | Moving) -> str:
     return f"{_argument(p.start)} + {p.line} * (r * {p.stride} - {p.before}{first})"
 
 
-# --- chains --------------------------------------------------------------------------------------------
+# --- chains and regions --------------------------------------------------------------------------------
 
-_CHAINS = """\
-#include <string.h>
+_TOGETHER = """\
 struct ends { char* weights; char* arena; };
 struct environment { void* unused; int tasks; };
-struct rows { int first, end, need, line; };
 typedef int (*task)(int, struct environment*, void*);
 extern int (*__TVMBackendParallelLaunch)(task, void*, int);
+"""
+
+_KEPT = """\
+#include <string.h>
+struct rows { int first, end, need, line; };
 
 /* Moves the rows that are needed again if they are not where they shall be; gives the first row to make. */
 static int kept(char* lines, long line, const struct rows* was, const struct rows* now) {
@@ -176,22 +213,46 @@ def _chain(name: str, chain: ChainCall, symbols: Mapping[str, str]) -> str:
     return f"""\
 static const struct rows {name}_rows[{steps}][{count}] = {{
 {table}}};
-static int {name}(int id, struct environment* environment, void* data) {{
-  const struct ends* ends = data;
-  char *weights = ends->weights, *arena = ends->arena;
-  char* band = arena + {chain.arena} + {chain.band_bytes}L * id;
-  const int bands = environment->tasks < {chain.bands} ? environment->tasks : {chain.bands};
-  if (id >= bands) return 0;
-  const struct rows* was = 0;
+{_band(name, chain)}  const struct rows* was = 0;
   int r;
   for (int step = {steps} * id / bands; step < {steps} * (id + 1) / bands; ++step) {{
     const struct rows* now = {name}_rows[step];
 {parts}    was = now;
   }}
-  (void)weights;
   return 0;
 }}
 """
+
+
+def _band(name: str, call: ChainCall | RegionCall) -> str:
+    """The head of the function that one thread runs: band `id` of `bands`, its own bytes at `band`."""
+    return f"""\
+static int {name}(int id, struct environment* environment, void* data) {{
+  const struct ends* ends = data;
+  char *weights = ends->weights, *arena = ends->arena;
+  char* band = arena + {call.arena} + {call.band_bytes}L * id;
+  const int bands = environment->tasks < {call.bands} ? environment->tasks : {call.bands};
+  (void)weights, (void)band;
+  if (id >= bands) return 0;
+"""
+
+
+def _region(name: str, region: RegionCall, symbols: Mapping[str, str]) -> str:
+    """The function of one region: every thread has neighbouring units."""
+    parts = "".join(_shared(part, symbols) for part in region.parts)
+    return f"""\
+{_band(name, region)}  const int first = {region.units} * id / bands, end = {region.units} * (id + 1) / bands;
+{parts}  return 0;
+}}
+"""
+
+
+def _shared(part: SharedPart, symbols: Mapping[str, str]) -> str:
+    arguments = ", ".join(map(_argument, part.arguments))
+    return (
+        f"  if ({symbols[part.key]}({arguments}, (int[]){{first * {part.blocks}, end * {part.blocks}}})) "
+        f"return 1;\n"
+    )
 
 
 def _row(rows: Rows) -> str:

@@ -203,17 +203,15 @@ def explain(
     model: Path, cpu: str, numerics: str, fully_connected: str = "q31", chains: str = fuse.DEFAULT
 ) -> list[dict[str, str]]:
     """What `build` would compute together, one row a chain, and what it would not."""
-    from pilite.compiler import lower
+    from pilite.compiler import lower, schedule
 
     fuse.check(chains)
     options = _options(numerics, fully_connected, layers=False, markers=False)
     graph = tflite.read(model, options["numerics"])
     core = cpus.load(cpu)
     rules = Numerics(options["numerics"], FULLY_CONNECTED[options["fully_connected"]], core.uint8_sums)
-    plan = fuse.plan(lower.lower(graph, rules), core, chains)
-    return [
-        {"operators": ", ".join(map(str, v.operators)), "how": v.how, "why": v.why} for v in plan.verdicts
-    ]
+    verdicts = schedule.schedule(lower.lower(graph, rules), core, chains).verdicts
+    return [{"operators": ", ".join(map(str, v.operators)), "how": v.how, "why": v.why} for v in verdicts]
 
 
 def exposed(graph: Graph) -> Graph:

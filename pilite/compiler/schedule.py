@@ -11,7 +11,7 @@ from typing import Any, TypeAlias
 import numpy as np
 from tvm import tirx
 
-from pilite.compiler import fuse
+from pilite.compiler import fuse, regions
 from pilite.compiler.bands import Banded, banded
 from pilite.compiler.chains import Chain
 from pilite.compiler.choose import Chosen, choose, layout
@@ -19,6 +19,7 @@ from pilite.compiler.cpu import Cpu
 from pilite.compiler.entry import AnyCall, Call, Pointer
 from pilite.compiler.plan import Blob, Need, plan
 from pilite.compiler.program import ARENA, IO, STATE, WEIGHTS, Program, Value
+from pilite.compiler.regions import Region
 
 __all__ = ["Row", "Scheduled", "layout", "schedule"]
 
@@ -44,27 +45,32 @@ class Scheduled:
     verdicts: tuple[fuse.Verdict, ...]
 
 
-_Unit: TypeAlias = Chosen | Banded
+_Unit: TypeAlias = Chosen | Banded | Region
 
 
 def schedule(program: Program, cpu: Cpu, mode: str = fuse.OFF) -> Scheduled:
     """Choose and place every stage of `program` for `cpu`. `mode`: which stages become chains (fuse.py)."""
     cut = fuse.plan(program, cpu, mode)
-    units = [
+    chosen = [
         banded(program, unit, cpu) if isinstance(unit, Chain) else choose(program, unit, cpu)
         for unit in cut.units
     ]
+    units = regions.joined(chosen, cpu.cores, mode)
     places = _Places(program, units, Blob())
     functions: dict[str, tirx.PrimFunc] = {}
     calls = tuple(_call(places, position, unit, functions) for position, unit in enumerate(units))
     rows = tuple(map(_row, units))
-    return Scheduled(calls, places.blob.finish(), places.arena_bytes, places.state_bytes, rows, cut.verdicts)
+    verdicts = (*cut.verdicts, *(unit.verdict for unit in units if isinstance(unit, Region)))
+    return Scheduled(calls, places.blob.finish(), places.arena_bytes, places.state_bytes, rows, verdicts)
 
 
 def _call(places: _Places, position: int, unit: _Unit, functions: dict[str, tirx.PrimFunc]) -> AnyCall:
     if isinstance(unit, Banded):
         (bands,) = places.scratch(position)
         return unit.call(bands.offset, places.value, places.constant, functions)
+    if isinstance(unit, Region):
+        offset = next((p.offset for p in places.scratch(position)), 0)
+        return unit.call(offset, places.of, places.constant, functions)
     if unit.key not in functions:
         functions[unit.key] = unit.function()
     arguments = (
@@ -79,7 +85,7 @@ def _call(places: _Places, position: int, unit: _Unit, functions: dict[str, tirx
 def _row(unit: _Unit) -> Row:
     if isinstance(unit, Chosen):
         return Row((unit.stage.node,), (unit.kernel.name,), unit.tuned_by)
-    nodes = dict.fromkeys(stage.node for stage in unit.chain.stages)
+    nodes = dict.fromkeys(part.stage.node for part in unit.parts)
     return Row(tuple(nodes), tuple(part.kernel.name for part in unit.parts), "")
 
 
@@ -128,14 +134,17 @@ def _nbytes(value: Value) -> int:
 
 
 def _scratch(unit: _Unit) -> tuple[int, ...]:
-    return (unit.nbytes,) if isinstance(unit, Banded) else unit.scratch
+    if isinstance(unit, Chosen):
+        return unit.scratch
+    return (unit.nbytes,) if unit.nbytes else ()
 
 
 def _touched(unit: _Unit) -> Iterable[int]:
     """Values outside of a unit that it reads or writes."""
     if isinstance(unit, Banded):
         return (*unit.chain.outer, unit.chain.output.index)
-    return (*unit.stage.inputs, unit.stage.output)
+    stages = [part.stage for part in unit.parts] if isinstance(unit, Region) else [unit.stage]
+    return [i for stage in stages for i in (*stage.inputs, stage.output)]
 
 
 def _lives(program: Program, units: Sequence[_Unit]) -> dict[int, tuple[int, int]]:

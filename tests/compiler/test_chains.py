@@ -247,4 +247,6 @@ def test_build_explains_its_chains(tmp_path: Path) -> None:
     (row,) = pipeline.explain(path, "cortex-a53", "ref", chains="all@2")
     assert row["operators"] == "0, 1, 2, 3"
     assert "2 rows a step" in row["how"]
-    assert pipeline.explain(path, "cortex-a53", "ref", chains="auto") == []
+    (row,) = pipeline.explain(path, "cortex-a53", "ref", chains="auto")
+    assert row["how"] == "one region, 5 x 8 channels"
+    assert pipeline.explain(path, "cortex-a53", "ref", chains="off") == []

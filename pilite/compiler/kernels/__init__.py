@@ -45,6 +45,10 @@ Constants = tuple[npt.NDArray[Any], ...]
 class Family(Protocol):
     """Packing and code of one kernel. A kernel's parameters are inputs, constants, scratch, output."""
 
+    @property
+    def share(self) -> int:
+        """Channels of a block, if the kernel can be emitted for some of them (emit.Share); 0 if not."""
+
     def prepare(self, spec: Any, arrays: s.Arrays) -> tuple[Any, Constants]:
         """(variant, constants): what the values decide about the code (hashable), and the packed arrays."""
 
@@ -63,6 +67,10 @@ class Gemm:
     tiles: str  # key of [tiles] in toolchains/<cpu>.toml
     columns: int  # NR, which fixes the packing
 
+    @property
+    def share(self) -> int:
+        return self.columns
+
     def prepare(self, spec: s.QConv2D, arrays: s.Arrays) -> tuple[gemm.Variant, Constants]:
         return gemm.pack(self.strategy, spec, arrays, self.columns)
 
@@ -79,6 +87,10 @@ class Gemm:
 @dataclass(frozen=True)
 class Depthwise:
     strategy: depthwise.Strategy
+
+    @property
+    def share(self) -> int:
+        return self.strategy.block
 
     def prepare(self, spec: s.QDepthwiseConv2D, arrays: s.Arrays) -> tuple[depthwise.Taps, Constants]:
         return depthwise.pack(self.strategy, spec, arrays)
@@ -100,6 +112,8 @@ class Depthwise:
 
 @dataclass(frozen=True)
 class DepthwiseDot:
+    share: int = depthwise_dot.BLOCK
+
     def prepare(self, spec: s.QDepthwiseConv2D, arrays: s.Arrays) -> tuple[depthwise_dot.Plan, Constants]:
         return depthwise_dot.pack(spec, arrays)
 
@@ -128,6 +142,7 @@ class Plain:
     code: Code
     arrays: tuple[str, ...] = ()
     room: Callable[[Layout], tuple[int, ...]] = lambda y: ()  # bytes of scratch
+    share: int = 0
 
     def prepare(self, spec: Any, arrays: s.Arrays) -> tuple[None, Constants]:
         return None, tuple(np.asarray(arrays[name]) for name in self.arrays)

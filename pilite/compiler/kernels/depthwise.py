@@ -22,13 +22,16 @@ from pilite.compiler.fixedpoint import Requant
 from pilite.compiler.kernels.emit import (
     PARALLEL_MACS,
     Param,
+    Share,
     assign,
+    blocks_loop,
+    blocks_param,
     function,
-    is_alone,
     load,
     loop,
     minimum,
     registers,
+    share,
     shuffle,
     split,
     store_first,
@@ -254,6 +257,7 @@ def emit(
         Param("w", strategy.weight_dtype, columns * taps.rows * per_row),
         *channel_params(spec.requant, columns),
         Param("y", "int8", y.size),
+        *blocks_param(),
     ]
 
     def body(*buffers: Any) -> None:
@@ -280,10 +284,12 @@ class _Code:
     def loops(self, blocks: int) -> None:
         n, oh, ow, _ = self.y.shape
         rows, tiles = n * oh, -(-ow // self.width)
-        rows_outside = rows >= ROWS_PARALLEL or blocks < 4 or is_alone()
-        extents = (rows, blocks) if rows_outside else (blocks, rows)
+        rows_outside = rows >= ROWS_PARALLEL or blocks < 4 or share() is Share.ROWS
         parallel = rows * ow * blocks * self.strategy.block * prod(self.spec.window.kernel) >= PARALLEL_MACS
-        with loop(extents[0], parallel=parallel) as a, loop(extents[1]) as b, loop(tiles) as t:
+        by_row = loop(rows, parallel=parallel and rows_outside)
+        by_block = blocks_loop(blocks, self.buffers, parallel=parallel and not rows_outside)
+        outer, inner = (by_row, by_block) if rows_outside else (by_block, by_row)
+        with outer as a, inner as b, loop(tiles) as t:
             r, block = (a, b) if rows_outside else (b, a)
             start = t * self.width
             column = start if ow % self.width == 0 else minimum(start, ow - self.width)

@@ -12,7 +12,8 @@ weights       [block][step][pattern][vector][4 channels][4 pixels]
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from math import prod
 from typing import Any
@@ -24,13 +25,17 @@ from pilite.compiler.kernels.depthwise import block_starts
 from pilite.compiler.kernels.emit import (
     PARALLEL_MACS,
     Param,
+    Share,
     assign,
+    blocks_loop,
+    blocks_param,
     function,
     load,
     loop,
     minimum,
     registers,
     reload,
+    share,
     shuffle,
     split,
     store_first,
@@ -170,6 +175,7 @@ def emit(name: str, spec: QDepthwiseConv2D, plan: Plan, x: Layout, y: Layout) ->
         Param("w", "int8", blocks * plan.block_bytes),
         *channel_params(spec.requant, blocks * BLOCK),
         Param("y", "int8", y.size),
+        *blocks_param(),
     ]
 
     def body(*buffers: Any) -> None:
@@ -194,12 +200,21 @@ class _Code:
         height = _rows_of_tile(oh, self.spec)
         parallel = prod((n, oh, ow, blocks, BLOCK, *self.spec.window.kernel)) >= PARALLEL_MACS
         for first, lines, tiles in _cut(oh, height):
-            with loop(n * tiles * blocks, parallel=parallel) as p:
-                image, tile, block = split(p, (n, tiles, blocks))
+            with self._tasks((n, tiles, blocks), parallel) as (image, tile, block):
                 for left, pixels, count in _cut(ow, self.plan.pixels):
                     with loop(count) as t:
                         row = image, first + tile * lines
                         self.tile(row, block, left + t * pixels, lines, pixels)
+
+    @contextmanager
+    def _tasks(self, extents: tuple[int, int, int], parallel: bool) -> Iterator[list[Any]]:
+        """Images x tiles x blocks: one loop for the threads, or two where one thread has some blocks."""
+        if share() is not Share.BLOCKS:
+            with loop(prod(extents), parallel=parallel) as p:
+                yield split(p, extents)
+            return
+        with loop(prod(extents[:2])) as p, blocks_loop(extents[2], self.buffers) as block:
+            yield [*split(p, extents[:2]), block]
 
     def tile(self, row: Sequence[Any], block: Any, column: Any, lines: int, pixels: int) -> None:
         channels, first = self.y.shape[3], block * BLOCK

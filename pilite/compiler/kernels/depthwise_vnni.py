@@ -60,6 +60,7 @@ class DepthwiseVnni:
     """Kernel family for blocks of `4 * isa.lanes` channels."""
 
     isa: Vnni
+    share: int = 0
 
     @property
     def block(self) -> int:

@@ -21,6 +21,8 @@ FLOAT = INT = 4  # bytes
 class Detection:
     """Its parameters: boxes, scores, anchors, sizes, factors, scratch, output."""
 
+    share: int = 0
+
     def prepare(self, spec: Detect, arrays: Arrays) -> tuple[Detect, tuple[Any, ...]]:
         return spec, tuple(np.asarray(arrays[name]) for name in (ANCHORS, SIZES, FACTORS))
 

@@ -8,10 +8,11 @@ LLVM promotes them).
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from contextvars import ContextVar
 from dataclasses import dataclass
+from enum import Enum
 from typing import Any
 
 from tvm import tirx
@@ -141,22 +142,50 @@ def store_first(buffer: Any, offset: Any, value: Any, lanes: int, count: int) ->
         size //= 2
 
 
-_is_alone: ContextVar[bool] = ContextVar("_is_alone", default=False)
+class Share(Enum):
+    """What of its output a kernel computes, and who calls it."""
+
+    WHOLE = "all of it, with threads of its own"
+    ROWS = "the rows that one thread of a chain wants"
+    BLOCKS = "the blocks of channels that one thread of a region has"
+
+
+_share: ContextVar[Share] = ContextVar("_share", default=Share.WHOLE)
 
 
 @contextmanager
-def alone() -> Iterator[None]:
-    """Kernels emitted in here have no parallel loops: they are called by the threads of a chain."""
-    before = _is_alone.set(True)
+def emitting(share: Share) -> Iterator[None]:
+    """Kernels emitted in here compute this share. Only WHOLE has parallel loops."""
+    before = _share.set(share)
     try:
         yield
     finally:
-        _is_alone.reset(before)
+        _share.reset(before)
+
+
+def share() -> Share:
+    """Of the kernel that is emitted."""
+    return _share.get()
 
 
 def is_alone() -> bool:
-    """Whether the kernel that is emitted has its rows for one thread."""
-    return _is_alone.get()
+    """Whether the kernel that is emitted is called by one thread."""
+    return share() is not Share.WHOLE
+
+
+def blocks_param() -> list[Param]:
+    """The last parameter of a kernel for a share of the blocks of channels: the first one, and their end."""
+    return [Param("blocks", "int32", 2)] if share() is Share.BLOCKS else []
+
+
+def blocks_loop(
+    extent: int, buffers: Mapping[str, Any], *, parallel: bool = False
+) -> AbstractContextManager[Any]:
+    """A loop over blocks of channels: all of them, or those of `blocks_param`."""
+    if share() is not Share.BLOCKS:
+        return loop(extent, parallel=parallel)
+    frame: AbstractContextManager[Any] = T.serial(buffers["blocks"][0], buffers["blocks"][1])
+    return frame
 
 
 def loop(extent: int, *, parallel: bool = False) -> AbstractContextManager[Any]:

@@ -28,6 +28,8 @@ from pilite.compiler.fixedpoint import Requant
 from pilite.compiler.kernels.emit import (
     Param,
     assign,
+    blocks_loop,
+    blocks_param,
     function,
     load,
     loop,
@@ -166,6 +168,7 @@ def emit(
         *channel_params(spec.requant, columns),
         *([Param("sums", "int32", geo.pixels)] if variant.offset else []),
         Param("y", "int8", y.size),
+        *blocks_param(),
     ]
 
     def body(*buffers: Any) -> None:
@@ -244,7 +247,7 @@ class _Code:
         """Each tile of rows meets all columns: A stays in L1, W is streamed."""
         with loop(self.geo.tiles, parallel=self.geo.parallel) as p:
             if self.full:
-                with loop(self.full) as b:
+                with blocks_loop(self.full, self.buffers) as b:
                     self.tile(p, b, self.nr)
             if self.rest:
                 self.tile(p, self.full, self.rest)
@@ -252,7 +255,8 @@ class _Code:
     def columns_outside(self) -> None:
         """Each block of columns meets all rows: W is read once."""
         if self.full:
-            with loop(self.full, parallel=self.geo.parallel) as b, loop(self.geo.tiles) as p:
+            blocks = blocks_loop(self.full, self.buffers, parallel=self.geo.parallel)
+            with blocks as b, loop(self.geo.tiles) as p:
                 self.tile(p, b, self.nr)
         if self.rest:
             with loop(self.geo.tiles, parallel=self.geo.parallel) as p:

@@ -1,0 +1,192 @@
+"""Regions: kernels that run one after the other on the same channels, so that one barrier serves them all.
+
+A depthwise convolution needs of its input no other channels than its own. So the thread that made some
+channels of that input goes on with them; the row sums that its producer needs are made by every thread, for
+itself. Where the rule joins nothing, a kernel launches its own parallel loops, one after the other.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from itertools import accumulate
+from math import lcm, prod
+from typing import Any, TypeAlias
+
+from tvm import tirx
+
+from pilite.compiler.bands import Banded
+from pilite.compiler.choose import Chosen
+from pilite.compiler.entry import Pointer, RegionCall, SharedPart
+from pilite.compiler.fuse import ALL, OFF, Verdict
+from pilite.compiler.kernels.emit import PARALLEL_MACS, Share, emitting
+from pilite.compiler.plan import SLACK, align
+from pilite.compiler.spec import Fill, QConv2D, QDepthwiseConv2D
+
+BARRIER = PARALLEL_MACS  # multiplications that one thread does while a region begins and ends
+SUMMED = 2  # elements that row sums add in the time of a multiplication
+
+
+@dataclass(frozen=True, eq=False)
+class Region:
+    """Kernels and the number of threads that share their channels."""
+
+    parts: tuple[Chosen, ...]
+    cores: int
+
+    @cached_property
+    def unit(self) -> int:
+        """Channels that are whole blocks of every kernel."""
+        return lcm(*(part.kernel.family.share for part in self.parts))
+
+    @property
+    def units(self) -> int:
+        return self.parts[0].y.shape[-1] // self.unit
+
+    @property
+    def bands(self) -> int:
+        return min(self.cores, self.units)
+
+    @cached_property
+    def _scratch(self) -> tuple[tuple[int, ...], ...]:
+        """Bytes of every scratch parameter, by kernel."""
+        return tuple(tuple(align(n + SLACK) for n in part.scratch) for part in self.parts)
+
+    @property
+    def _band_bytes(self) -> int:
+        return sum(map(sum, self._scratch))
+
+    @property
+    def nbytes(self) -> int:
+        """Scratch of all threads."""
+        return self.bands * self._band_bytes
+
+    @property
+    def verdict(self) -> Verdict:
+        """What `build --explain` says."""
+        longest = -(-self.units // self.cores) * self.cores / self.units - 1
+        barriers = sum(map(_barriers, self.parts)) - 1
+        return Verdict(
+            tuple(dict.fromkeys(part.stage.node for part in self.parts)),
+            f"one region, {self.units} x {self.unit} channels",
+            f"saves {barriers} barriers; the longest thread does {100 * longest:.1f} % more",
+        )
+
+    @property
+    def saving(self) -> float:
+        """Multiplications of the longest thread, barriers counted, that kernels of their own do more."""
+        longest = -(-self.units // self.cores) / self.units
+        together = BARRIER + sum(_macs(p) * longest + _sums(p) * (1 - 1 / self.cores) for p in self.parts)
+        return sum(_alone(part, self.cores) for part in self.parts) - together
+
+    def call(
+        self,
+        arena: int,
+        place: Callable[[int], Pointer],
+        constant: Callable[[Any], Pointer],
+        functions: dict[str, tirx.PrimFunc],
+    ) -> RegionCall:
+        """The call, with scratch at `arena`; functions that exist are used again."""
+        at = accumulate((n for one in self._scratch for n in one), initial=0)
+        parts = []
+        for part, scratch in zip(self.parts, self._scratch, strict=True):
+            arguments = (
+                *map(place, part.stage.inputs),
+                *map(constant, part.constants),
+                *(Pointer("band", offset) for _, offset in zip(scratch, at, strict=False)),
+                place(part.stage.output),
+            )
+            blocks = self.unit // part.kernel.family.share
+            parts.append(SharedPart(*_function(part, functions), arguments, blocks))
+        return RegionCall(tuple(parts), self.units, arena, self._band_bytes, self.bands)
+
+
+Unit: TypeAlias = Chosen | Banded | Region
+
+
+def _function(part: Chosen, functions: dict[str, tirx.PrimFunc]) -> tuple[str, tirx.PrimFunc]:
+    key = f"shared {part.key}"
+    if key not in functions:
+        with emitting(Share.BLOCKS):
+            functions[key] = part.function()
+    return key, functions[key]
+
+
+# --- the rule ------------------------------------------------------------------------------------------
+
+
+def joined(units: Sequence[Chosen | Banded], cores: int, mode: str) -> list[Unit]:
+    """The units with regions in the place of kernels wherever the longest thread then does less.
+
+    `mode`: of fuse.MODES; "off" joins nothing, "all" whatever can be. Borders inside are written before.
+    """
+    found: list[Unit] = []
+    at = 0
+    while at < len(units):
+        region, end = _best(units, at, cores, mode)
+        found += [unit for unit in units[at:end] if _is_border(unit)] if region else [units[at]]
+        found += [region] if region else []
+        at = end
+    return found
+
+
+def _best(units: Sequence[Chosen | Banded], first: int, cores: int, mode: str) -> tuple[Region | None, int]:
+    """The region that begins at `first` and saves most, if any does, and where it ends."""
+    if mode == OFF:
+        return None, first + 1
+    everything = mode.startswith(ALL)
+    candidates = list(_starting(units, first, cores))
+    best = max(candidates, key=lambda c: len(c[0].parts) if everything else c[0].saving, default=None)
+    return best if best and (everything or best[0].saving > 0) else (None, first + 1)
+
+
+def _starting(units: Sequence[Chosen | Banded], first: int, cores: int) -> Iterator[tuple[Region, int]]:
+    """(region, end) of every region that begins at `first`."""
+    parts: list[Chosen] = []
+    for position in range(first, len(units)):
+        unit = units[position]
+        if parts and _is_border(unit, parts[-1].stage.output):
+            continue
+        if not isinstance(unit, Chosen) or not (_follows(parts[-1], unit) if parts else _begins(unit)):
+            return
+        parts.append(unit)
+        region = Region(tuple(parts), cores)
+        if unit.y.shape[-1] % region.unit:
+            return
+        yield region, position + 1
+
+
+def _begins(part: Chosen) -> bool:
+    return isinstance(part.stage.spec, QConv2D | QDepthwiseConv2D) and part.kernel.family.share > 0
+
+
+def _follows(before: Chosen, part: Chosen) -> bool:
+    """Whether `part` reads of every channel of the output of `before` what it makes of that channel."""
+    reads = isinstance(part.stage.spec, QDepthwiseConv2D) and part.stage.inputs == (before.stage.output,)
+    return reads and part.kernel.family.share > 0
+
+
+def _is_border(unit: Unit, value: int | None = None) -> bool:
+    spec = unit.stage.spec if isinstance(unit, Chosen) else None
+    return isinstance(spec, Fill) and not spec.whole and value in (None, unit.stage.output)  # type: ignore[union-attr]
+
+
+def _macs(part: Chosen) -> int:
+    return prod(part.y.shape[:-1]) * part.stage.arrays["weight"].size
+
+
+def _sums(part: Chosen) -> float:
+    """Row sums, in multiplications: one addition for every element under a window."""
+    return _macs(part) / part.y.shape[-1] / SUMMED if part.scratch else 0.0
+
+
+def _barriers(part: Chosen) -> int:
+    """Of a kernel of its own: one, and one for the row sums."""
+    return (1 + bool(part.scratch)) * (_macs(part) >= PARALLEL_MACS)
+
+
+def _alone(part: Chosen, cores: int) -> float:
+    """As `Region.saving` counts, for a kernel of its own."""
+    barriers = _barriers(part)
+    return barriers * BARRIER + _macs(part) / (cores if barriers else 1)
