@@ -60,6 +60,9 @@ class Draw:
         return float(np.float32(2.0 ** (round(exponent) if self.chance(0.25) else exponent)))
 
     def zero_point(self, dtype: str = "") -> int:
+        """16-bit values have none."""
+        if (dtype or self.dtype) == "int16":
+            return 0
         limits = np.iinfo(dtype or self.dtype)
         ends = (limits.min, limits.max, (limits.min + limits.max + 1) // 2)
         return self.pick(ends) if self.chance(0.3) else int(self.rng.integers(limits.min, limits.max + 1))
@@ -107,7 +110,7 @@ class Draw:
 
     def value(self, shape: Shape, like: int | None = None, dtype: str = "") -> int:
         """A tensor without data, quantized if it has 8 bits; as tensor `like`, if that is given."""
-        if (dtype or self.dtype) not in ("int8", "uint8"):
+        if (dtype or self.dtype) not in ("int8", "uint8", "int16"):
             return self.tensor(shape, dtype=dtype or self.dtype)
         if like is None:
             return self.activation(shape)

@@ -12,6 +12,7 @@ from pilite.compiler.graph import Add, ArgMax, Binary, LeakyRelu, Options, Resiz
 from tests.draw import CHANNELS, Array, Draw, OneOp, Shape
 
 EIGHT_BIT = ("uint8", "int8")
+QUANTIZED = (*EIGHT_BIT, "int16")
 SIZES = (1, 1, 2, 3, 4, 5, 7, 8, 9, 13, 16, 17)
 
 
@@ -165,7 +166,7 @@ def _numbers(d: Draw, op: str, index: int) -> Array:
     spec = d.tensors[index]
     if spec.dtype == "bool":
         return d.rng.random(spec.shape) < 0.5
-    if spec.dtype in EIGHT_BIT:
+    if spec.dtype in QUANTIZED:
         return d.values(spec.shape, spec.dtype)
     if spec.dtype == "float32":
         wide = d.rng.standard_normal(spec.shape) * d.pick((1, 1e-30, 1e30))

@@ -7,11 +7,11 @@ from collections.abc import Callable
 
 import numpy as np
 
-from pilite.compiler import graph
+from pilite.compiler import graph, moves
 from tests.draw import CHANNELS, Draw, OneOp, Shape
 
-NO_INT64 = ("uint8", "int8", "int32", "float32")  # TFLite 2.14 refuses the others
-WHOLE = ("uint8", "int8", "int32", "int64", "float32")
+NO_INT64 = ("uint8", "int8", "int16", "int32", "float32")  # TFLite 2.14 refuses the others
+NO_INT16 = ("uint8", "int8", "int32", "int64", "float32")  # it does here, too
 SIDES = (1, 2, 3, 4, 5, 6, 7)
 
 
@@ -212,4 +212,8 @@ OPS: dict[str, Callable[[Draw, str], OneOp]] = {
     "TRANSPOSE": _transpose,
     "UNPACK": _unpack,
 }
-DTYPES = {**dict.fromkeys(OPS, WHOLE), "SPLIT": NO_INT64, "UNPACK": NO_INT64}
+DTYPES = {
+    **dict.fromkeys(OPS, moves.DTYPES),
+    **dict.fromkeys(("SPLIT", "UNPACK"), NO_INT64),
+    **dict.fromkeys(("DEPTH_TO_SPACE", "SPACE_TO_DEPTH", "TILE"), NO_INT16),
+}

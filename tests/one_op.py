@@ -33,6 +33,7 @@ from tests import detect_ops, element_ops, move_ops, recurrent_ops, reduce_ops, 
 from tests.draw import CHANNELS, DEPTHS, SIDES, Array, Draw, OneOp, Shape
 
 DTYPES = ("uint8", "int8")
+WIDE = (*DTYPES, "int16")
 WINDOWS = (1, 1, 1, 2, 3, 3, 3, 4, 5, 7)
 MAX_MULTIPLY_ADDS = 1_500_000  # keeps the reference kernels at milliseconds
 
@@ -215,7 +216,7 @@ def _concatenation(d: Draw, op: str) -> OneOp:
     operands = []
     for i in range(count):
         part = (*shape[:axis], d.pick((1, 2, 3, 8, 17)), *shape[axis + 1 :])
-        same = d.dtype == "int8" or d.chance(0.4)
+        same = d.dtype != "uint8" or d.chance(0.4)
         quant = (scale, zero_point) if same else (d.near(scale, 8), None)
         operands.append(d.constant(part, *quant) if i and d.chance(0.2) else d.activation(part, *quant))
     total = sum(d.tensors[i].shape[axis] for i in operands)
@@ -336,7 +337,8 @@ SPECIAL: dict[str, tuple[str, ...]] = {
     **move_ops.DTYPES,
     **recurrent_ops.DTYPES,
     **reduce_ops.DTYPES,
-    **dict.fromkeys(wide_ops.OPS, (*DTYPES, "int16")),
+    **dict.fromkeys(wide_ops.OPS, WIDE),
+    **dict.fromkeys(("CONCATENATION", "EXPAND_DIMS", "PAD", "PADV2", "RESHAPE", "SQUEEZE"), WIDE),
     "ADD": (*DTYPES, "int32", "float32"),
 }
 ROWS = [(op, dtype) for op in OPS for dtype in SPECIAL.get(op, DTYPES)]

@@ -87,4 +87,7 @@ OPS: dict[str, Callable[[Draw, str], OneOp]] = {
     "MEAN": _mean,
     "SOFTMAX": _softmax,
 }
-DTYPES = dict.fromkeys(("REDUCE_MAX", "REDUCE_MIN", "SUM"), moves.DTYPES)
+DTYPES = {
+    **dict.fromkeys(("REDUCE_MAX", "REDUCE_MIN"), moves.DTYPES),
+    "SUM": ("uint8", "int8", "int32", "int64", "float32"),
+}

@@ -43,7 +43,7 @@ MAX_NORMALIZED_RANK = 4
 def refusal(node: Node, graph: Graph, *, may_be_constant: bool = False) -> str | None:
     """The first rule that the operator breaks. `may_be_constant`: all its operands, that is."""
     last = (_shape,) if may_be_constant else (_computed, _shape)
-    reasons = (rule(node, graph) for rule in (_stateless, *CHECKS[node.op], *last))
+    reasons = (rule(node, graph) for rule in (_stateless, _symmetric, *CHECKS[node.op], *last))
     return next((reason for reason in reasons if reason), None)
 
 
@@ -62,6 +62,13 @@ def _computed(node: Node, graph: Graph) -> str | None:
     if all(tensor.is_constant for tensor in activations(node, graph)):
         return f"all its operands are constant; {AGAIN} with constant folding"
     return None
+
+
+def _symmetric(node: Node, graph: Graph) -> str | None:
+    """TFLite's 16-bit kernels demand zero points of 0, or ignore others."""
+    tensors = [*activations(node, graph), *(graph.tensors[i] for i in node.outputs)]
+    shifted = any(t.dtype == "int16" and t.quant is not None and any(t.quant.zero_points) for t in tensors)
+    return f"its int16 values have a zero point other than 0; {AGAIN}" if shifted else None
 
 
 def _shape(node: Node, graph: Graph) -> str | None:
@@ -86,9 +93,9 @@ def _concatenation(node: Node, graph: Graph) -> str | None:
     assert isinstance(node.options, Concatenation)
     if node.options.activation != "NONE":
         return f"has the fused activation {node.options.activation}, which TFLite refuses; {AGAIN}"
-    if output(node, graph).dtype not in EIGHT_BIT:
-        return None
-    return equal_quant(node, graph) if output(node, graph).dtype == "int8" else _rescaled(node, graph)
+    if output(node, graph).dtype in ("int8", "int16"):
+        return equal_quant(node, graph)
+    return _rescaled(node, graph) if output(node, graph).dtype == "uint8" else None
 
 
 def _rescaled(node: Node, graph: Graph) -> str | None:
@@ -118,7 +125,7 @@ def _softmax(node: Node, graph: Graph) -> str | None:
 
 def _total(node: Node, graph: Graph) -> str | None:
     """Quantized sums are scaled, sums of numbers are as they come."""
-    if output(node, graph).dtype in EIGHT_BIT:
+    if output(node, graph).dtype in (*EIGHT_BIT, "int16"):
         return eight_bit(node, graph) or _sum(node, graph)
     return moves.movable(node, graph)
 

@@ -39,8 +39,8 @@ SELECTIONS = ("SELECT", "SELECT_V2")
 # What an operator computes in besides quantized int8 and uint8.
 NUMBERS: dict[str, tuple[str, ...]] = {
     **dict.fromkeys(("ADD", "DIV", "FLOOR_DIV", "MUL", "SUB", "NEG"), ("int32", "float32")),
-    **dict.fromkeys(("MAXIMUM", "MINIMUM"), ("int32", "int64", "float32")),
-    **dict.fromkeys(SELECTIONS, ("bool", "int32", "int64", "float32")),
+    **dict.fromkeys(("MAXIMUM", "MINIMUM"), ("int16", "int32", "int64", "float32")),
+    **dict.fromkeys(SELECTIONS, ("bool", "int16", "int32", "int64", "float32")),
     **dict.fromkeys(COMPARISONS, ("int32", "int64", "float32")),
     **dict.fromkeys(("EQUAL", "NOT_EQUAL"), ("bool", "int32", "int64", "float32")),
     **dict.fromkeys(("LOGICAL_AND", "LOGICAL_OR", "LOGICAL_NOT"), ("bool",)),

@@ -39,13 +39,13 @@ from pilite.compiler.operands import (
     operand,
     positive,
 )
-from pilite.compiler.rules import AGAIN, Rule, activations, equal_quant
+from pilite.compiler.rules import AGAIN, Rule, activations, equal_quant, output
 from pilite.compiler.schema import MOVES
 from pilite.compiler.strided import strided_slice
 from pilite.compiler.tensors import quoted
 
 Shape = tuple[int, ...]
-DTYPES = ("int8", "uint8", "int32", "int64", "float32")
+DTYPES = ("int8", "uint8", "int16", "int32", "int64", "float32")
 INDICES = ("int32", "int64")
 MOST_DIMENSIONS = {"SLICE": 5, "STRIDED_SLICE": 5, "TRANSPOSE": 6}
 
@@ -314,9 +314,15 @@ def movable(node: Node, graph: Graph) -> str | None:
     return _one_dtype(tensors)
 
 
-def _no_int64(node: Node, graph: Graph) -> str | None:
-    refused = graph.tensors[node.inputs[0]].dtype == "int64"
-    return f"moves int64, which TFLite's kernel refuses; {AGAIN} with int32" if refused else None
+def _no(dtype: str, instead: str) -> Rule:
+    def rule(node: Node, graph: Graph) -> str | None:
+        refused = output(node, graph).dtype == dtype
+        return f"moves {dtype}, which TFLite's kernel refuses; {AGAIN} with {instead}" if refused else None
+
+    return rule
+
+
+_no_int64, _no_int16 = _no("int64", "int32"), _no("int16", "int8")
 
 
 def _one_dtype(tensors: Sequence[Tensor]) -> str | None:
@@ -361,7 +367,7 @@ def _indexed_sizes(node: Node, x: Tensor, indices: Tensor) -> Shape:
 
 CHECKS: dict[str, tuple[Rule, ...]] = {
     "BATCH_TO_SPACE_ND": (movable, equal_quant),
-    "DEPTH_TO_SPACE": (movable,),
+    "DEPTH_TO_SPACE": (movable, _no_int16),
     "GATHER": (_indexed,),
     "GATHER_ND": (_indexed,),
     "MIRROR_PAD": (movable, equal_quant),
@@ -369,11 +375,11 @@ CHECKS: dict[str, tuple[Rule, ...]] = {
     "SHAPE": (_integers,),
     "SLICE": (movable, _few_dimensions),
     "SPACE_TO_BATCH_ND": (movable, equal_quant),
-    "SPACE_TO_DEPTH": (movable,),
+    "SPACE_TO_DEPTH": (movable, _no_int16),
     "SPLIT": (movable, _no_int64),
     "SPLIT_V": (movable,),
     "STRIDED_SLICE": (movable, _few_dimensions),
-    "TILE": (movable,),
+    "TILE": (movable, _no_int16),
     "TRANSPOSE": (movable, _few_dimensions),
     "UNPACK": (movable, equal_quant, _no_int64),
 }

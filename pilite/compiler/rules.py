@@ -69,14 +69,9 @@ def sums_of_bytes(node: Node, graph: Graph) -> str | None:
         return eight_bit(node, graph)
     if x.dtype != y.dtype:
         return f"works on {x.dtype} and {y.dtype}; operands and output must be of one dtype"
-    reason = per_tensor(x) or per_tensor(y)
-    if reason or quant(x).zero_point or quant(y).zero_point:
-        return reason or f"its int16 values have a zero point other than 0; {AGAIN}"
-    return (
-        f"has 16-bit values and no bias, which TFLite rounds otherwise; {AGAIN}"
-        if node.inputs[2] == ABSENT
-        else None
-    )
+    if node.inputs[2] == ABSENT:
+        return f"has 16-bit values and no bias, which TFLite rounds otherwise; {AGAIN}"
+    return per_tensor(x) or per_tensor(y)
 
 
 def has_eight_bit_weights(node: Node, graph: Graph) -> bool:

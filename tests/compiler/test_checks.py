@@ -254,7 +254,7 @@ REFUSED = {
             TensorSpec("y", (4,), "bool"),
             Mean((1,), keep_dims=False),
         ),
-        "moves bool; operands and output must have one dtype of int8, uint8, int32, int64, float32",
+        "moves bool; operands and output must have one dtype of int8, uint8, int16, int32, int64, float32",
     ),
     "normalized scale": (
         one("L2_NORMALIZATION", [value(1, 4)], value(1, 4), Normalization("RELU")),
@@ -323,7 +323,7 @@ REFUSED = {
     "view of another dtype": (
         one("RESHAPE", [TensorSpec("x", (4,), "int32")], TensorSpec("y", (2, 2), "float32")),
         "moves float32 and int32; operands and output must have one dtype of "
-        "int8, uint8, int32, int64, float32",
+        "int8, uint8, int16, int32, int64, float32",
     ),
     "quantize int32": (
         one("QUANTIZE", [value(4, dtype="int32")], value(4)),

@@ -76,6 +76,10 @@ def offset(file: Any) -> None:
     file.subgraphs[0].operators[0].builtinOptions.offset = True
 
 
+def wide(*shape: int, zero_point: int = 0) -> TensorSpec:
+    return value(*shape, dtype="int16", zero_point=zero_point)
+
+
 ENDS = [integers(1), integers(3), integers(1)]
 STRIDED = one("STRIDED_SLICE", [value(5), *ENDS], value(2, name="y"), graph.StridedSlice())
 REFUSED = {
@@ -124,6 +128,14 @@ REFUSED = {
     "mirrored too far": (
         one("MIRROR_PAD", [value(3), integers([3, 0])], value(6, name="y"), graph.MirrorPad(0)),
         "operator #0 MIRROR_PAD: its paddings [3, 0] reach further than [3] mirrored",
+    ),
+    "depth of 16 bits": (
+        one("DEPTH_TO_SPACE", [wide(1, 1, 1, 4)], wide(1, 2, 2, 1), graph.Depth(2)),
+        f"operator #0 DEPTH_TO_SPACE: moves int16, which TFLite's kernel refuses; {AGAIN} with int8",
+    ),
+    "shifted 16 bits": (
+        one("PACK", [wide(3), wide(3, zero_point=1)], wide(2, 3), graph.Stack(0, 2)),
+        f"operator #0 PACK: its int16 values have a zero point other than 0; {AGAIN}",
     ),
     "packed scales": (
         one("PACK", [value(3), value(3, scale=0.2)], value(2, 3, name="y"), graph.Stack(0, 2)),

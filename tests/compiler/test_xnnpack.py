@@ -15,15 +15,14 @@ import pytest
 from pilite.compiler import delegation, tflite
 from pilite.errors import ModelError
 from pilite.lab import oracle
-from tests import one_op
+from tests import one_op, wide_ops
 from tests.batch import TURNS, Truth, check_bits, turned
 from tests.draw import Array, OneOp
 from tests.native import ARTIFACTS, EVERY_CPU, HERE
 
-REFUSED = [("SUM", "float32")]  # in an order that is XNNPACK's own
-ROWS = [
-    row for row in one_op.ROWS if row[0] in delegation.POLICIES and row not in REFUSED and row[1] != "int16"
-]
+# In an order that is XNNPACK's own; by another library on aarch64.
+REFUSED = [("SUM", "float32"), *((op, "int16") for op in wide_ops.OPS)]
+ROWS = [row for row in one_op.ROWS if row[0] in delegation.POLICIES and row not in REFUSED]
 FIRST = 3_000_000  # of the numbers, which no other test uses
 TRIES = 60  # to find one that is not refused
 
@@ -31,12 +30,16 @@ pytestmark = [pytest.mark.slow, pytest.mark.qemu]
 
 
 def share(request: pytest.FixtureRequest, leave_out: Sequence[str] = ()) -> list[OneOp]:
-    """Models over all rows, as many as --random-models asks for; else one per operator, its dtype in turn."""
+    """Models over all rows, as many as --random-models asks for; else one per operator, its dtype in turn,
+    and one of int16.
+    """
     rows = [row for row in ROWS if row[0] not in leave_out]
     total = request.config.getoption("--random-models")
     if not total:
+        wide = [row for row in rows if row[1] == "int16"]
         ops = sorted({op for op, _ in rows})
-        rows = [[row for row in rows if row[0] == op][i % 2 - 1] for i, op in enumerate(ops)]
+        narrow = [[row for row in rows if row[0] == op and row not in wide] for op in ops]
+        rows = [*wide, *(of_op[i % 2 - 1] for i, of_op in enumerate(narrow))]
     return [case for op, dtype in rows for case in promised(op, dtype, max(-(-total // len(rows)), 1))]
 
 

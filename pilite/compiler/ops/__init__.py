@@ -41,14 +41,15 @@ _WEIGHTED = f"{_QUANTIZED}, int16 with int8 weights and int64 bias"
 _BYTES = "uint8, int8"
 _ACTIVATIONS = "fused NONE, RELU, RELU6, RELU_N1_TO_1"
 
-_WHOLE = "uint8, int8, int32, int64, float32"
-_NO_INT64 = "uint8, int8, int32, float32"
+_WHOLE = "uint8, int8, int16, int32, int64, float32"
+_NO_INT64 = "uint8, int8, int16, int32, float32"
+_NO_INT16 = "uint8, int8, int32, int64, float32"
 _PLAIN = "bytes move unchanged; contiguous parts are views"
 
 # Operators that move data.
 _MOVES: dict[str, Op] = {
     "BATCH_TO_SPACE_ND": Op(move.batches, _WHOLE, "3 or 4 dimensions, equal scales; constant operands"),
-    "DEPTH_TO_SPACE": Op(move.depth, _WHOLE, "any block"),
+    "DEPTH_TO_SPACE": Op(move.depth, _NO_INT16, "any block"),
     "GATHER": Op(
         pick.gather,
         _WHOLE,
@@ -62,11 +63,11 @@ _MOVES: dict[str, Op] = {
     "SHAPE": Op(move.shape, "any -> int32, int64", "known when a model is compiled: no code"),
     "SLICE": Op(move.slice_, _WHOLE, f"1 to 5 dimensions, constant begin and size; {_PLAIN}"),
     "SPACE_TO_BATCH_ND": Op(move.batches, _WHOLE, "3 or 4 dimensions, equal scales; constant operands"),
-    "SPACE_TO_DEPTH": Op(move.depth, _WHOLE, "any block"),
+    "SPACE_TO_DEPTH": Op(move.depth, _NO_INT16, "any block"),
     "SPLIT": Op(move.split, _NO_INT64, f"constant axis; {_PLAIN}"),
     "SPLIT_V": Op(move.split, _WHOLE, f"constant axis and sizes; {_PLAIN}"),
     "STRIDED_SLICE": Op(move.strided_slice, _WHOLE, f"1 to 5 dimensions, all masks, constant; {_PLAIN}"),
-    "TILE": Op(move.tile, _WHOLE, "constant multiples"),
+    "TILE": Op(move.tile, _NO_INT16, "constant multiples"),
     "TRANSPOSE": Op(move.transpose, _WHOLE, "1 to 6 dimensions, constant permutation"),
     "UNPACK": Op(move.unpack, _NO_INT64, f"equal scales; {_PLAIN}"),
 }
@@ -81,7 +82,7 @@ _LIBM = "exact where the host's libm rounds correctly"
 _ELEMENTS: dict[str, Op] = {
     "ABS": Op(tables.by_values(tables.absolute), "int8"),
     "ADD": Op(elementwise.add, _NUMBERS, f"broadcasting; {_ACTIVATIONS}"),
-    "CAST": Op(broadcasting.cast, f"{_WHOLE}, bool", "values that the target can hold"),
+    "CAST": Op(broadcasting.cast, f"{_NO_INT16}, bool", "values that the target can hold"),
     "DIV": Op(broadcasting.plain("div"), "int32, float32", f"{_BROADCAST}; {_NO_ZERO}"),
     "EQUAL": Op(broadcasting.compare("equal"), f"{_COMPARED}; bool", f"{_BROADCAST}; scales below 1"),
     "FLOOR_DIV": Op(broadcasting.plain("floor_div"), "int32, float32", f"{_BROADCAST}; {_NO_ZERO}"),
@@ -135,7 +136,7 @@ _OPS: dict[str, Op] = {
     **_ELEMENTS,
     **_IMAGES,
     "AVERAGE_POOL_2D": Op(reduce.average_pool_2d, _BYTES, f"equal scales; {_ACTIVATIONS}"),
-    "CONCATENATION": Op(shape.concatenation, _WHOLE, "int8: equal scales; no fused activation"),
+    "CONCATENATION": Op(shape.concatenation, _WHOLE, "int8, int16: equal scales; no fused activation"),
     "CONV_2D": Op(
         wide.by_dtype(conv.conv_2d, wide.conv_2d),
         _WEIGHTED,
@@ -171,7 +172,7 @@ _OPS: dict[str, Op] = {
     "SQUEEZE": Op(shape.reshape, _WHOLE, "a view: no bytes move"),
     "SUM": Op(
         reduce.total,
-        _WHOLE,
+        _NO_INT16,
         "any axes",
         "exact: 2.14, whose reference kernel takes int8 bytes for uint8 ones; xnnpack has the true sums",
     ),
