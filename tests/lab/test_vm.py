@@ -19,7 +19,7 @@ from pilite.lab.boardkeys import make_keys
 from pilite.lab.boards import Board
 from pilite.lab.connection import SECONDS, Connection, Heard, Progress, Result, nothing
 from tests.lab.conftest import Bed
-from tests.lab.stub import ARTIFACTS, Stub
+from tests.lab.stub import ARTIFACTS, MODEL, Stub
 from tests.lab.test_deploy import link, put
 from tests.lab.test_faults import is_whole
 
@@ -148,6 +148,12 @@ CUTS = {
 }
 
 
+def seen(bed: Bed) -> str:
+    """What is on the disk, for a failure that a second run may not show."""
+    script = 'cd "$1" && ls -laR .. && cd current && sha256sum -c MANIFEST.sha256; dmesg | tail -n 20'
+    return str(bed.connection.run(["sh", "-c", script, "seen", f"{bed.root}/{MODEL}"]))
+
+
 @pytest.fixture
 def rebooted(vm: Board, vm_bed: Bed) -> Iterator[Callable[[], Bed]]:
     """Switch the machine on again: the same disk, a new connection."""
@@ -178,7 +184,7 @@ def test_a_power_cut_leaves_a_whole_release(
     boards.power_cut(vm_bed.board, ARTIFACTS)
     bed = rebooted()
     current = link(bed, "current")
-    assert is_whole(bed)
+    assert is_whole(bed), seen(bed)
     assert current == acknowledged if acknowledged else current != ""
     again = put(bed, Stub(2), expected=Stub(2))
     assert link(bed, "current") == again.release
