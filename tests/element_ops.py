@@ -17,7 +17,7 @@ SIZES = (1, 1, 2, 3, 4, 5, 7, 8, 9, 13, 16, 17)
 
 
 def plain(d: Draw) -> bool:
-    return d.dtype not in EIGHT_BIT
+    return d.dtype not in QUANTIZED
 
 
 # One operand.
@@ -37,6 +37,11 @@ def _unary(d: Draw, op: str) -> OneOp:
 def _limited(d: Draw, op: str) -> OneOp:
     """LOGISTIC and TANH: the output's quantization is given."""
     shape, low = d.shape(), int(np.iinfo(d.dtype).min)
+    if d.dtype == "int16":
+        x = d.activation(
+            shape, d.near(2.0**-12, 16) if d.chance(0.7) else d.near(2.0 ** -d.pick((11, 12, 13)), 1.0004)
+        )
+        return d.finish(op, (x,), d.activation(shape, 2.0**-15))
     x = d.activation(shape, d.near(0.05, 16))
     quant = (1 / 256, low) if op == "LOGISTIC" else (1 / 128, low + 128)
     return d.finish(op, (x,), d.activation(shape, *quant))
@@ -230,7 +235,8 @@ DTYPES: dict[str, tuple[str, ...]] = {
         if op != "ADD"
     },
     **dict.fromkeys(("ARG_MAX", "ARG_MIN"), ("uint8", "int8", "int32", "float32")),
-    "ABS": ("int8",),
+    **dict.fromkeys(("LEAKY_RELU", "LOGISTIC", "RELU", "RELU6", "TANH"), QUANTIZED),
+    "ABS": ("int8", "int16"),
     "CAST": elements.CASTABLE,
     "RESIZE_NEAREST_NEIGHBOR": ("uint8", "int8", "float32"),
 }

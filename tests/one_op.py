@@ -231,13 +231,15 @@ def _quantize(d: Draw, op: str) -> OneOp:
         x = d.tensor(shape, dtype="float32")
         model = d.model(op, (x,), d.activation(shape, y_scale))
         return OneOp(op, model, [_reals(d, shape, y_scale)])
+    if d.dtype == "int16":
+        to = d.pick(("int8", "int16"))
+        y = d.tensor(shape, (y_scale,), d.zero_point(to), dtype=to)
+        return d.finish(op, (d.activation(shape, d.near(y_scale, 8)),), y)
     kind = d.pick(DTYPES)
     scale = y_scale if d.chance(0.3) else d.near(y_scale, 8)
     zero_point = d.zero_point(kind)
     x = d.tensor(shape, (scale,), zero_point, dtype=kind)
-    flipped = (
-        zero_point + {"int8": -128, "uint8": 128}[d.dtype]
-    )  # with equal scales: only the sign bit changes
+    flipped = zero_point + {"int8": -128, "uint8": 128}[d.dtype]  # with equal scales: only the sign changes
     limits = np.iinfo(d.dtype)
     flips = kind != d.dtype and scale == y_scale and limits.min <= flipped <= limits.max
     return d.finish(op, (x,), d.activation(shape, y_scale, flipped if flips else None))
@@ -339,6 +341,7 @@ SPECIAL: dict[str, tuple[str, ...]] = {
     **reduce_ops.DTYPES,
     **dict.fromkeys(wide_ops.OPS, WIDE),
     **dict.fromkeys(("CONCATENATION", "EXPAND_DIMS", "PAD", "PADV2", "RESHAPE", "SQUEEZE"), WIDE),
+    **dict.fromkeys(("DEQUANTIZE", "QUANTIZE"), WIDE),
     "ADD": (*DTYPES, "int32", "float32"),
 }
 ROWS = [(op, dtype) for op in OPS for dtype in SPECIAL.get(op, DTYPES)]

@@ -30,8 +30,8 @@ from pilite.compiler.rules import (
     reach,
     rescale,
     sums_of_bytes,
-    to_eight_bit,
     to_float,
+    to_quantized,
     weights,
 )
 from pilite.compiler.tensors import quoted
@@ -191,7 +191,7 @@ CHECKS: dict[str, tuple[Rule, ...]] = {
     "MEAN": (eight_bit, _sum),
     "PAD": (_quantized_if_bytes, _pad_rank),
     "PADV2": (_quantized_if_bytes, _pad_rank),
-    "QUANTIZE": (to_eight_bit, rescale),
+    "QUANTIZE": (to_quantized, rescale),
     "REDUCE_MAX": (moves.movable, equal_quant),
     "REDUCE_MIN": (moves.movable, equal_quant),
     "RESHAPE": (moves.movable,),

@@ -37,6 +37,10 @@ class Policy:
     takes: Callable[[Node, Graph], bool] = lambda node, graph: True
     rules: tuple[Rule, ...] = ()
 
+    @property
+    def row(self) -> str:
+        return f"{self.text}; int16 refused" if _wide in self.rules else self.text
+
 
 def taken(node: Node, graph: Graph) -> bool:
     return POLICIES[node.op].takes(node, graph)
@@ -197,8 +201,8 @@ def _convolved_back(node: Node, graph: Graph) -> str | None:
 
 
 def _wide(node: Node, graph: Graph) -> str | None:
-    """LiteRT's builtin kernels for 16-bit values are another library's on aarch64."""
-    if graph.tensors[node.inputs[0]].dtype == "int16":
+    """LiteRT's builtin kernels for 16-bit values are another library's on aarch64, or round otherwise."""
+    if any(tensor.dtype == "int16" for tensor in _tensors(node, graph)):
         return f"works on int16, about which numerics `xnnpack` promises nothing; {REF}"
     return None
 
@@ -295,13 +299,13 @@ POLICIES: dict[str, Policy] = {
     "GREATER": _SAME,
     "GREATER_EQUAL": _SAME,
     "HARD_SWISH": _SAME,
-    "LEAKY_RELU": Policy("XNNPACK; builtin beyond its scales", _leaked, (_normal_scales,)),
+    "LEAKY_RELU": Policy("XNNPACK; builtin beyond its scales", _leaked, (_wide, _normal_scales)),
     "LESS": _SAME,
     "LESS_EQUAL": _SAME,
     "LOGICAL_AND": _SAME,
     "LOGICAL_NOT": _SAME,
     "LOGICAL_OR": _SAME,
-    "LOGISTIC": Policy("XNNPACK, equal to ref", rules=(_normal_scales,)),
+    "LOGISTIC": Policy("XNNPACK, equal to ref", rules=(_wide, _normal_scales)),
     "MAXIMUM": _SAME,
     "MINIMUM": _SAME,
     "MUL": Policy(
@@ -319,7 +323,7 @@ POLICIES: dict[str, Policy] = {
     "SELECT_V2": _SAME,
     "SQRT": _SAME,
     "SUB": Policy("XNNPACK; builtin beyond its scales", _added, (_normal_scales, _range_if_taken)),
-    "TANH": Policy("XNNPACK, equal to ref", rules=(_normal_scales,)),
+    "TANH": Policy("XNNPACK, equal to ref", rules=(_wide, _normal_scales)),
     "ADD": Policy("XNNPACK; builtin beyond its scales", _added, (_normal_scales, _range_if_taken)),
     "AVERAGE_POOL_2D": Policy(_BUILTIN, _never),
     "BATCH_TO_SPACE_ND": _MOVED,
@@ -328,7 +332,7 @@ POLICIES: dict[str, Policy] = {
     "DEPTHWISE_CONV_2D": Policy(f"{_ROUNDED} beyond 25 taps", rules=(_biased, *_SUMS)),
     "CUSTOM:TFLite_Detection_PostProcess": Policy("builtin, as ref", _never),
     "DEPTH_TO_SPACE": _MOVED,
-    "DEQUANTIZE": Policy(_XNNPACK, rules=(_normal_scales,)),
+    "DEQUANTIZE": Policy(_XNNPACK, rules=(_wide, _normal_scales)),
     "EXPAND_DIMS": _MOVED,
     "FULLY_CONNECTED": Policy(_ROUNDED, rules=_SUMS),
     "GATHER": _MOVED,
@@ -340,7 +344,7 @@ POLICIES: dict[str, Policy] = {
     "PACK": _MOVED,
     "PAD": Policy("XNNPACK moves bytes", rules=(_same_quantization,)),
     "PADV2": _MOVED,
-    "QUANTIZE": Policy("XNNPACK; sign flips builtin", _converted, (_normal_scales, _flipped)),
+    "QUANTIZE": Policy("XNNPACK; sign flips builtin", _converted, (_wide, _normal_scales, _flipped)),
     "REDUCE_MAX": _SAME,
     "REDUCE_MIN": _SAME,
     "RESHAPE": _MOVED,

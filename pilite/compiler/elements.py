@@ -28,6 +28,7 @@ from pilite.compiler.rules import (
     overflows,
     per_tensor,
     quant,
+    quantized,
     reach,
     rescale,
 )
@@ -188,17 +189,27 @@ def _swish(node: Node, graph: Graph) -> str | None:
 
 
 def _fixed_output(scale: float, offset: int) -> Rule:
-    """The output's scale and its zero point, counted from the smallest value, are demanded by TFLite."""
+    """TFLite demands the output's scale and its zero point, counted from the smallest value; 1/32768 and 0 of
+    int16.
+    """
 
     def rule(node: Node, graph: Graph) -> str | None:
         y = output(node, graph)
-        zero_point = offset + int(np.iinfo(y.dtype).min)
-        if (quant(y).scale, quant(y).zero_point) != (scale, zero_point):
-            wanted = f"scale 1/{round(1 / scale)} and zero point {zero_point}"
+        demanded = (scale, offset + int(np.iinfo(y.dtype).min)) if y.dtype in EIGHT_BIT else (1 / 32768, 0)
+        if (quant(y).scale, quant(y).zero_point) != demanded:
+            wanted = f"scale 1/{round(1 / demanded[0])} and zero point {demanded[1]}"
             return f"its output must have {wanted}, as TFLite's kernel demands; {AGAIN}"
         return None
 
     return rule
+
+
+def _in_table(node: Node, graph: Graph) -> str | None:
+    """TFLite's multiplier of an int16 value in steps of its table has 15 bits, shifted by up to 31."""
+    x = activations(node, graph)[0]
+    if x.dtype != "int16" or 2.0**-42 < quant(x).scale < 1:
+        return None
+    return f"its input scale {quant(x).scale:g} is outside of what TFLite's 16-bit table holds; {AGAIN}"
 
 
 def _signed(node: Node, graph: Graph) -> str | None:
@@ -242,16 +253,17 @@ CHECKS: dict[str, tuple[Rule, ...]] = {
     "SELECT_V2": (_chosen, _few_dimensions),
     **dict.fromkeys(("LOGICAL_AND", "LOGICAL_OR", "FLOOR_DIV", "MAXIMUM", "MINIMUM"), PAIR),
     **dict.fromkeys(("LOGICAL_NOT", "NEG", "SQRT"), (numbers,)),
-    **dict.fromkeys(("RELU", "RELU6", "RELU_N1_TO_1"), (eight_bit, rescale)),
-    "ABS": (eight_bit, _signed, rescale),
+    **dict.fromkeys(("RELU", "RELU6"), (quantized, rescale)),
+    "RELU_N1_TO_1": (eight_bit, rescale),
+    "ABS": (quantized, _signed, rescale),
     "ADD": (numbers, fused_activation, _sum_scales),
     "CAST": (_castable,),
     "DIV": (*PAIR, fused_activation),
     "HARD_SWISH": (eight_bit, rescale, _swish),
-    "LEAKY_RELU": (eight_bit, rescale, _leaky),
-    "LOGISTIC": (eight_bit, _fixed_output(1 / 256, 0)),
+    "LEAKY_RELU": (quantized, rescale, _leaky),
+    "LOGISTIC": (quantized, _fixed_output(1 / 256, 0), _in_table),
     "MUL": (*PAIR, fused_activation, _product),
     "PRELU": (eight_bit, _few_dimensions, rescale, _product),
     "SUB": (*PAIR, fused_activation, _sum_scales),
-    "TANH": (eight_bit, _fixed_output(1 / 128, 128)),
+    "TANH": (quantized, _fixed_output(1 / 128, 128), _in_table),
 }

@@ -265,6 +265,18 @@ def nearest_xnnpack(real: float, scale: float, zero_point: int, shift: int) -> i
     return round(float(sum_)) - shift
 
 
+def ends(dtype: str) -> tuple[int, int]:
+    """The least and the largest value of an integer dtype."""
+    limits = np.iinfo(dtype)
+    return int(limits.min), int(limits.max)
+
+
+def every(dtype: str) -> Int64:
+    """All values of an integer dtype, in order."""
+    low, high = ends(dtype)
+    return np.arange(low, high + 1, dtype=np.int64)
+
+
 def activation_range(
     activation: str,
     scale: float,
@@ -274,7 +286,7 @@ def activation_range(
     nearest: Nearest = nearest_tflite,
     shift: int = 0,
 ) -> tuple[int, int]:
-    """The 8-bit limits [low, high] narrowed by a fused activation, whose real bounds `nearest` quantizes."""
+    """The limits [low, high] narrowed by a fused activation, whose real bounds `nearest` quantizes."""
 
     def quantize(f: float) -> int:
         return nearest(f, scale, zero_point, shift)

@@ -6,6 +6,8 @@ is. Source: gemmlowp fixedpoint/fixedpoint.h.
 
 from __future__ import annotations
 
+import math
+
 import numpy as np
 
 from pilite.compiler.fixedpoint import Int64, Multiplier, rounding_shift_right
@@ -39,6 +41,57 @@ def reduced(real: float) -> tuple[int, int]:
     m = Multiplier.of(real)
     mantissa = (m.mantissa + (1 << 15)) >> 16 if m.mantissa < 0x7FFF0000 else INT16_MAX
     return mantissa, 15 - m.exponent
+
+
+# --- LOGISTIC and TANH of 16-bit values: kernels/activations.cc, integer_ops/logistic.h and tanh.h ---------
+
+NODES = 256  # of the table, which holds sigmoid(i / 24) as Q0.16
+# Where TFLite's table is one above the nearest.
+RAISED = (
+    4, 8, 12, 14, 15, 16, 17, 19, 20, 21, 22, 25, 27, 28, 29, 30, 31, 33, 34, 35, 37, 39, 40, 41, 43, 44, 45,
+    46, 49, 50, 54, 62, 63, 64, 66, 82, 86, 93, 100, 103, 112, 116, 135, 255,
+)  # fmt: skip
+
+
+def interpolated_sigmoid(scale: float) -> Int64:
+    """1 / (1 + e**-x) as Q0.15, between two entries of the table; x is scale * q."""
+    x, size = _in_table_steps(scale, 9)
+    above = np.where(size >> 9 >= NODES - 1, INT16_MAX << 10, _between(size, 9))
+    return np.where(x >= 0, above + (1 << 9), (1 << 25) - above + (1 << 9) - 1) >> 10
+
+
+def interpolated_tanh(scale: float) -> Int64:
+    """2 * sigmoid(2 * x) - 1 as Q0.15."""
+    x, size = _in_table_steps(scale, 8)
+    above = np.where(size >> 8 >= NODES - 1, 0xFFFF << 8, _between(size, 8))
+    signed = np.where(x >= 0, above - (1 << 23), -above + (1 << 23) - 1)
+    return (signed + (1 << 7)) >> 8
+
+
+def _in_table_steps(scale: float, bits: int) -> tuple[Int64, Int64]:
+    """scale * 3 * 4096 * q, rounded, of every q; and its size. The multiplier has 15 bits.
+
+    2**-12 (for tanh also 2**-11) is taken for what it is, and so is what lies within 0.001 of it in log2.
+    """
+    multiplier, shift = scale * 4096 * 3, 0
+    power = round(math.log2(scale))
+    if abs(math.log2(scale) - power) < 1e-3 and power in ((-12,) if bits == 9 else (-12, -11)):
+        multiplier = 3 << (12 + power)
+    else:
+        while multiplier <= INT16_MAX / 2 and shift <= 30:
+            multiplier, shift = multiplier * 2, shift + 1
+    half = 1 << (shift - 1) if shift else 0
+    x = (EVERY_INT16 * int(multiplier) + half) >> shift
+    return x, np.abs(x)
+
+
+def _between(size: Int64, bits: int) -> Int64:
+    """The table at size / 2**bits, with as many more bits."""
+    node = np.minimum(size >> bits, NODES - 2)
+    table = np.rint(65536 / (1 + np.exp(-np.arange(NODES) / 24))).astype(np.int64)
+    table[list(RAISED)] += 1
+    slope = table[node + 1] - table[node]
+    return np.asarray((table[node] << bits) + (size & ((1 << bits) - 1)) * slope)
 
 
 def saturated(x: Int64) -> Int64:

@@ -19,6 +19,13 @@ from pilite.compiler.tensors import FULL_INTEGER, quoted
 Rule: TypeAlias = Callable[[Node, Graph], str | None]
 
 EIGHT_BIT = ("int8", "uint8")
+# What QUANTIZE makes of each dtype.
+QUANTIZED_FROM = {
+    "float32": ("int8", "uint8", "int16"),
+    "int8": ("int8", "uint8"),
+    "uint8": ("int8", "uint8"),
+    "int16": ("int8", "int16"),
+}
 SIXTEEN_BIT = ("CONV_2D", "DEPTHWISE_CONV_2D", "FULLY_CONNECTED")
 AGAIN = "convert the model again"
 FLOAT = f"computes in float32; {FULL_INTEGER}"
@@ -62,6 +69,14 @@ def eight_bit(node: Node, graph: Graph) -> str | None:
     return next((reason for reason in map(per_tensor, tensors) if reason), None)
 
 
+def quantized(node: Node, graph: Graph) -> str | None:
+    """As eight_bit, or all int16."""
+    tensors = [*activations(node, graph), output(node, graph)]
+    if any(tensor.dtype != "int16" for tensor in tensors):
+        return eight_bit(node, graph)
+    return next((reason for reason in map(per_tensor, tensors) if reason), None)
+
+
 def sums_of_bytes(node: Node, graph: Graph) -> str | None:
     """As eight_bit, or 16-bit values with 8-bit weights, for the operators that have such a kernel."""
     x, y = activations(node, graph)[0], output(node, graph)
@@ -87,19 +102,19 @@ def per_tensor(tensor: Tensor) -> str | None:
     return None
 
 
-def to_eight_bit(node: Node, graph: Graph) -> str | None:
+def to_quantized(node: Node, graph: Graph) -> str | None:
     x, y = activations(node, graph)[0], output(node, graph)
-    if x.dtype not in (*EIGHT_BIT, "float32") or y.dtype not in EIGHT_BIT:
-        return (
-            f"turns {x.dtype} into {y.dtype}; only float32, int8 and uint8 into int8 or uint8 can be compiled"
-        )
+    if x.dtype not in QUANTIZED_FROM:
+        return f"turns {x.dtype} into {y.dtype}; it takes {', '.join(QUANTIZED_FROM)}; {AGAIN}"
+    if y.dtype not in QUANTIZED_FROM[x.dtype]:
+        return f"turns {x.dtype} into {y.dtype}; TFLite makes {' or '.join(QUANTIZED_FROM[x.dtype])}; {AGAIN}"
     return per_tensor(y) or (None if x.dtype == "float32" else per_tensor(x))
 
 
 def to_float(node: Node, graph: Graph) -> str | None:
     x, y = activations(node, graph)[0], output(node, graph)
-    if x.dtype not in EIGHT_BIT or y.dtype != "float32":
-        return f"turns {x.dtype} into {y.dtype}; only int8 or uint8 into float32 can be compiled"
+    if x.dtype not in (*EIGHT_BIT, "int16") or y.dtype != "float32":
+        return f"turns {x.dtype} into {y.dtype}; only int8, uint8 or int16 into float32 can be compiled"
     return per_tensor(x)
 
 

@@ -240,7 +240,7 @@ class QMeanFloat:
 
 @dataclass(frozen=True)
 class Table:
-    """y = table[x + 128]. Array: table int8 (256,)."""
+    """y = table[x - the least value of its dtype]. Array: table of y's dtype, (256,) or (65536,)."""
 
 
 @dataclass(frozen=True)

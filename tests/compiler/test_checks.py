@@ -327,7 +327,7 @@ REFUSED = {
     ),
     "quantize int32": (
         one("QUANTIZE", [value(4, dtype="int32")], value(4)),
-        "turns int32 into int8; only float32, int8 and uint8 into int8 or uint8 can be compiled",
+        f"turns int32 into int8; it takes float32, int8, uint8, int16; {AGAIN}",
     ),
     "quantize per channel": (
         one("QUANTIZE", [TensorSpec("x", (2, 4), "float32")], per_axis(value(2, 4, name="y"), 1)),
@@ -335,7 +335,7 @@ REFUSED = {
     ),
     "dequantize to int8": (
         one("DEQUANTIZE", [value(4)], value(4)),
-        "turns int8 into int8; only int8 or uint8 into float32 can be compiled",
+        "turns int8 into int8; only int8, uint8 or int16 into float32 can be compiled",
     ),
     "constant operands": (
         write(

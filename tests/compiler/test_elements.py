@@ -89,6 +89,23 @@ def resize(size: tuple[int, int], align_corners: bool = False, half_pixel_center
 
 ARG = value(2, 3)
 REFUSED = {
+    "quantize to 16 bits": (
+        one("QUANTIZE", [value(4)], value(4, dtype="int16", zero_point=0)),
+        f"operator #0 QUANTIZE: turns int8 into int16; TFLite makes int8 or uint8; {AGAIN}",
+    ),
+    "scale of 16 bits": (
+        one("TANH", [value(4, dtype="int16", zero_point=0)], value(4, dtype="int16", zero_point=0)),
+        "operator #0 TANH: its output must have scale 1/32768 and zero point 0, as TFLite's kernel demands; "
+        f"{AGAIN}",
+    ),
+    "too large for a table": (
+        one(
+            "LOGISTIC",
+            [value(4, dtype="int16", zero_point=0, scale=2.0)],
+            value(4, dtype="int16", zero_point=0, scale=2.0**-15),
+        ),
+        f"operator #0 LOGISTIC: its input scale 2 is outside of what TFLite's 16-bit table holds; {AGAIN}",
+    ),
     "float function": (
         one("LOGISTIC", [REAL], REAL),
         f"operator #0 LOGISTIC: computes in float32; {FULL}",

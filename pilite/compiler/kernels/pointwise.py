@@ -9,7 +9,7 @@ from typing import Any
 from tvm import tirx
 from tvm.script.ir_builder import tirx as T
 
-from pilite.compiler.fixedpoint import DTYPES, Requant, Scale
+from pilite.compiler.fixedpoint import DTYPES, Requant, Scale, ends
 from pilite.compiler.kernels.emit import (
     PARALLEL_ELEMENTS,
     Param,
@@ -132,17 +132,17 @@ def weighted_add(name: str, isa: Isa, spec: QWeightedAdd, a: Layout, b: Layout, 
 
 
 def table(name: str, x: Layout, y: Layout) -> tirx.PrimFunc:
-    """y = table[x + 128], element by element."""
+    """y = table[x - the least value of its dtype], element by element."""
+    count = 1 << 16 if x.dtype == "int16" else 1 << 8
 
     def body(source: Any, values: Any, out: Any) -> None:
         rows, length, offset = spans(x, y)
         with loop(rows, parallel=x.elements >= PARALLEL_ELEMENTS) as r, loop(length) as k:
-            index = T.Cast("int32", source[offset[0](r) + k]) + T.int32(128)
+            index = T.Cast("int32", source[offset[0](r) + k]) + T.int32(count // 2)
             store(out, offset[1](r) + k, values[index], 1)
 
-    return function(
-        name, [Param("x", "int8", x.size), Param("t", "int8", 256), Param("y", "int8", y.size)], body
-    )
+    params = [Param("x", x.dtype, x.size), Param("t", y.dtype, count), Param("y", y.dtype, y.size)]
+    return function(name, params, body)
 
 
 def quantize_float(name: str, spec: QuantizeFloat, x: Layout, y: Layout) -> tirx.PrimFunc:
@@ -161,12 +161,12 @@ def quantize_float(name: str, spec: QuantizeFloat, x: Layout, y: Layout) -> tirx
         rest = quotient - truncated
         up = tirx.Select(rest >= const(0.5), const(1.0), const(0.0))
         down = tirx.Select(rest <= const(-0.5), const(1.0), const(0.0))
-        low, high = (const(float(limit - spec.zero_point)) for limit in (-128, 127))
+        low, high = (const(float(limit - spec.zero_point)) for limit in ends(y.dtype))
         rounded = tirx.max(tirx.min(truncated + up - down, high), low)
         wide = T.Cast("int32" if lanes == 1 else f"int32x{lanes}", rounded) + constant(
             spec.zero_point, "int32", lanes
         )
-        return T.Cast("int8" if lanes == 1 else f"int8x{lanes}", wide)
+        return T.Cast(y.dtype if lanes == 1 else f"{y.dtype}x{lanes}", wide)
 
     return _convert(name, x, y, value)
 

@@ -39,6 +39,7 @@ class Op:
 _QUANTIZED = "uint8 per tensor, int8 per channel"
 _WEIGHTED = f"{_QUANTIZED}, int16 with int8 weights and int64 bias"
 _BYTES = "uint8, int8"
+_WORDS = "uint8, int8, int16"
 _ACTIVATIONS = "fused NONE, RELU, RELU6, RELU_N1_TO_1"
 
 _WHOLE = "uint8, int8, int16, int32, int64, float32"
@@ -80,7 +81,7 @@ _LIBM = "exact where the host's libm rounds correctly"
 
 # Operators that compute element by element.
 _ELEMENTS: dict[str, Op] = {
-    "ABS": Op(tables.by_values(tables.absolute), "int8"),
+    "ABS": Op(tables.by_values(tables.absolute), "int8, int16"),
     "ADD": Op(elementwise.add, _NUMBERS, f"broadcasting; {_ACTIVATIONS}"),
     "CAST": Op(broadcasting.cast, f"{_NO_INT16}, bool", "values that the target can hold"),
     "DIV": Op(broadcasting.plain("div"), "int32, float32", f"{_BROADCAST}; {_NO_ZERO}"),
@@ -90,28 +91,28 @@ _ELEMENTS: dict[str, Op] = {
     "GREATER_EQUAL": Op(broadcasting.compare("greater_equal"), _COMPARED, f"{_BROADCAST}; scales below 1"),
     "HARD_SWISH": Op(tables.by_values(tables.hard_swish), _BYTES),
     "LEAKY_RELU": Op(
-        tables.by_values(tables.leaky_relu, tables.leaky_relu_xnnpack), _BYTES, "slope of at least 0"
+        tables.by_values(tables.leaky_relu, tables.leaky_relu_xnnpack), _WORDS, "slope of at least 0"
     ),
     "LESS": Op(broadcasting.compare("less"), _COMPARED, f"{_BROADCAST}; scales below 1"),
     "LESS_EQUAL": Op(broadcasting.compare("less_equal"), _COMPARED, f"{_BROADCAST}; scales below 1"),
     "LOGICAL_AND": Op(broadcasting.plain("logical_and"), "bool", _BROADCAST),
     "LOGICAL_NOT": Op(broadcasting.plain("logical_not"), "bool"),
     "LOGICAL_OR": Op(broadcasting.plain("logical_or"), "bool", _BROADCAST),
-    "LOGISTIC": Op(tables.by_values(tables.logistic), _BYTES, f"output scale 1/256; {_LIBM}"),
+    "LOGISTIC": Op(tables.by_values(tables.logistic), _WORDS, f"output scale 1/256, int16 1/32768; {_LIBM}"),
     "MAXIMUM": Op(broadcasting.plain("maximum"), _WHOLE, f"{_BROADCAST}; stored values"),
     "MINIMUM": Op(broadcasting.plain("minimum"), _WHOLE, f"{_BROADCAST}; stored values"),
     "MUL": Op(broadcasting.mul, _NUMBERS, f"{_BROADCAST}; {_ACTIVATIONS}"),
     "NEG": Op(broadcasting.plain("neg"), "int32, float32"),
     "NOT_EQUAL": Op(broadcasting.compare("not_equal"), f"{_COMPARED}; bool", f"{_BROADCAST}; scales below 1"),
     "PRELU": Op(broadcasting.prelu, _BYTES, _BROADCAST),
-    "RELU": Op(tables.by_values(tables.relu), _BYTES),
-    "RELU6": Op(tables.by_values(tables.relu), _BYTES),
+    "RELU": Op(tables.by_values(tables.relu), _WORDS),
+    "RELU6": Op(tables.by_values(tables.relu), _WORDS),
     "RELU_N1_TO_1": Op(tables.by_values(tables.relu), _BYTES),
     "SELECT": Op(broadcasting.select, f"{_WHOLE}, bool", "stored values"),
     "SELECT_V2": Op(broadcasting.select, f"{_WHOLE}, bool", f"{_BROADCAST}; stored values"),
     "SQRT": Op(broadcasting.plain("sqrt"), "float32"),
     "SUB": Op(elementwise.add, _NUMBERS, f"{_BROADCAST}; {_ACTIVATIONS}"),
-    "TANH": Op(tables.by_values(tables.tanh), _BYTES, f"output scale 1/128; {_LIBM}"),
+    "TANH": Op(tables.by_values(tables.tanh), _WORDS, f"output scale 1/128, int16 1/32768; {_LIBM}"),
 }
 
 # Operators on images and along axes.
@@ -147,7 +148,7 @@ _OPS: dict[str, Op] = {
         _WEIGHTED,
         f"any multiplier, dilation; {_ACTIVATIONS}",
     ),
-    "DEQUANTIZE": Op(elementwise.dequantize, "uint8, int8 -> float32"),
+    "DEQUANTIZE": Op(elementwise.dequantize, "uint8, int8, int16 -> float32"),
     "EXPAND_DIMS": Op(shape.reshape, _WHOLE, "a view: no bytes move"),
     "FULLY_CONNECTED": Op(
         wide.by_dtype(conv.fully_connected, wide.fully_connected),
@@ -162,7 +163,7 @@ _OPS: dict[str, Op] = {
     "PADV2": Op(shape.pad, _WHOLE, "a constant value"),
     "QUANTIZE": Op(
         elementwise.quantize,
-        "float32, uint8, int8 -> uint8, int8",
+        "float32 -> uint8, int8, int16; uint8, int8 -> uint8, int8; int16 -> int8, int16",
         "floats beyond 2**31 steps saturate (open in TFLite)",
     ),
     "REDUCE_MAX": Op(reduce.extreme("maximum"), _WHOLE, "any axes, equal scales"),
@@ -202,7 +203,7 @@ def table() -> list[dict[str, str]]:
             "dtypes": op.dtypes,
             "limits": op.limits,
             "numerics": op.numerics,
-            "xnnpack": delegation.POLICIES[name].text if name in delegation.POLICIES else "refused",
+            "xnnpack": delegation.POLICIES[name].row if name in delegation.POLICIES else "refused",
         }
         for name, op in OPS.items()
     ]

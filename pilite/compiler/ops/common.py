@@ -8,19 +8,18 @@ import numpy as np
 import numpy.typing as npt
 
 from pilite.compiler.fixedpoint import (
-    INT8_MAX,
-    INT8_MIN,
     XNNPACK,
     Nearest,
     Requant,
     Rounding,
     activation_range,
+    ends,
     is_large,
     nearest_tflite,
     operands,
 )
 from pilite.compiler.graph import Quant, Tensor
-from pilite.compiler.program import signed_zero_point
+from pilite.compiler.program import signed_zero_point, storage
 from pilite.compiler.spec import Window
 
 
@@ -36,10 +35,10 @@ def is_unsigned(tensor: Tensor) -> bool:
 
 
 def clamp(output: Tensor, activation: str, nearest: Nearest = nearest_tflite) -> tuple[int, int]:
-    """Output limits in the int8 domain."""
+    """Output limits in the domain of stored values."""
     shift = 128 if is_unsigned(output) else 0
-    ends = quant(output).scale, signed_zero_point(output), INT8_MIN, INT8_MAX
-    return activation_range(activation, *ends, nearest, shift)
+    limits = quant(output).scale, signed_zero_point(output), *ends(storage(output.dtype))
+    return activation_range(activation, *limits, nearest, shift)
 
 
 def plain_requant(output: Tensor, activation: str = "NONE", nearest: Nearest = nearest_tflite) -> Requant:

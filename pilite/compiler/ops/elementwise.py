@@ -9,9 +9,10 @@ import numpy.typing as npt
 
 from pilite.compiler import graph
 from pilite.compiler.fixedpoint import (
-    INT8_MAX,
-    INT8_MIN,
+    Int64,
     Multiplier,
+    ends,
+    every,
     multiply,
     nearest_xnnpack,
     shift_right_ties_up,
@@ -19,7 +20,7 @@ from pilite.compiler.fixedpoint import (
 from pilite.compiler.graph import Node, Tensor
 from pilite.compiler.ops.broadcasting import plain
 from pilite.compiler.ops.common import plain_requant, quant
-from pilite.compiler.program import Builder, signed_zero_point
+from pilite.compiler.program import Builder, signed_zero_point, storage
 from pilite.compiler.spec import (
     Broadcast,
     DequantizeFloat,
@@ -33,7 +34,7 @@ from pilite.compiler.spec import (
 
 ADD_LEFT_SHIFT = 20
 
-EVERY_INT8 = np.arange(INT8_MIN, INT8_MAX + 1, dtype=np.int64)
+EVERY_INT8 = every("int8")
 
 
 def add(node: Node, b: Builder) -> None:
@@ -95,7 +96,7 @@ def _expanded(b: Builder, tensor: int, shape: tuple[int, ...]) -> int:
 
 
 def quantize(node: Node, b: Builder) -> None:
-    """float32 -> 8 bits, or 8 bits -> 8 bits by requantize.h: y = zo + (x - zi) * (si / so)."""
+    """From float32, or between quantized dtypes by requantize.h: y = zo + (x - zi) * (si / so)."""
     x, y = b.tensor(node.inputs[0]), b.tensor(node.outputs[0])
     source = b.value(node.inputs[0])
     if x.dtype == "float32":
@@ -109,23 +110,28 @@ def quantize(node: Node, b: Builder) -> None:
         by_table(b, source, node.outputs[0], _converted(x, y))
         return
     m = Multiplier.of(quant(x).scale / quant(y).scale)
-    scaled = multiply(EVERY_INT8 - signed_zero_point(x), m) + signed_zero_point(y)
-    by_table(b, source, node.outputs[0], np.clip(scaled, INT8_MIN, INT8_MAX))
+    by_table(b, source, node.outputs[0], multiply(centred(x), m) + signed_zero_point(y))
 
 
-def _converted(x: Tensor, y: Tensor) -> npt.NDArray[np.int64]:
+def centred(x: Tensor) -> Int64:
+    """q - zero_point of every stored value."""
+    return every(storage(x.dtype)) - signed_zero_point(x)
+
+
+def _converted(x: Tensor, y: Tensor) -> Int64:
     """XNNPACK's conversion by a multiplier with 8 fractional bits (xnn_init_qs8_cvt_scalar_params)."""
     multiplier = round(float(np.float32(256) * (np.float32(quant(x).scale) / np.float32(quant(y).scale))))
-    scaled = shift_right_ties_up((EVERY_INT8 - signed_zero_point(x)) * multiplier, 8)
-    return np.clip(scaled + signed_zero_point(y), INT8_MIN, INT8_MAX)
+    return shift_right_ties_up(centred(x) * multiplier, 8) + signed_zero_point(y)
 
 
-def by_table(b: Builder, source: int, tensor: int, values: npt.NDArray[np.int64]) -> None:
-    """`tensor` = values[source + 128]; the identity moves nothing."""
-    if np.array_equal(values, EVERY_INT8):
+def by_table(b: Builder, source: int, tensor: int, values: Int64) -> None:
+    """`tensor` = values[source - its least value], saturated; the identity moves nothing."""
+    dtype, given = storage(b.tensor(tensor).dtype), b.values[source].dtype
+    results = np.clip(values, *ends(dtype))
+    if dtype == given and np.array_equal(results, every(given)):
         b.view(tensor, source)
     else:
-        b.emit(Table(), (source,), b.value(tensor), {"table": values.astype(np.int8)})
+        b.emit(Table(), (source,), b.value(tensor), {"table": results.astype(dtype)})
 
 
 def dequantize(node: Node, b: Builder) -> None:

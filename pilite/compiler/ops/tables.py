@@ -1,4 +1,4 @@
-"""LOGISTIC, TANH, HARD_SWISH, RELU and others: one 8-bit value in, one out, so 256 results say all."""
+"""LOGISTIC, TANH, HARD_SWISH, RELU and others: one value in, one out, so 256 results (or 65,536) say all."""
 
 from __future__ import annotations
 
@@ -8,10 +8,8 @@ from typing import TypeAlias
 import numpy as np
 import numpy.typing as npt
 
-from pilite.compiler import graph
+from pilite.compiler import fixedpoint16, graph
 from pilite.compiler.fixedpoint import (
-    INT8_MAX,
-    INT8_MIN,
     Int64,
     Multiplier,
     multiply,
@@ -20,7 +18,7 @@ from pilite.compiler.fixedpoint import (
 )
 from pilite.compiler.graph import Node, Tensor
 from pilite.compiler.ops.common import clamp, quant
-from pilite.compiler.ops.elementwise import EVERY_INT8, by_table
+from pilite.compiler.ops.elementwise import by_table, centred
 from pilite.compiler.program import Builder, signed_zero_point
 
 F32 = np.float32
@@ -31,7 +29,7 @@ Values: TypeAlias = Callable[[Node, Tensor, Tensor], Int64]
 
 
 def by_values(values: Values, delegated: Values | None = None) -> Callable[[Node, Builder], None]:
-    """The lowering of an operator whose 256 results (int8 domain, not clamped) are `values(node, x, y)`.
+    """The lowering of an operator whose results of every stored value are `values(node, x, y)`, not clamped.
 
     `delegated`: XNNPACK's results, where they are others.
     """
@@ -39,20 +37,14 @@ def by_values(values: Values, delegated: Values | None = None) -> Callable[[Node
     def lower(node: Node, b: Builder) -> None:
         x, y = b.tensor(node.inputs[0]), b.tensor(node.outputs[0])
         chosen = delegated if delegated is not None and b.delegated(node) else values
-        results = np.clip(chosen(node, x, y), INT8_MIN, INT8_MAX)
-        by_table(b, b.value(node.inputs[0]), node.outputs[0], results)
+        by_table(b, b.value(node.inputs[0]), node.outputs[0], chosen(node, x, y))
 
     return lower
 
 
-def _centred(x: Tensor) -> Int64:
-    """q - zero_point of every int8 value."""
-    return EVERY_INT8 - signed_zero_point(x)
-
-
 def _function(x: Tensor, y: Tensor, function: Callable[[Reals], Reals]) -> Int64:
     """internal/common.h LUTPopulate, in float32: round_half_away(function(x) / scale) + zero_point."""
-    real = function(F32(quant(x).scale) * _centred(x).astype(F32))
+    real = function(F32(quant(x).scale) * centred(x).astype(F32))
     scaled = (real * (F32(1) / F32(quant(y).scale))).astype(np.float64)
     rounded = np.where(scaled >= 0, np.floor(scaled + 0.5), np.ceil(scaled - 0.5)).astype(np.int64)
     return rounded + signed_zero_point(y)
@@ -60,6 +52,8 @@ def _function(x: Tensor, y: Tensor, function: Callable[[Reals], Reals]) -> Int64
 
 def logistic(node: Node, x: Tensor, y: Tensor) -> Int64:
     """1 / (1 + e**-x); the exponential is rounded to float32 once."""
+    if x.dtype == "int16":
+        return fixedpoint16.interpolated_sigmoid(quant(x).scale)
     return _function(x, y, lambda v: F32(1) / (F32(1) + _exp(-v)))
 
 
@@ -69,6 +63,8 @@ def _exp(v: Reals) -> Reals:
 
 
 def tanh(node: Node, x: Tensor, y: Tensor) -> Int64:
+    if x.dtype == "int16":
+        return fixedpoint16.interpolated_tanh(quant(x).scale)
     return _function(x, y, lambda v: np.tanh(v.astype(np.float64)).astype(F32))
 
 
@@ -82,14 +78,14 @@ ACTIVATIONS = {"RELU": "RELU", "RELU6": "RELU6", "RELU_N1_TO_1": "RELU_N1_TO_1"}
 
 def relu(node: Node, x: Tensor, y: Tensor) -> Int64:
     """activations.cc QuantizedReluX."""
-    scaled = multiply(_centred(x), _ratio(x, y)) + signed_zero_point(y)
+    scaled = multiply(centred(x), _ratio(x, y)) + signed_zero_point(y)
     return np.clip(scaled, *clamp(y, ACTIVATIONS[node.op]))
 
 
 def leaky_relu(node: Node, x: Tensor, y: Tensor) -> Int64:
     """reference/leaky_relu.h QuantizeLeakyRelu."""
     assert isinstance(node.options, graph.LeakyRelu)
-    v = _centred(x)
+    v = centred(x)
     above, below = multiply(v, _ratio(x, y)), multiply(v, _ratio(x, y, node.options.alpha))
     return np.where(v >= 0, above, below) + signed_zero_point(y)
 
@@ -99,13 +95,13 @@ def leaky_relu_xnnpack(node: Node, x: Tensor, y: Tensor) -> Int64:
     assert isinstance(node.options, graph.LeakyRelu)
     ratio = F32(quant(x).scale) / F32(quant(y).scale)
     above, below = (round(float(F32(256) * f)) for f in (ratio, F32(ratio * F32(node.options.alpha))))
-    v = _centred(x)
+    v = centred(x)
     return shift_right_ties_up(v * np.where(v >= 0, above, below), 8) + signed_zero_point(y)
 
 
 def absolute(node: Node, x: Tensor, y: Tensor) -> Int64:
     """elementwise.cc AbsInt8Quantized: not rescaled where the scales are equal."""
-    size = np.abs(_centred(x))
+    size = np.abs(centred(x))
     scaled = size if quant(x).scale == quant(y).scale else multiply(size, _ratio(x, y))
     return scaled + signed_zero_point(y)
 
@@ -118,7 +114,7 @@ RELUISH_SCALE = F32(3 / 32768)  # of a value in [-1, 1) that stands for [-3, 3)
 
 def hard_swish(node: Node, x: Tensor, y: Tensor) -> Int64:
     """x * relu6(x + 3) / 6 from two products of 16 bits."""
-    fine = _centred(x) << HIGH_RESOLUTION_BITS
+    fine = centred(x) << HIGH_RESOLUTION_BITS
     scale = F32(F32(1 / (1 << HIGH_RESOLUTION_BITS)) * F32(quant(x).scale))
     to_output = Multiplier.of(float(scale / F32(quant(y).scale)))
     swish = _high_mul_16(fine, _mantissa_16(to_output))

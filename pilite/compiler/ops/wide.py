@@ -9,10 +9,9 @@ import numpy as np
 import numpy.typing as npt
 
 from pilite.compiler import graph
-from pilite.compiler.fixedpoint import activation_range
-from pilite.compiler.fixedpoint16 import INT16_MAX, INT16_MIN, reduced
-from pilite.compiler.graph import Node, Tensor
-from pilite.compiler.ops.common import quant, window
+from pilite.compiler.fixedpoint16 import reduced
+from pilite.compiler.graph import Node
+from pilite.compiler.ops.common import clamp, quant, window
 from pilite.compiler.ops.conv import weighted
 from pilite.compiler.program import Builder
 from pilite.compiler.spec import QConv16, Window
@@ -36,7 +35,7 @@ def conv_2d(node: Node, b: Builder) -> None:
     assert isinstance(o, graph.Conv2D)
     x, w, _, y = weighted(node, b)
     spans = window(o.padding, w.shape[1:3], o.stride, o.dilation, x.shape[1:3], y.shape[1:3])  # type: ignore[arg-type]
-    spec = QConv16(spans, 0, *_limits(y, o.activation))
+    spec = QConv16(spans, 0, *clamp(y, o.activation))
     ends = b.value(node.inputs[0]), b.value(node.outputs[0])
     b.emit(spec, ends[:1], ends[1], _arrays(node, b, np.asarray(w.data)), spans.halo)
 
@@ -47,7 +46,7 @@ def depthwise_conv_2d(node: Node, b: Builder) -> None:
     assert isinstance(o, graph.DepthwiseConv2D)
     x, w, _, y = weighted(node, b)
     spans = window(o.padding, w.shape[1:3], o.stride, o.dilation, x.shape[1:3], y.shape[1:3])  # type: ignore[arg-type]
-    spec = QConv16(spans, o.multiplier, *_limits(y, o.activation))
+    spec = QConv16(spans, o.multiplier, *clamp(y, o.activation))
     ends = b.value(node.inputs[0]), b.value(node.outputs[0])
     by_channel = np.ascontiguousarray(np.asarray(w.data)[0].transpose(2, 0, 1))
     b.emit(spec, ends[:1], ends[1], _arrays(node, b, by_channel), spans.halo)
@@ -63,12 +62,8 @@ def fully_connected(node: Node, b: Builder) -> None:
     source = b.reshaped(b.value(node.inputs[0]), (1, 1, rows, depth))
     target = b.reshaped(b.value(node.outputs[0]), (1, 1, rows, units))
     b.emit(
-        QConv16(POINT, 0, *_limits(y, o.activation)), (source,), target, _arrays(node, b, np.asarray(w.data))
+        QConv16(POINT, 0, *clamp(y, o.activation)), (source,), target, _arrays(node, b, np.asarray(w.data))
     )
-
-
-def _limits(y: Tensor, activation: str) -> tuple[int, int]:
-    return activation_range(activation, quant(y).scale, 0, INT16_MIN, INT16_MAX)
 
 
 def _arrays(node: Node, b: Builder, weight: npt.NDArray[Any]) -> dict[str, npt.NDArray[Any]]:
