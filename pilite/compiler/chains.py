@@ -230,7 +230,7 @@ class Candidates:
         inner: set[int] = set()
         for position in range(first, len(self._program.stages)):
             stage = self._program.stages[position]
-            if _is_border(stage):
+            if is_border(stage):
                 if stage.output not in inner:
                     return
                 continue
@@ -244,7 +244,8 @@ class Candidates:
             inner.add(stage.output)
 
 
-def _is_border(stage: Stage) -> bool:
+def is_border(stage: Stage) -> bool:
+    """Whether it writes only the border of a value."""
     return isinstance(stage.spec, Fill) and not stage.spec.whole
 
 

@@ -2,10 +2,10 @@
 
 A value between two stages that does not fit SURVIVES of the second-level cache, together with what is
 made from it, is gone before it is read: it costs three times its bytes of memory traffic (allocated, written
-back, read). Of all ways to cut the program
-into chains, the one with the least such traffic is chosen, and among equals the one that chains fewest
-stages. A chain fits if the lines of all bands that share a cache and its weights take at most half of it, its
-weights, which every step reads, a quarter, and if bands compute little twice.
+back, read). Of all ways to cut the program into chains, the one with the least such traffic is chosen, among
+equals the one whose threads idle least (barriers, uneven shares, rows computed twice), then the one that
+chains fewest stages. A chain fits if the lines of all bands that share a cache and its weights take at most
+half of it, its weights, which every step reads, a quarter, and if bands compute little twice.
 """
 
 from __future__ import annotations
@@ -16,8 +16,9 @@ from functools import cached_property
 from math import prod
 from typing import TypeAlias
 
-from pilite.compiler.chains import CONVOLUTIONS, Candidates, Chain, chain
+from pilite.compiler.chains import ADDITIONS, CONVOLUTIONS, Candidates, Chain, chain, is_border
 from pilite.compiler.cpu import Cpu
+from pilite.compiler.kernels.emit import PARALLEL_ELEMENTS, PARALLEL_MACS
 from pilite.compiler.layout import Layout
 from pilite.compiler.program import ARENA, Program, Stage, Value
 from pilite.compiler.spec import QDepthwiseConv2D
@@ -31,6 +32,9 @@ MOST_ROOM = 4  # steps behind each other in a buffer
 FEW_MOVES = 0.1  # of the rows
 SURVIVES = 0.7  # of the cache: a value and what is made from it
 TRAFFIC = 3  # bytes of memory traffic for each byte of a value that the cache loses
+BARRIER = PARALLEL_MACS  # multiplications that one thread does while a parallel region begins and ends
+ELEMENT = PARALLEL_MACS / PARALLEL_ELEMENTS  # multiplications in the time of an element that is not summed
+BLOCK = 16  # channels that kernels want together, at most, where threads share channels
 TWICE_OF_CHAIN, TWICE_OF_MODEL = 0.05, 0.03  # of their multiplications, at most, with all bands
 
 Unit: TypeAlias = Stage | Chain
@@ -121,14 +125,42 @@ class _Rule:
             return f"weights of {_kb(weight_bytes(c.stages))} in every step, more than {_kb(quarter)}"
         if self.bytes(c) > self._room:
             return f"{_kb(self.bytes(c))} for {self._sharing} threads, more than {_kb(self._room)}"
-        if twice(c, self.cpu.cores) > TWICE_OF_CHAIN * macs(c.stages, c.values):
+        if self.repeats(c):
             return f"bands of {self.cpu.cores} threads compute {_percent(c, self.cpu.cores)} twice"
         return ""
+
+    def repeats(self, c: Chain) -> bool:
+        """Whether bands compute too much twice; that hardly depends on the rows of a step."""
+        return not self.everything and twice(c, self.cpu.cores) > TWICE_OF_CHAIN * macs(c.stages, c.values)
 
     def traffic(self, value: Value) -> int:
         """Bytes of memory traffic if `value` lies between two units."""
         lost = self.everything or self._held[value.root] > SURVIVES * self.cpu.l2_bytes
         return TRAFFIC * _size(value) if value.place == ARENA and lost else 0
+
+    @property
+    def barrier(self) -> int:
+        """One thread alone waits for nobody."""
+        return BARRIER if self.cpu.cores > 1 else 0
+
+    def idle(self, unit: Unit) -> float:
+        """Multiplications that the longest thread does beyond an even share of `unit`, barriers counted."""
+        cores = self.cpu.cores
+        if isinstance(unit, Chain):
+            work = sum(map(self.work, unit.stages))
+            return self.barrier + work * _uneven(unit.steps, cores) + twice(unit, cores) / cores
+        work = self.work(unit)
+        return self.barrier if work >= PARALLEL_MACS else work * (1 - 1 / cores)
+
+    def least_idle(self, stages: Sequence[Stage]) -> float:
+        """What `idle` is at least for any chain of these stages."""
+        height = self.program.values[stages[-1].output].shape[1]
+        return self.barrier + sum(map(self.work, stages)) * _uneven(height, self.cpu.cores)
+
+    def work(self, stage: Stage) -> float:
+        """Of one stage, in multiplications."""
+        values = self.program.values
+        return macs((stage,), values) or ELEMENT * prod(values[stage.output].shape)
 
     @cached_property
     def _held(self) -> dict[int, int]:
@@ -141,30 +173,76 @@ class _Rule:
         return {root: _size(values[root]) + min(_size(values[root]), most) for root, most in made.items()}
 
 
+@dataclass(frozen=True)
+class _Best:
+    """The best way to cut what begins at a stage: its first units, where the next begin, the cost of all."""
+
+    traffic: int = 0
+    idle: float = 0
+    chained: int = 0
+    units: tuple[Unit, ...] = ()
+    end: int = 0
+
+    @property
+    def cost(self) -> tuple[int, float, int]:
+        return self.traffic, self.idle, self.chained
+
+
 def _cut(rule: _Rule) -> tuple[Unit, ...]:
     """The cheapest sequence of units, from the end."""
     stages, candidates = rule.program.stages, Candidates(rule.program)
-    best: list[tuple[int, int, int, Unit | None]] = [(0, 0, 0, None)] * (len(stages) + 1)
+    best = [_Best()] * (len(stages) + 1)
     for first in range(len(stages) - 1, -1, -1):
-        after = best[first + 1]
-        own = rule.traffic(rule.program.values[stages[first].output])
-        best[first] = (after[0] + own, after[1], first + 1, stages[first])
+        best[first] = min(_single(rule, best, first), _pair(rule, best, first), key=lambda b: b.cost)
         for end, members in candidates.starting(first):
             if not rule.everything and weight_bytes(members) > rule.cpu.l2_bytes // 4:
                 break
-            output = rule.program.values[members[-1].output]
-            cost = best[end][0] + rule.traffic(output), best[end][1] + len(members)
-            if cost < best[first][:2] and not rule.refusal(found := rule.chain(members)):
-                best[first] = (*cost, end, found)
+            after = best[end]
+            traffic = after.traffic + rule.traffic(rule.program.values[members[-1].output])
+            if (traffic, after.idle + rule.least_idle(members)) >= best[first].cost[:2]:
+                continue
+            if rule.repeats(chain(rule.program, members, 1)) or rule.refusal(found := rule.chain(members)):
+                continue
+            made = _Best(traffic, after.idle + rule.idle(found), after.chained + len(members), (found,), end)
+            best[first] = min(best[first], made, key=lambda b: b.cost)
     return tuple(_path(best))
 
 
-def _path(best: Sequence[tuple[int, int, int, Unit | None]]) -> list[Unit]:
+def _single(rule: _Rule, best: Sequence[_Best], first: int) -> _Best:
+    """The stage `first` for itself."""
+    stage, after = rule.program.stages[first], best[first + 1]
+    traffic = after.traffic + rule.traffic(rule.program.values[stage.output])
+    return _Best(traffic, after.idle + rule.idle(stage), after.chained, (stage,), first + 1)
+
+
+def _pair(rule: _Rule, best: Sequence[_Best], first: int) -> _Best:
+    """The stage `first` and what reads its output by channels, which one barrier serves (regions.py)."""
+    stages = rule.program.stages
+    end = first + 1
+    while end < len(stages) and is_border(stages[end]):
+        end += 1
+    single = _single(rule, best, first)
+    if end == len(stages) or not _in_one_region(stages[first], stages[end]):
+        return single
+    after = _single(rule, best, end)
+    traffic = after.traffic + rule.traffic(rule.program.values[stages[first].output])
+    blocks = max(rule.program.values[stages[first].output].shape[-1] // BLOCK, 1)
+    work = rule.work(stages[first]) + rule.work(stages[end])
+    idle = best[end + 1].idle + rule.barrier + work * _uneven(blocks, rule.cpu.cores)
+    return _Best(traffic, idle, after.chained, tuple(stages[first : end + 1]), end + 1)
+
+
+def _in_one_region(stage: Stage, reader: Stage) -> bool:
+    by_channel = isinstance(reader.spec, (QDepthwiseConv2D, *ADDITIONS)) and stage.output in reader.inputs
+    return by_channel and isinstance(stage.spec, CONVOLUTIONS)
+
+
+def _path(best: Sequence[_Best]) -> list[Unit]:
     units: list[Unit] = []
     at = 0
-    while (unit := best[at][3]) is not None:
-        units.append(unit)
-        at = best[at][2]
+    while at < len(best) - 1:
+        units += best[at].units
+        at = best[at].end
     return units
 
 
@@ -191,6 +269,11 @@ def _regrouped(program: Program, chained: Mapping[int, Chain]) -> list[Unit]:
         elif found is not None and stage is found.stages[-1]:
             units.append(found)
     return units
+
+
+def _uneven(tasks: int, threads: int) -> float:
+    """The longest share of `tasks` that `threads` share, beyond an even one; both as parts of all."""
+    return -(-tasks // threads) / tasks - 1 / threads
 
 
 # --- sizes ---------------------------------------------------------------------------------------------

@@ -1,12 +1,13 @@
 """Regions: kernels that run one after the other on the same channels, so that one barrier serves them all.
 
-A depthwise convolution needs of its input no other channels than its own. So the thread that made some
-channels of that input goes on with them; the row sums that its producer needs are made by every thread, for
-itself. Where the rule joins nothing, a kernel launches its own parallel loops, one after the other.
+A depthwise convolution or an addition needs of its inputs no other channels than its own. So the thread that
+made some channels of an input goes on with them; the row sums that its producer needs are made by every
+thread, for itself. Where the rule joins nothing, a kernel launches its own parallel loops.
 """
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import cached_property
@@ -15,16 +16,17 @@ from math import lcm, prod
 from typing import Any, TypeAlias
 
 from tvm import tirx
+from tvm_ffi import structural_walk
 
 from pilite.compiler.bands import Banded
+from pilite.compiler.chains import ADDITIONS
 from pilite.compiler.choose import Chosen
 from pilite.compiler.entry import Pointer, RegionCall, SharedPart
-from pilite.compiler.fuse import ALL, OFF, Verdict
-from pilite.compiler.kernels.emit import PARALLEL_MACS, Share, emitting
+from pilite.compiler.fuse import ALL, BARRIER, ELEMENT, OFF, Verdict
+from pilite.compiler.kernels.emit import Share, emitting
 from pilite.compiler.plan import SLACK, align
 from pilite.compiler.spec import Fill, QConv2D, QDepthwiseConv2D
 
-BARRIER = PARALLEL_MACS  # multiplications that one thread does while a region begins and ends
 SUMMED = 2  # elements that row sums add in the time of a multiplication
 
 
@@ -65,19 +67,19 @@ class Region:
     @property
     def verdict(self) -> Verdict:
         """What `build --explain` says."""
-        longest = -(-self.units // self.cores) * self.cores / self.units - 1
-        barriers = sum(map(_barriers, self.parts)) - 1
+        more = 100 * (_longest(self.units, self.cores) * self.cores - 1)
+        barriers = sum(len(_loops(part)) for part in self.parts) - 1
         return Verdict(
             tuple(dict.fromkeys(part.stage.node for part in self.parts)),
             f"one region, {self.units} x {self.unit} channels",
-            f"saves {barriers} barriers; the longest thread does {100 * longest:.1f} % more",
+            f"saves {barriers} barriers; the longest thread does {more:.1f} % more than an even share",
         )
 
     @property
     def saving(self) -> float:
         """Multiplications of the longest thread, barriers counted, that kernels of their own do more."""
-        longest = -(-self.units // self.cores) / self.units
-        together = BARRIER + sum(_macs(p) * longest + _sums(p) * (1 - 1 / self.cores) for p in self.parts)
+        longest = _longest(self.units, self.cores)
+        together = BARRIER + sum(_work(p) * longest + _sums(p) * (1 - 1 / self.cores) for p in self.parts)
         return sum(_alone(part, self.cores) for part in self.parts) - together
 
     def call(
@@ -133,7 +135,7 @@ def joined(units: Sequence[Chosen | Banded], cores: int, mode: str) -> list[Unit
 
 def _best(units: Sequence[Chosen | Banded], first: int, cores: int, mode: str) -> tuple[Region | None, int]:
     """The region that begins at `first` and saves most, if any does, and where it ends."""
-    if mode == OFF:
+    if mode == OFF or cores == 1:
         return None, first + 1
     everything = mode.startswith(ALL)
     candidates = list(_starting(units, first, cores))
@@ -162,9 +164,10 @@ def _begins(part: Chosen) -> bool:
 
 
 def _follows(before: Chosen, part: Chosen) -> bool:
-    """Whether `part` reads of every channel of the output of `before` what it makes of that channel."""
-    reads = isinstance(part.stage.spec, QDepthwiseConv2D) and part.stage.inputs == (before.stage.output,)
-    return reads and part.kernel.family.share > 0
+    """Whether `part` reads the output of `before`, and for a channel of its own no other ones."""
+    by_channel = isinstance(part.stage.spec, (QDepthwiseConv2D, *ADDITIONS))
+    same = all(x.shape[-1] == part.y.shape[-1] for x in part.xs)
+    return by_channel and same and before.stage.output in part.stage.inputs and part.kernel.family.share > 0
 
 
 def _is_border(unit: Unit, value: int | None = None) -> bool:
@@ -172,21 +175,37 @@ def _is_border(unit: Unit, value: int | None = None) -> bool:
     return isinstance(spec, Fill) and not spec.whole and value in (None, unit.stage.output)  # type: ignore[union-attr]
 
 
-def _macs(part: Chosen) -> int:
+def _work(part: Chosen) -> float:
+    """In multiplications."""
+    if "weight" not in part.stage.arrays:
+        return ELEMENT * part.y.elements
     return prod(part.y.shape[:-1]) * part.stage.arrays["weight"].size
 
 
 def _sums(part: Chosen) -> float:
     """Row sums, in multiplications: one addition for every element under a window."""
-    return _macs(part) / part.y.shape[-1] / SUMMED if part.scratch else 0.0
+    return _work(part) / part.y.shape[-1] / SUMMED if part.scratch else 0.0
 
 
-def _barriers(part: Chosen) -> int:
-    """Of a kernel of its own: one, and one for the row sums."""
-    return (1 + bool(part.scratch)) * (_macs(part) >= PARALLEL_MACS)
+@functools.cache
+def _loops(part: Chosen) -> tuple[int, ...]:
+    """Tasks of the parallel loops of a kernel of its own: row sums and lines that fill no tile have some."""
+    found: list[int] = []
+
+    def visit(node: tirx.For) -> None:
+        if node.kind == tirx.ForKind.PARALLEL:
+            found.append(int(node.extent))
+
+    structural_walk(part.function().body, (tirx.For, visit))
+    return tuple(found)
+
+
+def _longest(tasks: int, threads: int) -> float:
+    """The part of `tasks` equal ones that the longest thread does."""
+    return -(-tasks // threads) / tasks
 
 
 def _alone(part: Chosen, cores: int) -> float:
     """As `Region.saving` counts, for a kernel of its own."""
-    barriers = _barriers(part)
-    return barriers * BARRIER + _macs(part) / (cores if barriers else 1)
+    loops = _loops(part)
+    return len(loops) * BARRIER + _work(part) * (_longest(max(loops), cores) if loops else 1)

@@ -165,13 +165,31 @@ def test_one_band_computes_nothing_twice() -> None:
     assert all(fuse.twice(c, 1) == 0 for c in chained(mobilenet))
 
 
-def test_a_larger_cache_chains_less() -> None:
-    stages = [
-        sum(len(c.stages) for c in chained(mobilenet, cpu=cpus.load(name)))
-        for name in ("cortex-a53", "cortex-a72")
+def test_a_larger_cache_keeps_more_between_chains() -> None:
+    hidden = [
+        {
+            v.index
+            for c in chained(mobilenet, cpu=cpu)
+            for v in c.inner
+            if np.prod(v.shape) > 0.7 * cpu.l2_bytes
+        }
+        for cpu in map(cpus.load, ("cortex-a53", "cortex-a72"))
     ]
 
-    assert stages[0] > stages[1] > 0
+    assert hidden[0] > hidden[1] > set()
+
+
+def test_of_chains_with_equal_traffic_those_with_fewer_barriers_are_taken() -> None:
+    """Nothing is lost; one barrier serves what would need three."""
+
+    def residual(net: Net) -> list[int]:
+        x = net.conv(net.input(1, 28, 28, 8), 32, (1, 1))
+        return [net.mean(net.add(net.conv(x, 32, (1, 1)), x))]
+
+    (chain,) = chained(residual)
+
+    assert len(chain.stages) == 3
+    assert chained(residual, cpu=replace(A53, cores=1)) == chained(residual, fuse.OFF)
 
 
 def test_a_value_is_lost_if_what_is_made_from_it_does_not_fit_beside_it() -> None:
@@ -248,5 +266,5 @@ def test_build_explains_its_chains(tmp_path: Path) -> None:
     assert row["operators"] == "0, 1, 2, 3"
     assert "2 rows a step" in row["how"]
     (row,) = pipeline.explain(path, "cortex-a53", "ref", chains="auto")
-    assert row["how"] == "one region, 5 x 8 channels"
+    assert row["how"].endswith("0.0 % twice")
     assert pipeline.explain(path, "cortex-a53", "ref", chains="off") == []

@@ -45,6 +45,13 @@ REGIONS: dict[str, Graph] = {
     ],
     "one unit": expanded(6, 6, 8, channels=16),
     "depthwise first": lambda net: [net.depthwise(net.depthwise(net.input(1, 10, 11, 80)))],
+    "a residual": lambda net: [
+        net.add(net.conv(x := net.input(1, 9, 7, 32), 32, (1, 1)), x),
+        net.add(y := net.depthwise(x), net.conv(y, 32, (1, 1))),
+    ],
+    "a residual for a window": lambda net: [
+        net.depthwise(net.add(net.conv(x := net.input(1, 6, 8, 64), 64, (1, 1)), x)),
+    ],
     "no whole blocks": expanded(6, 7, 8, channels=20),
 }
 
@@ -126,6 +133,16 @@ def test_row_sums_move_into_the_region_of_their_convolution() -> None:
     assert region.band_bytes >= 4 * 14 * 14
 
 
+def test_an_addition_joins_the_convolution_before_it() -> None:
+    def residual(net: Net) -> list[int]:
+        x = net.input(1, 14, 14, 96)
+        return [net.add(net.conv(x, 96, (1, 1)), x)]
+
+    (region,) = joined(residual)
+
+    assert len(region.parts) == 2
+
+
 def test_off_joins_nothing() -> None:
     assert joined(expanded(14, 14, 64, channels=384), fuse.OFF) == []
 
@@ -135,4 +152,4 @@ def test_regions_are_told() -> None:
 
     assert verdict.operators == (0, 1)
     assert verdict.how == "one region, 48 x 8 channels"
-    assert verdict.why.endswith("barriers; the longest thread does 0.0 % more")
+    assert verdict.why.endswith("barriers; the longest thread does 0.0 % more than an even share")

@@ -293,16 +293,20 @@ KERNELS: tuple[Kernel, ...] = (
     Kernel(
         "qs8_linear_add_8__neon",
         s.QAdd,
-        Plain(lambda n, p, x, y, c: addition.add(n, p, x[0], x[1], y)),
+        Plain(lambda n, p, x, y, c: addition.add(n, p, x[0], x[1], y), share=8),
         ("neon",),
         instruction="mla",
         wants=addition.wants,
     ),
-    Kernel("qs8_add_8", s.QAdd, Plain(lambda n, p, x, y, c: pointwise.add(n, ISAS[c.isa], p, x[0], x[1], y))),
+    Kernel(
+        "qs8_add_8",
+        s.QAdd,
+        Plain(lambda n, p, x, y, c: pointwise.add(n, ISAS[c.isa], p, x[0], x[1], y), share=8),
+    ),
     Kernel(
         "qs8_weighted_add_8",
         s.QWeightedAdd,
-        Plain(lambda n, p, x, y, c: pointwise.weighted_add(n, ISAS[c.isa], p, x[0], x[1], y)),
+        Plain(lambda n, p, x, y, c: pointwise.weighted_add(n, ISAS[c.isa], p, x[0], x[1], y), share=8),
     ),
     Kernel("qs8_mul_8", s.QMul, Plain(lambda n, p, x, y, c: elements.q_mul(n, ISAS[c.isa], p, x, y))),
     Kernel("qs8_prelu_8", s.QPrelu, Plain(lambda n, p, x, y, c: elements.q_prelu(n, ISAS[c.isa], p, x, y))),

@@ -16,17 +16,14 @@ from tvm.script.ir_builder import tirx as T
 
 from pilite.compiler.fixedpoint import INT8_MAX, INT8_MIN, Int64, Multiplier, multiply
 from pilite.compiler.kernels.emit import (
-    PARALLEL_ELEMENTS,
-    Param,
     constant,
     function,
     load,
-    loop,
     shuffle,
     store_first,
 )
 from pilite.compiler.kernels.isa import Neon
-from pilite.compiler.kernels.pointwise import eights, spans
+from pilite.compiler.kernels.pointwise import groups, operands
 from pilite.compiler.layout import Layout
 from pilite.compiler.spec import QAdd
 
@@ -99,21 +96,14 @@ def add(name: str, spec: QAdd, a: Layout, b: Layout, y: Layout) -> tirx.PrimFunc
         acc = left * first + (right * second + ISA.fill(form.constant))
         return T.Cast("int16x4", acc >> ISA.fill(16))
 
-    def body(x0: Any, x1: Any, out: Any) -> None:
-        rows, length, offset = spans(a, b, y)
-        with loop(rows, parallel=a.elements >= PARALLEL_ELEMENTS) as r:
+    def body(x0: Any, x1: Any, out: Any, *blocks: Any) -> None:
+        def group(at: list[Any], count: int) -> None:
+            left, right = (ISA.widen8(load(x, offset, 8)) for x, offset in zip((x0, x1), at, strict=False))
+            halves = [total(p, q) for p, q in zip(left, right, strict=True)]
+            q = ISA.neon("int8x8", "sqshrn.v8i8", shuffle(halves, range(8)), T.int32(form.shift - 16))
+            low, high = (constant(v, "int8", 8) for v in (spec.requant.clamp_min, spec.requant.clamp_max))
+            store_first(out, at[2], tirx.min(tirx.max(q, low), high), 8, count)
 
-            def group(at: Any, count: int) -> None:
-                left, right = (
-                    ISA.widen8(load(x, of(r) + at, 8)) for x, of in zip((x0, x1), offset, strict=False)
-                )
-                halves = [total(p, q) for p, q in zip(left, right, strict=True)]
-                q = ISA.neon("int8x8", "sqshrn.v8i8", shuffle(halves, range(8)), T.int32(form.shift - 16))
-                limits = (constant(v, "int8", 8) for v in (spec.requant.clamp_min, spec.requant.clamp_max))
-                low, high = limits
-                store_first(out, offset[2](r) + at, tirx.min(tirx.max(q, low), high), 8, count)
+        groups((a, b, y), blocks, group)
 
-            eights(length, group)
-
-    params = [Param("a", "int8", a.size), Param("b", "int8", b.size), Param("y", "int8", y.size)]
-    return function(name, params, body)
+    return function(name, operands(a, b, y), body)

@@ -13,10 +13,14 @@ from pilite.compiler.fixedpoint import DTYPES, Requant, Scale, ends
 from pilite.compiler.kernels.emit import (
     PARALLEL_ELEMENTS,
     Param,
+    Share,
+    blocks_loop,
+    blocks_param,
     constant,
     function,
     load,
     loop,
+    share,
     split,
     store,
     store_first,
@@ -52,6 +56,28 @@ def spans(*layouts: Layout) -> tuple[int, int, list[Callable[[Any], Any]]]:
         return at
 
     return batch * height, width * channels, [offset(v) for v in layouts]
+
+
+def groups(layouts: Sequence[Layout], blocks: Sequence[Any], body: Callable[[list[Any], int], None]) -> None:
+    """body(offset in each layout, count) for every group of eight elements of values of one shape.
+
+    `blocks`: the buffer of `blocks_param`, if there is one: then of these groups of every pixel, all full.
+    """
+    if share() is Share.BLOCKS:
+        seen = [v.nhwc for v in layouts]
+        *pixels, _ = seen[0].shape
+        extents = pixels if any(v.halo for v in seen) else [prod(pixels)]
+        with loop(prod(pixels)) as p, blocks_loop(0, dict(zip(("blocks",), blocks, strict=True))) as block:
+            at = split(p, extents)
+            body([v.start + _dot(at, v.strides[3 - len(at) : 3]) + block * 8 for v in seen], 8)
+        return
+    rows, length, offset = spans(*layouts)
+    with loop(rows, parallel=layouts[0].elements >= PARALLEL_ELEMENTS) as r:
+        eights(length, lambda at, count: body([of(r) + at for of in offset], count))
+
+
+def _dot(coordinates: Sequence[Any], strides: Sequence[int]) -> Any:
+    return sum((i * s for i, s in zip(coordinates, strides, strict=True)), 0)
 
 
 def eights(length: int, body: Callable[[Any, int], None]) -> None:
@@ -90,45 +116,43 @@ def add(name: str, isa: Isa, spec: QAdd, a: Layout, b: Layout, y: Layout) -> tir
         centred = [(v - isa.fill(zero_point)) << isa.fill(spec.left_shift) for v in wide]
         return [scale(isa, v, m) for v in centred]
 
-    def body(x0: Any, x1: Any, out: Any) -> None:
-        rows, length, offset = spans(a, b, y)
-        with loop(rows, parallel=a.elements >= PARALLEL_ELEMENTS) as r:
+    def body(x0: Any, x1: Any, out: Any, *blocks: Any) -> None:
+        def group(at: list[Any], count: int) -> None:
+            left = term(x0, at[0], spec.zero_points[0], spec.multipliers[0])
+            right = term(x1, at[1], spec.zero_points[1], spec.multipliers[1])
+            pairs = zip(left, right, strict=True)
+            total = [scale(isa, p - q if spec.subtract else p + q, spec.output) for p, q in pairs]
+            store_first(out, at[2], narrow(isa, total, spec.requant), 8, count)
 
-            def group(at: Any, count: int) -> None:
-                left = term(x0, offset[0](r) + at, spec.zero_points[0], spec.multipliers[0])
-                right = term(x1, offset[1](r) + at, spec.zero_points[1], spec.multipliers[1])
-                pairs = zip(left, right, strict=True)
-                total = [scale(isa, p - q if spec.subtract else p + q, spec.output) for p, q in pairs]
-                store_first(out, offset[2](r) + at, narrow(isa, total, spec.requant), 8, count)
+        groups((a, b, y), blocks, group)
 
-            eights(length, group)
+    return function(name, operands(a, b, y), body)
 
+
+def operands(a: Layout, b: Layout, y: Layout) -> list[Param]:
+    """Of a kernel that adds."""
     params = [Param("a", "int8", a.size), Param("b", "int8", b.size), Param("y", "int8", y.size)]
-    return function(name, params, body)
+    return [*params, *blocks_param()]
 
 
 def weighted_add(name: str, isa: Isa, spec: QWeightedAdd, a: Layout, b: Layout, y: Layout) -> tirx.PrimFunc:
     """y = requant(w0 * a + w1 * b + constant, shifted right with ties up)."""
     constant_term = -sum(w * z for w, z in zip(spec.weights, spec.zero_points, strict=True))
 
-    def body(x0: Any, x1: Any, out: Any) -> None:
-        rows, length, offset = spans(a, b, y)
-        with loop(rows, parallel=a.elements >= PARALLEL_ELEMENTS) as r:
+    def total(left: Any, right: Any) -> Any:
+        first, second = (isa.fill(w) for w in spec.weights)
+        acc = left * first + right * second + isa.fill(constant_term)
+        return isa.shift_right_ties_up(acc, isa.fill(isa.encode_right(spec.shift)))
 
-            def total(left: Any, right: Any) -> Any:
-                first, second = (isa.fill(w) for w in spec.weights)
-                acc = left * first + right * second + isa.fill(constant_term)
-                return isa.shift_right_ties_up(acc, isa.fill(isa.encode_right(spec.shift)))
+    def body(x0: Any, x1: Any, out: Any, *blocks: Any) -> None:
+        def group(at: list[Any], count: int) -> None:
+            pair = (isa.widen8(load(x, offset, 8)) for x, offset in zip((x0, x1), at, strict=False))
+            q = [total(left, right) for left, right in zip(*pair, strict=True)]
+            store_first(out, at[2], narrow(isa, q, spec.requant), 8, count)
 
-            def group(at: Any, count: int) -> None:
-                pair = (isa.widen8(load(x, of(r) + at, 8)) for x, of in zip((x0, x1), offset, strict=False))
-                q = [total(left, right) for left, right in zip(*pair, strict=True)]
-                store_first(out, offset[2](r) + at, narrow(isa, q, spec.requant), 8, count)
+        groups((a, b, y), blocks, group)
 
-            eights(length, group)
-
-    params = [Param("a", "int8", a.size), Param("b", "int8", b.size), Param("y", "int8", y.size)]
-    return function(name, params, body)
+    return function(name, operands(a, b, y), body)
 
 
 def table(name: str, x: Layout, y: Layout) -> tirx.PrimFunc:
