@@ -96,6 +96,10 @@ def pair(d: Draw, op: str) -> OneOp:
     b_scale = scale if d.chance(0.2) else d.near(scale, 30)
     b = d.constant(right, b_scale) if d.chance(0.25) else d.activation(right, b_scale)
     product = scale * d.tensors[b].scales[0] * 60 if op == "MUL" else max(scale, d.tensors[b].scales[0])
+    if d.dtype == "int16":  # never three powers of two
+        product *= 100 if op == "MUL" else 1
+        y = d.activation(shape, d.near(3 * product, 1.9))
+        return d.finish(op, (a, b), y, _fused(op, d.fused(d.tensors[y].scales[0])))
     y_scale = 2 * product if d.chance(0.2) else d.near(1.5 * product, 1.4 if op == "SUB" else 8)
     y = d.activation(shape, y_scale)
     return d.finish(op, (a, b), y, _fused(op, d.fused(y_scale)))

@@ -342,6 +342,6 @@ SPECIAL: dict[str, tuple[str, ...]] = {
     **dict.fromkeys(wide_ops.OPS, WIDE),
     **dict.fromkeys(("CONCATENATION", "EXPAND_DIMS", "PAD", "PADV2", "RESHAPE", "SQUEEZE"), WIDE),
     **dict.fromkeys(("DEQUANTIZE", "QUANTIZE"), WIDE),
-    "ADD": (*DTYPES, "int32", "float32"),
+    "ADD": (*WIDE, "int32", "float32"),
 }
 ROWS = [(op, dtype) for op in OPS for dtype in SPECIAL.get(op, DTYPES)]

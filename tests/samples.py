@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 
 from pilite.compiler import spec as s
+from pilite.compiler import spec16
 from pilite.compiler.fixedpoint import Multiplier, Requant, Rounding
 from pilite.compiler.layout import Halo, Layout
 
@@ -114,7 +115,7 @@ def line_samples(image: Layout) -> list[Sample]:
 
 
 def wide(side: int) -> list[Sample]:
-    """16-bit values: 3x3 over all channels and over each, four outputs or two a channel."""
+    """16-bit values: 3x3 over all channels and over each, four outputs or two a channel; ADD, MUL."""
     x, y = Layout((1, side, side, 4), "int16", Halo(1, 1, 1, 1)), Layout((1, side, side, 8), "int16")
     arrays: dict[str, Any] = {"bias": np.arange(8, dtype=np.int64), "mantissa": np.full(8, 20_000, np.int32)}
     arrays |= {"right": np.full(8, 22, np.int32), "weight": np.ones((8, 3, 3, 4), np.int8)}
@@ -123,6 +124,8 @@ def wide(side: int) -> list[Sample]:
     return [
         Sample("conv, int16", s.QConv16(window(3), 0, *limits), (x,), y, arrays),
         Sample("depthwise, int16", s.QConv16(window(3), 2, *limits), (x,), y, deep),
+        Sample("add, int16", spec16.QAdd16(15, (HALF, HALF), HALF, *limits), (y, y), y),
+        Sample("mul, int16", spec16.QMul16(TINY, *limits), (y, y), y),
     ]
 
 

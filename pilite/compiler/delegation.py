@@ -309,7 +309,7 @@ POLICIES: dict[str, Policy] = {
     "MAXIMUM": _SAME,
     "MINIMUM": _SAME,
     "MUL": Policy(
-        "XNNPACK: rndnu; builtin beyond its scales", _multiplied, (_normal_scales, _range_if_taken)
+        "XNNPACK: rndnu; builtin beyond its scales", _multiplied, (_wide, _normal_scales, _range_if_taken)
     ),
     "NEG": _SAME,
     "NOT_EQUAL": _SAME,
@@ -322,9 +322,9 @@ POLICIES: dict[str, Policy] = {
     "SELECT": _SAME,
     "SELECT_V2": _SAME,
     "SQRT": _SAME,
-    "SUB": Policy("XNNPACK; builtin beyond its scales", _added, (_normal_scales, _range_if_taken)),
+    "SUB": Policy("XNNPACK; builtin beyond its scales", _added, (_wide, _normal_scales, _range_if_taken)),
     "TANH": Policy("XNNPACK, equal to ref", rules=(_wide, _normal_scales)),
-    "ADD": Policy("XNNPACK; builtin beyond its scales", _added, (_normal_scales, _range_if_taken)),
+    "ADD": Policy("XNNPACK; builtin beyond its scales", _added, (_wide, _normal_scales, _range_if_taken)),
     "AVERAGE_POOL_2D": Policy(_BUILTIN, _never),
     "BATCH_TO_SPACE_ND": _MOVED,
     "CONCATENATION": _MOVED,

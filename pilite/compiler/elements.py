@@ -39,7 +39,8 @@ COMPARISONS = ("EQUAL", "GREATER", "GREATER_EQUAL", "LESS", "LESS_EQUAL", "NOT_E
 SELECTIONS = ("SELECT", "SELECT_V2")
 # What an operator computes in besides quantized int8 and uint8.
 NUMBERS: dict[str, tuple[str, ...]] = {
-    **dict.fromkeys(("ADD", "DIV", "FLOOR_DIV", "MUL", "SUB", "NEG"), ("int32", "float32")),
+    **dict.fromkeys(("ADD", "MUL", "SUB"), ("int16", "int32", "float32")),
+    **dict.fromkeys(("DIV", "FLOOR_DIV", "NEG"), ("int32", "float32")),
     **dict.fromkeys(("MAXIMUM", "MINIMUM"), ("int16", "int32", "int64", "float32")),
     **dict.fromkeys(SELECTIONS, ("bool", "int16", "int32", "int64", "float32")),
     **dict.fromkeys(COMPARISONS, ("int32", "int64", "float32")),
@@ -154,15 +155,32 @@ def _few_dimensions(node: Node, graph: Graph) -> str | None:
 
 def _sum_scales(node: Node, graph: Graph) -> str | None:
     """TFLite's kernel takes output multipliers below one only."""
-    if output(node, graph).dtype not in EIGHT_BIT:
+    if output(node, graph).dtype not in (*EIGHT_BIT, "int16"):
         return None
     largest = max(quant(tensor).scale for tensor in activations(node, graph))
-    scale = float(np.float32(2**20) * np.float32(quant(output(node, graph)).scale))
+    shift = 15 if output(node, graph).dtype == "int16" else 20
+    scale = float(np.float32(2**shift) * np.float32(quant(output(node, graph)).scale))
     return TOO_SMALL if 2 * largest / scale >= 1 - 2**-32 else None
 
 
+def _words(node: Node, graph: Graph) -> str | None:
+    """Of int16 numbers without a scale TFLite's kernels compute nothing."""
+    return quantized(node, graph) if output(node, graph).dtype == "int16" else None
+
+
+def _no_powers(node: Node, graph: Graph) -> str | None:
+    """TFLite shifts instead of multiplying where all scales are within 0.001 of powers of two, in log2."""
+    tensors = [*activations(node, graph), output(node, graph)]
+    if tensors[0].dtype != "int16":
+        return None
+    powers = [math.log2(quant(tensor).scale) for tensor in tensors]
+    if any(abs(power - round(power)) >= 1e-3 for power in powers):
+        return None
+    return f"its int16 scales are powers of two, which TFLite adds otherwise; {AGAIN} with other data"
+
+
 def _product(node: Node, graph: Graph) -> str | None:
-    if output(node, graph).dtype not in EIGHT_BIT:
+    if output(node, graph).dtype not in (*EIGHT_BIT, "int16"):
         return None
     a, b = activations(node, graph)
     ratio = quant(a).scale * quant(b).scale / quant(output(node, graph)).scale
@@ -256,14 +274,14 @@ CHECKS: dict[str, tuple[Rule, ...]] = {
     **dict.fromkeys(("RELU", "RELU6"), (quantized, rescale)),
     "RELU_N1_TO_1": (eight_bit, rescale),
     "ABS": (quantized, _signed, rescale),
-    "ADD": (numbers, fused_activation, _sum_scales),
+    "ADD": (numbers, _words, fused_activation, _sum_scales, _no_powers),
     "CAST": (_castable,),
     "DIV": (*PAIR, fused_activation),
     "HARD_SWISH": (eight_bit, rescale, _swish),
     "LEAKY_RELU": (quantized, rescale, _leaky),
     "LOGISTIC": (quantized, _fixed_output(1 / 256, 0), _in_table),
-    "MUL": (*PAIR, fused_activation, _product),
+    "MUL": (*PAIR, _words, fused_activation, _product),
     "PRELU": (eight_bit, _few_dimensions, rescale, _product),
-    "SUB": (*PAIR, fused_activation, _sum_scales),
+    "SUB": (*PAIR, _words, fused_activation, _sum_scales, _no_powers),
     "TANH": (quantized, _fixed_output(1 / 128, 128), _in_table),
 }

@@ -16,6 +16,7 @@ import numpy.typing as npt
 
 from pilite.compiler.fixedpoint import Multiplier, Requant, Scale
 from pilite.compiler.layout import Halo
+from pilite.compiler.spec16 import QAdd16, QMul16
 
 Arrays: TypeAlias = Mapping[str, npt.NDArray[np.generic]]
 
@@ -366,6 +367,8 @@ Spec: TypeAlias = (
     QConv2D
     | QDepthwiseConv2D
     | QConv16
+    | QAdd16
+    | QMul16
     | Broadcast
     | QAdd
     | QWeightedAdd

@@ -30,6 +30,19 @@ def binary(op: str, a: TensorSpec, b: TensorSpec, y: TensorSpec) -> bytes:
     return one(op, [a, b], y, graph.Binary("NONE") if op in ("MUL", "SUB", "DIV") else graph.NoOptions())
 
 
+def wide(scale: float, count: int = 4) -> TensorSpec:
+    return value(count, dtype="int16", scale=scale, zero_point=0)
+
+
+@pytest.mark.parametrize("scale", [2.0**-13, 2.0**-12, 2.0**-11, 0.0003, 0.01])
+@pytest.mark.parametrize("op", ["LOGISTIC", "TANH"])
+def test_every_value_of_a_sixteen_bit_function_is_that_of_tflite(op: str, scale: float) -> None:
+    values = np.arange(-(2**15), 2**15).astype(np.int16)
+    model = one(op, [wide(scale, values.size)], wide(2.0**-15, values.size))
+
+    check_bits([OneOp(op, model, [values])], native.HERE, turns={"as given": lambda x: x})
+
+
 @pytest.mark.parametrize("cpu", EVERY_CPU)
 @pytest.mark.parametrize("op", ["HARD_SWISH", "LEAKY_RELU", "RELU6", "TANH"])
 def test_every_value_of_an_eight_bit_function_is_that_of_tflite(op: str, cpu: str) -> None:
@@ -88,22 +101,29 @@ def resize(size: tuple[int, int], align_corners: bool = False, half_pixel_center
 
 
 ARG = value(2, 3)
+
+
 REFUSED = {
     "quantize to 16 bits": (
         one("QUANTIZE", [value(4)], value(4, dtype="int16", zero_point=0)),
         f"operator #0 QUANTIZE: turns int8 into int16; TFLite makes int8 or uint8; {AGAIN}",
     ),
+    "powers of two": (
+        binary("SUB", wide(1.0), wide(0.5), wide(2.0)),
+        "operator #0 SUB: its int16 scales are powers of two, which TFLite adds otherwise; "
+        f"{AGAIN} with other data",
+    ),
+    "16 bits without a scale": (
+        binary("MUL", *(TensorSpec("x", (4,), "int16"),) * 3),
+        f"operator #0 MUL: its int16 tensor 'x' has no scale; {FULL}",
+    ),
     "scale of 16 bits": (
-        one("TANH", [value(4, dtype="int16", zero_point=0)], value(4, dtype="int16", zero_point=0)),
+        one("TANH", [wide(0.1)], wide(0.1)),
         "operator #0 TANH: its output must have scale 1/32768 and zero point 0, as TFLite's kernel demands; "
         f"{AGAIN}",
     ),
     "too large for a table": (
-        one(
-            "LOGISTIC",
-            [value(4, dtype="int16", zero_point=0, scale=2.0)],
-            value(4, dtype="int16", zero_point=0, scale=2.0**-15),
-        ),
+        one("LOGISTIC", [wide(2.0)], wide(2.0**-15)),
         f"operator #0 LOGISTIC: its input scale 2 is outside of what TFLite's 16-bit table holds; {AGAIN}",
     ),
     "float function": (
@@ -118,7 +138,7 @@ REFUSED = {
     "mixed numbers": (
         binary("MUL", WHOLE, REAL, REAL),
         "operator #0 MUL: works on float32 and int32; operands and output must have one dtype of "
-        "int8, uint8, int32, float32",
+        "int8, uint8, int16, int32, float32",
     ),
     "no quantized kernel": (
         binary("DIV", value(4), value(4), value(4)),

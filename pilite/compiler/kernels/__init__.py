@@ -12,6 +12,7 @@ import numpy.typing as npt
 from tvm import tirx
 
 from pilite.compiler import spec as s
+from pilite.compiler import spec16
 from pilite.compiler.cpu import Cpu
 from pilite.compiler.kernels import (
     addition,
@@ -309,6 +310,8 @@ KERNELS: tuple[Kernel, ...] = (
         Plain(lambda n, p, x, y, c: pointwise.weighted_add(n, ISAS[c.isa], p, x[0], x[1], y), share=8),
     ),
     Kernel("qs8_mul_8", s.QMul, Plain(lambda n, p, x, y, c: elements.q_mul(n, ISAS[c.isa], p, x, y))),
+    Kernel("q16_add_8", spec16.QAdd16, Plain(lambda n, p, x, y, c: elements.q_add16(n, p, x, y))),
+    Kernel("q16_mul_8", spec16.QMul16, Plain(lambda n, p, x, y, c: elements.q_mul16(n, p, x, y))),
     Kernel("qs8_prelu_8", s.QPrelu, Plain(lambda n, p, x, y, c: elements.q_prelu(n, ISAS[c.isa], p, x, y))),
     Kernel(
         "qs8_compare_8", s.QCompare, Plain(lambda n, p, x, y, c: elements.q_compare(n, ISAS[c.isa], p, x, y))

@@ -26,6 +26,7 @@ from pilite.compiler.kernels.isa import Isa, call
 from pilite.compiler.kernels.pointwise import eights, narrow, scale
 from pilite.compiler.layout import Layout
 from pilite.compiler.spec import Cast, Elementwise, QCompare, QMul, QPrelu
+from pilite.compiler.spec16 import QAdd16, QMul16
 
 COMPARE_LEFT_SHIFT = 8  # TFLite's comparisons.cc
 
@@ -81,6 +82,50 @@ def _in_eights(name: str, xs: Sequence[Layout], y: Layout, value: Callable[..., 
         put(value(*(fetch(i, 8) for i in range(len(xs)))), count)
 
     return _broadcasting(name, xs, y, step, whole=True)
+
+
+# --- 16-bit values, in 64 bits ---------------------------------------------------------------------------
+
+
+def q_add16(name: str, spec: QAdd16, xs: Sequence[Layout], y: Layout) -> tirx.PrimFunc:
+    def value(*operands: Any, lanes: int) -> Any:
+        shift = constant(spec.left_shift, "int64", lanes)
+        pairs = zip(operands, spec.multipliers, strict=True)
+        a, b = (_scaled64(_wide64(v, lanes) << shift, m, lanes) for v, m in pairs)
+        return _narrow16(_scaled64(a - b if spec.subtract else a + b, spec.output, lanes), spec, lanes)
+
+    return _in_numbers(name, xs, y, value)
+
+
+def q_mul16(name: str, spec: QMul16, xs: Sequence[Layout], y: Layout) -> tirx.PrimFunc:
+    def value(a: Any, b: Any, lanes: int) -> Any:
+        product = _wide64(a, lanes) * _wide64(b, lanes)
+        return _narrow16(_scaled64(product, spec.multiplier, lanes), spec, lanes)
+
+    return _in_numbers(name, xs, y, value)
+
+
+def _wide64(x: Any, lanes: int) -> Any:
+    return T.Cast(_vector("int64", lanes), x)
+
+
+def _scaled64(x: Any, m: Multiplier, lanes: int) -> Any:
+    """gemmlowp's product of 32 bits: the high half with ties up, then a shift with ties away from zero."""
+
+    def fill(value: int) -> Any:
+        return constant(value, "int64", lanes)
+
+    high = ((x << fill(m.left)) * fill(m.mantissa) + fill(1 << 30)) >> fill(31)
+    if not m.right:
+        return high
+    mask = (1 << m.right) - 1
+    threshold = tirx.Select(high < fill(0), fill((mask >> 1) + 1), fill(mask >> 1))
+    return (high >> fill(m.right)) + tirx.Select((high & fill(mask)) > threshold, fill(1), fill(0))
+
+
+def _narrow16(x: Any, spec: QAdd16 | QMul16, lanes: int) -> Any:
+    low, high = (constant(limit, "int64", lanes) for limit in (spec.clamp_min, spec.clamp_max))
+    return T.Cast(_vector("int16", lanes), tirx.max(tirx.min(x, high), low))
 
 
 # --- plain numbers -------------------------------------------------------------------------------------

@@ -73,7 +73,7 @@ _MOVES: dict[str, Op] = {
     "UNPACK": Op(move.unpack, _NO_INT64, f"equal scales; {_PLAIN}"),
 }
 
-_NUMBERS = "uint8, int8, int32, float32"
+_SUMMED = "uint8, int8, int16, int32, float32"
 _COMPARED = "uint8, int8, int32, int64, float32 -> bool"
 _BROADCAST = "broadcasting, up to 4 dimensions"
 _NO_ZERO = "a computed integer divisor of 0 counts as 1 (TFLite fails)"
@@ -82,7 +82,7 @@ _LIBM = "exact where the host's libm rounds correctly"
 # Operators that compute element by element.
 _ELEMENTS: dict[str, Op] = {
     "ABS": Op(tables.by_values(tables.absolute), "int8, int16"),
-    "ADD": Op(elementwise.add, _NUMBERS, f"broadcasting; {_ACTIVATIONS}"),
+    "ADD": Op(elementwise.add, _SUMMED, f"broadcasting; {_ACTIVATIONS}"),
     "CAST": Op(broadcasting.cast, f"{_NO_INT16}, bool", "values that the target can hold"),
     "DIV": Op(broadcasting.plain("div"), "int32, float32", f"{_BROADCAST}; {_NO_ZERO}"),
     "EQUAL": Op(broadcasting.compare("equal"), f"{_COMPARED}; bool", f"{_BROADCAST}; scales below 1"),
@@ -101,7 +101,7 @@ _ELEMENTS: dict[str, Op] = {
     "LOGISTIC": Op(tables.by_values(tables.logistic), _WORDS, f"output scale 1/256, int16 1/32768; {_LIBM}"),
     "MAXIMUM": Op(broadcasting.plain("maximum"), _WHOLE, f"{_BROADCAST}; stored values"),
     "MINIMUM": Op(broadcasting.plain("minimum"), _WHOLE, f"{_BROADCAST}; stored values"),
-    "MUL": Op(broadcasting.mul, _NUMBERS, f"{_BROADCAST}; {_ACTIVATIONS}"),
+    "MUL": Op(broadcasting.mul, _SUMMED, f"{_BROADCAST}; {_ACTIVATIONS}"),
     "NEG": Op(broadcasting.plain("neg"), "int32, float32"),
     "NOT_EQUAL": Op(broadcasting.compare("not_equal"), f"{_COMPARED}; bool", f"{_BROADCAST}; scales below 1"),
     "PRELU": Op(broadcasting.prelu, _BYTES, _BROADCAST),
@@ -111,7 +111,7 @@ _ELEMENTS: dict[str, Op] = {
     "SELECT": Op(broadcasting.select, f"{_WHOLE}, bool", "stored values"),
     "SELECT_V2": Op(broadcasting.select, f"{_WHOLE}, bool", f"{_BROADCAST}; stored values"),
     "SQRT": Op(broadcasting.plain("sqrt"), "float32"),
-    "SUB": Op(elementwise.add, _NUMBERS, f"{_BROADCAST}; {_ACTIVATIONS}"),
+    "SUB": Op(elementwise.add, _SUMMED, f"{_BROADCAST}; {_ACTIVATIONS}"),
     "TANH": Op(tables.by_values(tables.tanh), _WORDS, f"output scale 1/128, int16 1/32768; {_LIBM}"),
 }
 

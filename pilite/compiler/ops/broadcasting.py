@@ -9,9 +9,10 @@ import numpy as np
 from pilite.compiler import graph
 from pilite.compiler.fixedpoint import Multiplier, Rndnu, nearest_tflite, nearest_xnnpack
 from pilite.compiler.graph import Node
-from pilite.compiler.ops.common import plain_requant, quant
+from pilite.compiler.ops.common import clamp, plain_requant, quant
 from pilite.compiler.program import Builder, signed_zero_point
 from pilite.compiler.spec import Cast, Elementwise, QCompare, QMul, QPrelu
+from pilite.compiler.spec16 import QMul16
 
 F32 = np.float32
 WIDEST = {"int32": (None, None), "float32": (float(np.finfo(F32).min), float(np.finfo(F32).max))}
@@ -23,8 +24,8 @@ LIMITS: dict[str, tuple[float | None, float | None]] = {
 }
 
 
-def _operands(node: Node, b: Builder) -> list[int]:
-    """With as many dimensions as the output."""
+def widened(node: Node, b: Builder) -> list[int]:
+    """The operands with as many dimensions as the output."""
     rank = len(b.tensor(node.outputs[0]).shape)
     shapes = [b.tensor(i).shape for i in node.inputs]
     widened = [(*(1,) * (rank - len(shape)), *shape) for shape in shapes]
@@ -36,7 +37,7 @@ def plain(kind: str) -> Callable[[Node, Builder], None]:
 
     def lower(node: Node, b: Builder) -> None:
         low, high = _limits(node, b.tensor(node.outputs[0]).dtype, finite=not b.delegated(node))
-        b.emit(Elementwise(kind, low, high), _operands(node, b), b.value(node.outputs[0]))
+        b.emit(Elementwise(kind, low, high), widened(node, b), b.value(node.outputs[0]))
 
     return lower
 
@@ -53,19 +54,23 @@ def _limits(node: Node, dtype: str, *, finite: bool) -> tuple[float | None, floa
 def mul(node: Node, b: Builder) -> None:
     """mul.cc: the multiplier s1 * s2 / so is computed in float32."""
     y = b.tensor(node.outputs[0])
-    if y.quant is None or y.dtype not in ("int8", "uint8"):
+    if y.quant is None or y.dtype not in ("int8", "uint8", "int16"):
         plain("mul")(node, b)
         return
     assert isinstance(node.options, graph.Binary)
     left, right = (b.tensor(i) for i in node.inputs)
     real = float(F32(quant(left).scale) * F32(quant(right).scale) / F32(quant(y).scale))
+    if y.dtype == "int16":
+        wide = QMul16(Multiplier.of(real), *clamp(y, node.options.activation))
+        b.emit(wide, widened(node, b), b.value(node.outputs[0]))
+        return
     taken = b.delegated(node)
     spec = QMul(
         (signed_zero_point(left), signed_zero_point(right)),
         Rndnu.of(real) if taken else Multiplier.of(real),
         plain_requant(y, node.options.activation, nearest_xnnpack if taken else nearest_tflite),
     )
-    b.emit(spec, _operands(node, b), b.value(node.outputs[0]))
+    b.emit(spec, widened(node, b), b.value(node.outputs[0]))
 
 
 def prelu(node: Node, b: Builder) -> None:
@@ -79,7 +84,7 @@ def prelu(node: Node, b: Builder) -> None:
         Multiplier.of(float(sx * sa / sy)),
         plain_requant(y),
     )
-    b.emit(spec, _operands(node, b), b.value(node.outputs[0]))
+    b.emit(spec, widened(node, b), b.value(node.outputs[0]))
 
 
 def compare(kind: str) -> Callable[[Node, Builder], None]:
@@ -95,14 +100,14 @@ def compare(kind: str) -> Callable[[Node, Builder], None]:
             (signed_zero_point(left), signed_zero_point(right)),
             (Multiplier.of(quant(left).scale), Multiplier.of(quant(right).scale)),
         )
-        b.emit(spec, _operands(node, b), b.value(node.outputs[0]))
+        b.emit(spec, widened(node, b), b.value(node.outputs[0]))
 
     return lower
 
 
 def select(node: Node, b: Builder) -> None:
     """SELECT: a condition with one dimension goes with the rows of the operands."""
-    condition, *operands = _operands(node, b)
+    condition, *operands = widened(node, b)
     tensor, rank = b.tensor(node.inputs[0]), len(b.tensor(node.outputs[0]).shape)
     if node.op == "SELECT" and len(tensor.shape) == 1 < rank:
         condition = b.reshaped(b.value(node.inputs[0]), (*tensor.shape, *(1,) * (rank - 1)))

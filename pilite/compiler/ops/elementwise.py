@@ -18,8 +18,8 @@ from pilite.compiler.fixedpoint import (
     shift_right_ties_up,
 )
 from pilite.compiler.graph import Node, Tensor
-from pilite.compiler.ops.broadcasting import plain
-from pilite.compiler.ops.common import plain_requant, quant
+from pilite.compiler.ops.broadcasting import plain, widened
+from pilite.compiler.ops.common import clamp, plain_requant, quant
 from pilite.compiler.program import Builder, signed_zero_point, storage
 from pilite.compiler.spec import (
     Broadcast,
@@ -31,14 +31,15 @@ from pilite.compiler.spec import (
     Spec,
     Table,
 )
+from pilite.compiler.spec16 import QAdd16
 
-ADD_LEFT_SHIFT = 20
+ADD_LEFT_SHIFT = {"int8": 20, "uint8": 20, "int16": 15}
 
 EVERY_INT8 = every("int8")
 
 
 def add(node: Node, b: Builder) -> None:
-    """ADD and SUB. Both operands to a scale of twice the larger one, 20 bits up, then to the output's.
+    """ADD and SUB. Both operands to a scale of twice the larger one, 20 (15) bits up, then to the output's.
 
     TFLite add.cc, sub.cc.
     t = 2 * max(s1, s2); y = zo + mo * (m1 * ((a - z1) << 20) +- m2 * ((b - z2) << 20))
@@ -46,24 +47,24 @@ def add(node: Node, b: Builder) -> None:
     """
     options = node.options
     assert isinstance(options, graph.Add | graph.Binary)
-    if b.tensor(node.outputs[0]).dtype not in ("int8", "uint8"):
+    left, right = (b.tensor(i) for i in node.inputs)
+    y, subtract = b.tensor(node.outputs[0]), node.op == "SUB"
+    if y.dtype not in ("int8", "uint8", "int16"):
         plain(node.op.lower())(node, b)
         return
-    left, right = (b.tensor(i) for i in node.inputs)
-    y = b.tensor(node.outputs[0])
     if b.delegated(node):
-        weighted_add(node, b, -1 if node.op == "SUB" else 1, options.activation)
+        weighted_add(node, b, -1 if subtract else 1, options.activation)
         return
     s1, s2 = quant(left).scale, quant(right).scale
-    twice = 2.0 * max(s1, s2)
-    spec = QAdd(
-        ADD_LEFT_SHIFT,
-        (signed_zero_point(left), signed_zero_point(right)),
-        (Multiplier.of(s1 / twice), Multiplier.of(s2 / twice)),
-        Multiplier.of(twice / ((1 << ADD_LEFT_SHIFT) * quant(y).scale)),
-        plain_requant(y, options.activation),
-        subtract=node.op == "SUB",
-    )
+    twice, shift = 2.0 * max(s1, s2), ADD_LEFT_SHIFT[y.dtype]
+    multipliers = Multiplier.of(s1 / twice), Multiplier.of(s2 / twice)
+    last = Multiplier.of(twice / ((1 << shift) * quant(y).scale))
+    if y.dtype == "int16":
+        wide = QAdd16(shift, multipliers, last, *clamp(y, options.activation), subtract)
+        b.emit(wide, widened(node, b), b.value(node.outputs[0]))
+        return
+    zero_points = signed_zero_point(left), signed_zero_point(right)
+    spec = QAdd(shift, zero_points, multipliers, last, plain_requant(y, options.activation), subtract)
     inputs = [_expanded(b, i, y.shape) for i in node.inputs]
     b.emit(spec, inputs, b.value(node.outputs[0]))
 
