@@ -341,7 +341,7 @@ SPECIAL: dict[str, tuple[str, ...]] = {
     **reduce_ops.DTYPES,
     **dict.fromkeys(wide_ops.OPS, WIDE),
     **dict.fromkeys(("CONCATENATION", "EXPAND_DIMS", "PAD", "PADV2", "RESHAPE", "SQUEEZE"), WIDE),
-    **dict.fromkeys(("DEQUANTIZE", "QUANTIZE"), WIDE),
+    **dict.fromkeys(("AVERAGE_POOL_2D", "DEQUANTIZE", "MAX_POOL_2D", "QUANTIZE"), WIDE),
     "ADD": (*WIDE, "int32", "float32"),
 }
 ROWS = [(op, dtype) for op in OPS for dtype in SPECIAL.get(op, DTYPES)]

@@ -11,7 +11,7 @@ from __future__ import annotations
 import math
 
 from pilite.compiler import detection, elements, images, moves, recurrent, shapes
-from pilite.compiler.graph import ABSENT, Concatenation, Graph, Mean, Node, Normalization, Softmax
+from pilite.compiler.graph import ABSENT, Concatenation, Graph, Mean, Node, Normalization, Pool2D, Softmax
 from pilite.compiler.operands import Mismatch
 from pilite.compiler.rules import (
     AGAIN,
@@ -27,6 +27,7 @@ from pilite.compiler.rules import (
     output,
     overflows,
     quant,
+    quantized,
     reach,
     rescale,
     sums_of_bytes,
@@ -147,6 +148,14 @@ def _sum(node: Node, graph: Graph) -> str | None:
     return TOO_SMALL if overflows(reach(x) * count, ratio) else None
 
 
+def _window_sum(node: Node, graph: Graph) -> str | None:
+    assert isinstance(node.options, Pool2D)
+    count = math.prod(node.options.window)
+    if output(node, graph).dtype != "int16" or count < 2**16:
+        return None
+    return f"sums {count} values, more than TFLite's 32-bit sum holds; pool in two steps"
+
+
 def _per_channel_rank(node: Node, graph: Graph) -> str | None:
     """TFLite 2.14 takes the output's first two dimensions for rows and channels, the rest stays unwritten."""
     w, rank = graph.tensors[node.inputs[1]], len(output(node, graph).shape)
@@ -179,7 +188,7 @@ CHECKS: dict[str, tuple[Rule, ...]] = {
     **moves.CHECKS,
     detection.OP: detection.CHECKS,
     recurrent.OP: recurrent.CHECKS,
-    "AVERAGE_POOL_2D": (eight_bit, fused_activation),
+    "AVERAGE_POOL_2D": (quantized, fused_activation, _window_sum),
     "CONCATENATION": (_quantized_if_bytes, _concatenation),
     "CONV_2D": WEIGHTED,
     "DEPTHWISE_CONV_2D": WEIGHTED,
@@ -187,7 +196,7 @@ CHECKS: dict[str, tuple[Rule, ...]] = {
     "EXPAND_DIMS": (moves.movable, equal_quant),
     "FULLY_CONNECTED": (*WEIGHTED, _per_channel_rank),
     "L2_NORMALIZATION": (eight_bit, _normalization),
-    "MAX_POOL_2D": (eight_bit, fused_activation),
+    "MAX_POOL_2D": (quantized, fused_activation),
     "MEAN": (eight_bit, _sum),
     "PAD": (_quantized_if_bytes, _pad_rank),
     "PADV2": (_quantized_if_bytes, _pad_rank),

@@ -129,9 +129,9 @@ def _converted(node: Node, graph: Graph) -> bool:
 
 
 def _max_pooled(node: Node, graph: Graph) -> bool:
-    """CheckPoolingParams: no stride beyond the window, and none of a single pixel."""
+    """CheckPoolingParams: 8 bits, no stride beyond the window, and none of a single pixel."""
     window, stride = node.options.window, node.options.stride  # type: ignore[union-attr]
-    return all(s <= k for s, k in zip(stride, window, strict=True))
+    return _eight_bit(node, graph) and all(s <= k for s, k in zip(stride, window, strict=True))
 
 
 def _never(node: Node, graph: Graph) -> bool:

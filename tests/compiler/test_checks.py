@@ -297,7 +297,7 @@ REFUSED = {
         "works on int16 and int8; operands and output must be of one dtype",
     ),
     "16 bits elsewhere": (
-        one("MAX_POOL_2D", [X16], Y16, POOL),
+        one("HARD_SWISH", [X16], replace(X16, name="y")),
         "works on int16; operands and output must all be int8 or all uint8",
     ),
     "16 bits, no bias": (

@@ -46,6 +46,8 @@ def _channel_groups(channels: int, body: Callable[[Any, int], None]) -> None:
 def pool(name: str, isa: Isa, spec: Pool, x: Layout, y: Layout) -> tirx.PrimFunc:
     """AVERAGE or MAX over the part of each window that lies inside the image."""
     n, oh, ow, channels = y.shape
+    if y.dtype == "int16":
+        return _pool16(name, spec, x, y)
 
     def body(source: Any, out: Any) -> None:
         with (
@@ -75,6 +77,35 @@ def pool(name: str, isa: Isa, spec: Pool, x: Layout, y: Layout) -> tirx.PrimFunc
             _channel_groups(channels, group)
 
     return function(name, [Param("x", "int8", x.size), Param("y", "int8", y.size)], body)
+
+
+def _pool16(name: str, spec: Pool, x: Layout, y: Layout) -> tirx.PrimFunc:
+    """The same of 16-bit values, one output at a time; averages round ties away from zero."""
+    n, oh, ow, channels = y.shape
+    shared = y.elements * prod(spec.window.kernel) >= PARALLEL_ELEMENTS
+
+    def body(source: Any, out: Any) -> None:
+        with loop(n * oh, parallel=shared) as r, loop(ow) as column, loop(channels) as channel:
+            batch, row = split(r, (n, oh))
+            (y0, y1), (x0, x1) = (
+                _inside(spec, axis, i, x.shape[1 + axis]) for axis, i in enumerate((row, column))
+            )
+            held = T.alloc_buffer((1,), "int32")
+            T.buffer_store(held, T.int32(-(1 << 15) if spec.kind == "max" else 0), [0])
+            with T.serial(0, y1 - y0) as dy, T.serial(0, x1 - x0) as dx:
+                at = x.start + batch * x.strides[0] + (y0 + dy) * x.strides[1] + (x0 + dx) * x.strides[2]
+                v = T.Cast("int32", source[at + channel])
+                T.buffer_store(held, tirx.max(held[0], v) if spec.kind == "max" else held[0] + v, [0])
+            result: Any = held[0]
+            if spec.kind == "average":
+                count = (y1 - y0) * (x1 - x0)
+                half = tirx.truncdiv(count, T.int32(2))
+                result = tirx.truncdiv(result + tirx.Select(result > T.int32(0), half, -half), count)
+            limited = tirx.min(tirx.max(result, T.int32(spec.clamp_min)), T.int32(spec.clamp_max))
+            at = y.start + batch * y.strides[0] + row * y.strides[1] + column * y.strides[2] + channel
+            store(out, at, T.Cast("int16", limited), 1)
+
+    return function(name, [Param("x", "int16", x.size), Param("y", "int16", y.size)], body)
 
 
 def _inside(spec: Pool, axis: int, index: Any, size: int) -> tuple[Any, Any]:

@@ -136,7 +136,7 @@ _OPS: dict[str, Op] = {
     **_MOVES,
     **_ELEMENTS,
     **_IMAGES,
-    "AVERAGE_POOL_2D": Op(reduce.average_pool_2d, _BYTES, f"equal scales; {_ACTIVATIONS}"),
+    "AVERAGE_POOL_2D": Op(reduce.average_pool_2d, _WORDS, f"equal scales; {_ACTIVATIONS}"),
     "CONCATENATION": Op(shape.concatenation, _WHOLE, "int8, int16: equal scales; no fused activation"),
     "CONV_2D": Op(
         wide.by_dtype(conv.conv_2d, wide.conv_2d),
@@ -157,7 +157,7 @@ _OPS: dict[str, Op] = {
         "exact: 2.14; f64 variant by option",
     ),
     "L2_NORMALIZATION": Op(normalize.l2, _BYTES, "along the last axis, output scale 1/128"),
-    "MAX_POOL_2D": Op(reduce.max_pool_2d, _BYTES, f"equal scales; {_ACTIVATIONS}"),
+    "MAX_POOL_2D": Op(reduce.max_pool_2d, _WORDS, f"equal scales; {_ACTIVATIONS}"),
     "MEAN": Op(reduce.mean, _BYTES, "any axes"),
     "PAD": Op(shape.pad, _WHOLE),
     "PADV2": Op(shape.pad, _WHOLE, "a constant value"),
