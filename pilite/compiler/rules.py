@@ -65,7 +65,8 @@ def eight_bit(node: Node, graph: Graph) -> str | None:
     if "float32" in dtypes:
         return HYBRID if has_eight_bit_weights(node, graph) else FLOAT
     if len(dtypes) > 1 or dtypes[0] not in EIGHT_BIT:
-        return f"works on {' and '.join(dtypes)}; operands and output must all be int8 or all uint8"
+        found = " and ".join(dtypes)
+        return f"works on {found}; operands and output must all be int8 or all uint8; {AGAIN}"
     return next((reason for reason in map(per_tensor, tensors) if reason), None)
 
 

@@ -72,13 +72,13 @@ REFUSED = {
     ),
     "mixed signs": (
         conv(y=Y8),
-        "works on int8 and uint8; operands and output must all be int8 or all uint8",
+        f"works on int8 and uint8; operands and output must all be int8 or all uint8; {AGAIN}",
     ),
     "int32 values": (
         one(
             "MAX_POOL_2D", [replace(X, dtype="int32", scales=())], replace(Y, dtype="int32", scales=()), POOL
         ),
-        "works on int32; operands and output must all be int8 or all uint8",
+        f"works on int32; operands and output must all be int8 or all uint8; {AGAIN}",
     ),
     "input without scale": (conv(x=replace(X, scales=())), f"its int8 tensor 'x' has no scale; {FULL}"),
     "output with scales per channel": (
@@ -298,7 +298,7 @@ REFUSED = {
     ),
     "16 bits elsewhere": (
         one("HARD_SWISH", [X16], replace(X16, name="y")),
-        "works on int16; operands and output must all be int8 or all uint8",
+        f"works on int16; operands and output must all be int8 or all uint8; {AGAIN}",
     ),
     "16 bits, no bias": (
         write([X16, W, Y16], [OpSpec("CONV_2D", (0, 1, -1), (2,), CONV)], [0], [2]),
