@@ -72,6 +72,7 @@ def litert(cases: Sequence[OneOp], runtime: str) -> Truth:
 
 
 KNOWN: dict[tuple[str, tuple[str, ...]], Truth] = {}  # CPUs share guests
+REFUSALS: dict[str, dict[str, str]] = {}  # of a runtime, by model
 
 
 def asked(cases: Sequence[OneOp], runtime: str) -> Truth:
@@ -80,9 +81,16 @@ def asked(cases: Sequence[OneOp], runtime: str) -> Truth:
     known: dict[bytes, list[Array]] = {}
     answers = oracle.emulated(oracle.choose(runtime, core), jobs, ARTIFACTS)
     for case, (model, sets), found in zip(cases, jobs, answers, strict=True):
-        assert not isinstance(found, str), f"LiteRT refuses {case.name}: {found}"
+        if isinstance(found, str):
+            REFUSALS.setdefault(runtime, {})[case.name] = found
+            continue
         known |= {_key(model, inputs): outputs for inputs, outputs in zip(sets, found, strict=True)}
-    return lambda model, inputs: known[_key(model, inputs)]
+
+    def truth(model: bytes, inputs: Sequence[Array]) -> list[Array]:
+        assert _key(model, inputs) in known, f"LiteRT refuses models: {REFUSALS.get(runtime)}"
+        return known[_key(model, inputs)]
+
+    return truth
 
 
 def _key(model: bytes, inputs: Sequence[Array]) -> bytes:
@@ -100,12 +108,17 @@ def test_random_models_give_the_bits_of_litert_on_a_pi(cpu: str, request: pytest
 def test_older_litert_gives_the_same_bits_except_where_the_readme_says(
     request: pytest.FixtureRequest,
 ) -> None:
-    cases = share(request, NEWER)
+    """Models that it refuses are those of UNPREPARED."""
+    cases, runtime = share(request, NEWER), "litert-1.4@cortex-a76"
+    truth = litert(cases, runtime)
+    refused = REFUSALS.get(runtime, {})
 
-    check_bits(cases, HERE, truth=litert(cases, "litert-1.4@cortex-a76"), numerics="xnnpack")
+    assert all(op in name for op in UNPREPARED for name in refused), refused
+    check_bits([c for c in cases if c.name not in refused], HERE, truth=truth, numerics="xnnpack")
 
 
 NEWER = ("MEAN",)  # older XNNPACK adds the zero point after it rounds: ties differ
+UNPREPARED = ("REDUCE_",)  # older XNNPACK takes some of REDUCE_MAX and REDUCE_MIN and then fails
 
 
 def test_xnnpack_is_not_ref() -> None:
