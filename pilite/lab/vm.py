@@ -69,7 +69,8 @@ def power_cut(board: Board, artifacts: Path) -> None:
         os.kill(machine.pid, signal.SIGKILL)
         while runs(machine, folder):
             time.sleep(0.01)
-    (folder / "machine.json").unlink(missing_ok=True)
+    if recorded(folder) == machine:  # another one, that was started meanwhile, would run on unknown
+        (folder / "machine.json").unlink(missing_ok=True)
 
 
 def start(board: Board, keys: Keys, artifacts: Path, clock: str = "utc") -> Machine:

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import json
 import os
 import socket
 import threading
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import suppress
-from dataclasses import replace
+from dataclasses import asdict, replace
 from pathlib import Path
 
 import pytest
@@ -80,6 +81,25 @@ def test_a_damaged_record_is_no_machine(tmp_path: Path) -> None:
     for text in ("", "{", "[]", '{"pid": 1}'):
         (tmp_path / "machine.json").write_text(text)
         assert machine.recorded(tmp_path) is None
+
+
+def test_a_power_cut_does_not_forget_a_machine_that_was_started_meanwhile(
+    vm: Board, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Two machines on one disk would destroy it."""
+    folder = machine.folder_of(replace(vm, name="other"), tmp_path)
+    folder.mkdir(parents=True)
+    record, old, new = folder / "machine.json", machine.Machine(2**22, 1, "old"), machine.Machine(7, 2, "new")
+    record.write_text(json.dumps(asdict(old)))
+
+    def ended(asked: machine.Machine, where: Path) -> bool:
+        record.write_text(json.dumps(asdict(new)))
+        return False
+
+    monkeypatch.setattr(machine, "runs", ended)
+    machine.power_cut(replace(vm, name="other"), tmp_path)
+
+    assert machine.recorded(folder) == new
 
 
 def test_modules_come_after_their_needs() -> None:
