@@ -8,7 +8,16 @@ from typing import Any
 from pilite.compiler import interpolation
 from pilite.compiler.flatbuffer import Table
 from pilite.compiler.graph import ArgMax, Graph, Node, Resize, Tensor
-from pilite.compiler.operands import Completion, Mismatch, Operands, Refused, constant, operand, positive
+from pilite.compiler.operands import (
+    Completion,
+    Mismatch,
+    Operands,
+    Refused,
+    Unfit,
+    constant,
+    operand,
+    positive,
+)
 from pilite.compiler.rules import AGAIN, Rule, activations, output
 
 Shape = tuple[int, ...]
@@ -26,14 +35,14 @@ MAX_LINES = 2**15  # of a resized image: each has its place and weights in the a
 def _arg(stored: Table | None, operands: Operands, y: Tensor) -> dict[str, Any]:
     axes = constant(operands, 1, "axis")
     if len(axes) != 1:
-        raise Refused(f"its axis has {len(axes)} entries instead of one")
+        raise Unfit(f"its axis has {len(axes)} entries instead of one")
     return {"axis": positive(axes[0], len(operand(operands, 0).shape))}
 
 
 def _resize(stored: Table | None, operands: Operands, y: Tensor) -> dict[str, Any]:
     size = constant(operands, 1, "new size")
     if len(size) != 2 or min(size) < 1:
-        raise Refused(f"its new size {size} is no positive height and width")
+        raise Unfit(f"its new size {size} is no positive height and width")
     if max(size) > MAX_LINES:
         raise Refused(f"its new size {size} has more than {MAX_LINES} lines; resize to a smaller image")
     return {"size": tuple(size)}

@@ -33,7 +33,7 @@ from pilite.compiler.operands import (
     Completion,
     Mismatch,
     Operands,
-    Refused,
+    Unfit,
     constant,
     number,
     operand,
@@ -60,14 +60,14 @@ def _slot(op: str, attribute: str) -> int:
 def _one(operands: Operands, i: int, what: str) -> int:
     values = constant(operands, i, what)
     if len(values) != 1:
-        raise Refused(f"its {what} has {len(values)} entries instead of one")
+        raise Unfit(f"its {what} has {len(values)} entries instead of one")
     return values[0]
 
 
 def _of_rank(operands: Operands, i: int, what: str, rank: int) -> Shape:
     values = constant(operands, i, what)
     if len(values) != rank:
-        raise Refused(f"its {what} has {len(values)} entries, there are {rank} dimensions")
+        raise Unfit(f"its {what} has {len(values)} entries, there are {rank} dimensions")
     return tuple(values)
 
 
@@ -75,7 +75,7 @@ def _split(stored: Table | None, operands: Operands, y: Tensor) -> dict[str, Any
     x, count = operand(operands, 1), number(stored, 0, "int32")
     axis = positive(_one(operands, 0, "axis"), len(x.shape))
     if count < 1 or x.shape[axis] % count:
-        raise Refused(f"it splits {x.shape[axis]} values along axis {axis} into {count} equal parts")
+        raise Unfit(f"it splits {x.shape[axis]} values along axis {axis} into {count} equal parts")
     return {"axis": axis, "sizes": (x.shape[axis] // count,) * count}
 
 
@@ -86,7 +86,7 @@ def _split_v(stored: Table | None, operands: Operands, y: Tensor) -> dict[str, A
     if sizes.count(-1) == 1:
         sizes[sizes.index(-1)] = x.shape[axis] - sum(sizes) - 1
     if min(sizes, default=0) < 1 or sum(sizes) != x.shape[axis]:
-        raise Refused(f"its sizes {sizes} do not make up the {x.shape[axis]} values along axis {axis}")
+        raise Unfit(f"its sizes {sizes} do not make up the {x.shape[axis]} values along axis {axis}")
     return {"axis": axis, "sizes": tuple(sizes)}
 
 
@@ -112,7 +112,7 @@ def _transpose(stored: Table | None, operands: Operands, y: Tensor) -> dict[str,
     rank = len(operand(operands, 0).shape)
     permutation = [positive(axis, rank) for axis in constant(operands, 1, "permutation")]
     if sorted(permutation) != list(range(rank)):
-        raise Refused(f"its permutation {permutation} does not name each of {rank} dimensions once")
+        raise Unfit(f"its permutation {permutation} does not name each of {rank} dimensions once")
     return {"permutation": tuple(permutation)}
 
 
@@ -126,7 +126,7 @@ def _gather(stored: Table | None, operands: Operands, y: Tensor) -> dict[str, An
     axis, rank = positive(axis, len(x.shape)), len(indices.shape)
     batch = batch + rank if batch < 0 else batch
     if not 0 <= batch <= min(axis, rank) or x.shape[:batch] != indices.shape[:batch]:
-        raise Refused(f"its {batch} batch dimensions do not fit {list(x.shape)} and {list(indices.shape)}")
+        raise Unfit(f"its {batch} batch dimensions do not fit {list(x.shape)} and {list(indices.shape)}")
     return {"axis": axis, "batch_dims": batch}
 
 
@@ -135,7 +135,7 @@ def _batches(stored: Table | None, operands: Operands, y: Tensor) -> dict[str, A
     block = _of_rank(operands, 1, "block shape", spatial)
     edges = _of_rank(operands, 2, "paddings or crops", 2 * spatial)
     if spatial not in (1, 2) or min(block) < 1 or min(edges) < 0:
-        raise Refused(f"its block {list(block)} and borders {list(edges)} do not fit 3 or 4 dimensions")
+        raise Unfit(f"its block {list(block)} and borders {list(edges)} do not fit 3 or 4 dimensions")
     return {"block": block, "before": edges[0::2], "after": edges[1::2]}
 
 
@@ -144,7 +144,7 @@ def _mirror_pad(stored: Table | None, operands: Operands, y: Tensor) -> dict[str
     borders = _of_rank(operands, 1, "paddings", 2 * len(x.shape))
     pairs = zip(x.shape, borders[0::2], borders[1::2], strict=True)
     if edge not in (0, 1) or any(min(pair) < 0 or max(pair[1:]) > pair[0] - 1 + edge for pair in pairs):
-        raise Refused(f"its paddings {list(borders)} reach further than {list(x.shape)} mirrored")
+        raise Unfit(f"its paddings {list(borders)} reach further than {list(x.shape)} mirrored")
     return {"edge": edge, "before": borders[0::2], "after": borders[1::2]}
 
 

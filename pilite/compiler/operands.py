@@ -13,6 +13,13 @@ class Refused(Exception):
     """The operator cannot be compiled; the text is the reason and the next step."""
 
 
+class Unfit(Refused):
+    """The operator does not fit together, as no converter writes it; the text is the reason alone."""
+
+    def __init__(self, reason: str) -> None:
+        super().__init__(f"{reason}; convert the model again")
+
+
 class Mismatch(ValueError):
     """The shapes of an operator's operands do not fit together."""
 
@@ -48,5 +55,5 @@ def vector(stored: Table | None, slot: int) -> list[int]:
 
 def positive(axis: int, rank: int) -> int:
     if not -rank <= axis < rank:
-        raise Refused(f"axis {axis} is outside a tensor of {rank} dimensions")
+        raise Unfit(f"axis {axis} is outside a tensor of {rank} dimensions")
     return axis % rank

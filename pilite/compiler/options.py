@@ -17,6 +17,7 @@ from pilite.compiler.operands import (
     Completion,
     Operands,
     Refused,
+    Unfit,
     constant,
     number,
     operand,
@@ -104,14 +105,14 @@ def _mean(stored: Table | None, operands: Operands, y: Tensor) -> dict[str, Any]
 def _pad(stored: Table | None, operands: Operands, y: Tensor) -> dict[str, Any]:
     x, borders = operand(operands, 0), constant(operands, 1, "paddings")
     if operand(operands, 1).shape != (len(x.shape), 2):
-        raise Refused(f"its paddings do not have two entries for each dimension of {list(x.shape)}")
+        raise Unfit(f"its paddings do not have two entries for each dimension of {list(x.shape)}")
     return {"before": tuple(borders[0::2]), "after": tuple(borders[1::2])}
 
 
 def _pad_v2(stored: Table | None, operands: Operands, y: Tensor) -> dict[str, Any]:
     value = operand(operands, 2)
     if value.data is None or value.elements != 1 or (value.dtype, value.quant) != (y.dtype, y.quant):
-        raise Refused("the value it pads with is no constant of the output's dtype, scale and zero point")
+        raise Unfit("the value it pads with is no constant of the output's dtype, scale and zero point")
     return _pad(stored, operands, y) | {"value": value.data.item()}
 
 
@@ -132,14 +133,14 @@ def _squeeze(stored: Table | None, operands: Operands, y: Tensor) -> dict[str, A
     stored_axes = vector(stored, schema.SqueezeOptions.squeeze_dims)
     axes = {positive(axis, len(sizes)) for axis in stored_axes} or {i for i, n in enumerate(sizes) if n == 1}
     if any(sizes[axis] != 1 for axis in axes):
-        raise Refused(f"it squeezes dimensions {sorted(axes)} of {list(sizes)}, and not all of them are 1")
+        raise Unfit(f"it squeezes dimensions {sorted(axes)} of {list(sizes)}, and not all of them are 1")
     return {"shape": tuple(n for i, n in enumerate(sizes) if i not in axes)}
 
 
 def _expand_dims(stored: Table | None, operands: Operands, y: Tensor) -> dict[str, Any]:
     sizes, axes = operand(operands, 0).shape, constant(operands, 1, "axis")
     if len(axes) != 1:
-        raise Refused(f"its axis has {len(axes)} entries instead of one")
+        raise Unfit(f"its axis has {len(axes)} entries instead of one")
     axis = positive(axes[0], len(sizes) + 1)
     return {"shape": (*sizes[:axis], 1, *sizes[axis:])}
 

@@ -7,7 +7,7 @@ from typing import Any
 
 from pilite.compiler.flatbuffer import Table
 from pilite.compiler.graph import Tensor
-from pilite.compiler.operands import Operands, Refused, constant, number, operand
+from pilite.compiler.operands import Operands, Refused, Unfit, constant, number, operand
 from pilite.compiler.schema import MOVES, StridedSliceOptions
 
 
@@ -16,7 +16,7 @@ def strided_slice(stored: Table | None, operands: Operands, y: Tensor) -> dict[s
     x = operand(operands, 0)
     given = [constant(operands, i, what) for i, what in ((1, "begin"), (2, "end"), (3, "strides"))]
     if len({len(values) for values in given}) > 1 or 0 in given[2]:
-        raise Refused(f"its begin, end and strides are {given}: of different lengths, or with a step of 0")
+        raise Unfit(f"its begin, end and strides are {given}: of different lengths, or with a step of 0")
     if number(stored, StridedSliceOptions.offset, "bool"):
         raise Refused(
             "its end counts from its begin (option offset); convert the model with an older converter"
@@ -47,7 +47,7 @@ def _entries(x: Tensor, given: Sequence[tuple[int, ...]], ellipsis: int, new: in
     dots = [i for i in range(len(given)) if ellipsis >> i & 1]
     named = sum(not (new >> i & 1) for i in range(len(given)) if i not in dots)
     if len(dots) > 1 or named > rank:
-        raise Refused(f"it names {named} of {rank} dimensions with {len(dots)} ellipses")
+        raise Unfit(f"it names {named} of {rank} dimensions with {len(dots)} ellipses")
     entries: list[Entry] = []
     axis = 0
     for i, values in enumerate(given):
@@ -72,5 +72,5 @@ def _span(size: int, values: tuple[int, ...], bit: int, masks: Sequence[int]) ->
     if not shrunk:
         return span, False
     if step < 1 or not 0 <= span.start < size:
-        raise Refused(f"it takes entry {begin} with step {step} of an axis of {size}")
+        raise Unfit(f"it takes entry {begin} with step {step} of an axis of {size}")
     return range(span.start, span.start + 1), True

@@ -13,7 +13,7 @@ from pilite.compiler import schema
 from pilite.compiler.container import Container
 from pilite.compiler.flatbuffer import Table
 from pilite.compiler.graph import Quant, Tensor
-from pilite.compiler.operands import Refused
+from pilite.compiler.operands import Refused, Unfit
 
 MAX_RANK = 8  # of the artifact's tensor descriptor
 MAX_BYTES = 2**31 - 1  # of one tensor: TFLite's kernels index with int32
@@ -80,13 +80,13 @@ def _shape(table: Table, dtype: str) -> tuple[int, ...]:
     """A list of integers may be empty: no axes, the shape of a scalar."""
     stored = table.numbers(schema.Tensor.shape, "int32")
     if stored is not None and stored.size > MAX_RANK:
-        raise Refused(f"has {stored.size} dimensions, more than {MAX_RANK}")
+        raise Unfit(f"has {stored.size} dimensions, more than {MAX_RANK}")
     shape = () if stored is None else tuple(int(n) for n in stored.tolist())
     if any(n < 0 for n in shape):
         raise Refused(f"has the dynamic shape {list(shape)}; give the model's sizes with `--input-shape`")
     is_empty = math.prod(shape) == 0 and not (shape == (0,) and dtype in ("int32", "int64"))
     if is_empty or math.prod(shape) * np.dtype(dtype).itemsize > MAX_BYTES:
-        raise Refused(f"has the shape {list(shape)}: empty or above 2 GB")
+        raise Unfit(f"has the shape {list(shape)}: empty or above 2 GB")
     return shape
 
 
@@ -100,7 +100,7 @@ def _quant(table: Table, shape: tuple[int, ...], dtype: str) -> Quant | None:
     axis = stored.number(schema.Quantization.quantized_dimension, "int32")
     exists = 0 <= axis < max(len(shape), 1)
     if not exists or (scales.size > 1 and (not shape or shape[axis] != scales.size)):
-        raise Refused(f"has {scales.size} scales for axis {axis} of shape {list(shape)}; they do not match")
+        raise Unfit(f"has {scales.size} scales for axis {axis} of shape {list(shape)}; they do not match")
     if not (np.isfinite(scales).all() and (scales > 0).all()):
         raise Refused("has a scale that is no positive number; convert the model again")
     zero_points = _zero_points(stored, scales.size, dtype)
@@ -125,5 +125,5 @@ def _data(file: Container, table: Table, shape: tuple[int, ...], dtype: str) -> 
         return None if math.prod(shape) else np.empty(shape, dtype)
     expected = math.prod(shape) * np.dtype(dtype).itemsize
     if stored.size != expected:
-        raise Refused(f"has {stored.size} bytes of data where {expected} follow from {dtype}{list(shape)}")
+        raise Unfit(f"has {stored.size} bytes of data where {expected} follow from {dtype}{list(shape)}")
     return stored.view(dtype).reshape(shape)

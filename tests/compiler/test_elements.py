@@ -183,7 +183,7 @@ REFUSED = {
     ),
     "axis": (
         one("ARG_MAX", [ARG, integers(2)], TensorSpec("y", (2,), "int32"), graph.ArgMax("int32")),
-        "operator #0 ARG_MAX: axis 2 is outside a tensor of 2 dimensions",
+        "operator #0 ARG_MAX: axis 2 is outside a tensor of 2 dimensions; convert the model again",
     ),
     "kind of position": (
         one("ARG_MAX", [ARG, integers(1)], TensorSpec("y", (2,), "int32"), graph.ArgMax("int64")),
@@ -224,7 +224,8 @@ REFUSED = {
             value(1, 4, 4, 1),
             graph.Resize(False, False),
         ),
-        "operator #0 RESIZE_BILINEAR: its new size [0, 4] is no positive height and width",
+        "operator #0 RESIZE_BILINEAR: its new size [0, 4] is no positive height and width; "
+        "convert the model again",
     ),
 }
 

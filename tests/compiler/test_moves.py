@@ -115,11 +115,12 @@ REFUSED = {
     ),
     "uneven parts": (
         split(0, 3, 2),
-        "operator #0 SPLIT: it splits 3 values along axis 0 into 2 equal parts",
+        "operator #0 SPLIT: it splits 3 values along axis 0 into 2 equal parts; convert the model again",
     ),
     "permutation": (
         one("TRANSPOSE", [value(2, 3), integers(0, 0)], value(2, 3, name="y"), graph.Transpose(())),
-        "operator #0 TRANSPOSE: its permutation [0, 0] does not name each of 2 dimensions once",
+        "operator #0 TRANSPOSE: its permutation [0, 0] does not name each of 2 dimensions once; "
+        "convert the model again",
     ),
     "block": (
         one("SPACE_TO_DEPTH", [value(1, 3, 3, 1)], value(1, 1, 1, 4, name="y"), graph.Depth(2)),
@@ -127,7 +128,8 @@ REFUSED = {
     ),
     "mirrored too far": (
         one("MIRROR_PAD", [value(3), integers([3, 0])], value(6, name="y"), graph.MirrorPad(0)),
-        "operator #0 MIRROR_PAD: its paddings [3, 0] reach further than [3] mirrored",
+        "operator #0 MIRROR_PAD: its paddings [3, 0] reach further than [3] mirrored; "
+        "convert the model again",
     ),
     "depth of 16 bits": (
         one("DEPTH_TO_SPACE", [wide(1, 1, 1, 4)], wide(1, 2, 2, 1), graph.Depth(2)),

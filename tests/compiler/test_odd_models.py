@@ -163,7 +163,8 @@ REFUSED: dict[str, tuple[Change, str]] = {
     ),
     "no values": (
         no_batch,
-        "operator #3 ADD: tensor 6 'skip' has the shape [0, 1, 1, 3]: empty or above 2 GB",
+        "operator #3 ADD: tensor 6 'skip' has the shape [0, 1, 1, 3]: empty or above 2 GB; "
+        "convert the model again",
     ),
     "scale 0 of a channel": (
         zero_scale,

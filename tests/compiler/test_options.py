@@ -39,12 +39,12 @@ OPTIONS: dict[str, tuple[str, Callable[[], bytes], str]] = {
     "axis outside": (
         "MEAN",
         lambda: one("MEAN", [X, integers(2)], value(4), Mean((1,), keep_dims=False)),
-        "axis 2 is outside a tensor of 2 dimensions",
+        "axis 2 is outside a tensor of 2 dimensions; convert the model again",
     ),
     "concatenation outside": (
         "CONCATENATION",
         lambda: one("CONCATENATION", [X], X, Concatenation(-3, "NONE")),
-        "axis -3 is outside a tensor of 2 dimensions",
+        "axis -3 is outside a tensor of 2 dimensions; convert the model again",
     ),
     "squeezed size": (
         "SQUEEZE",
@@ -52,27 +52,29 @@ OPTIONS: dict[str, tuple[str, Callable[[], bytes], str]] = {
             one("SQUEEZE", [value(1, 4)], value(4)),
             lambda file: setattr(file.subgraphs[0].operators[0].builtinOptions, "squeezeDims", [1]),
         ),
-        "it squeezes dimensions [1] of [1, 4], and not all of them are 1",
+        "it squeezes dimensions [1] of [1, 4], and not all of them are 1; convert the model again",
     ),
     "two new axes": (
         "EXPAND_DIMS",
         lambda: one("EXPAND_DIMS", [X, integers(0, 1)], value(1, 1, 4, 3)),
-        "its axis has 2 entries instead of one",
+        "its axis has 2 entries instead of one; convert the model again",
     ),
     "borders": (
         "PAD",
         lambda: one("PAD", [X, integers([1, 0])], value(5, 3), Pad((), ())),
-        "its paddings do not have two entries for each dimension of [4, 3]",
+        "its paddings do not have two entries for each dimension of [4, 3]; convert the model again",
     ),
     "value of another scale": (
         "PADV2",
         lambda: pad_v2(weights(1, scale=0.5)),
-        "the value it pads with is no constant of the output's dtype, scale and zero point",
+        "the value it pads with is no constant of the output's dtype, scale and zero point; "
+        "convert the model again",
     ),
     "value computed": (
         "PADV2",
         lambda: pad_v2(value(1)),
-        "the value it pads with is no constant of the output's dtype, scale and zero point",
+        "the value it pads with is no constant of the output's dtype, scale and zero point; "
+        "convert the model again",
     ),
     "unknown activation": (
         "ADD",

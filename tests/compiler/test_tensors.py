@@ -44,15 +44,18 @@ TENSORS = {
         spec(is_variable=True, data=np.zeros(4, np.int8)),
         "tensor 0 'x' keeps a state and has data, which TFLite refuses; convert the model again",
     ),
-    "rank": (spec(shape=(1,) * 9), "tensor 0 'x' has 9 dimensions, more than 8"),
+    "rank": (spec(shape=(1,) * 9), "tensor 0 'x' has 9 dimensions, more than 8; convert the model again"),
     "unknown size": (
         spec(shape=(-1, 4)),
         "tensor 0 'x' has the dynamic shape [-1, 4]; give the model's sizes with `--input-shape`",
     ),
-    "empty": (spec(shape=(4, 0)), "tensor 0 'x' has the shape [4, 0]: empty or above 2 GB"),
+    "empty": (
+        spec(shape=(4, 0)),
+        "tensor 0 'x' has the shape [4, 0]: empty or above 2 GB; convert the model again",
+    ),
     "huge": (
         spec(shape=(2**16, 2**15)),
-        "tensor 0 'x' has the shape [65536, 32768]: empty or above 2 GB",
+        "tensor 0 'x' has the shape [65536, 32768]: empty or above 2 GB; convert the model again",
     ),
     "scale 0": (scales(0.0), f"tensor 0 'x' has a scale that is no positive number; {AGAIN}"),
     "negative scale": (scales(-0.5), f"tensor 0 'x' has a scale that is no positive number; {AGAIN}"),
@@ -60,15 +63,15 @@ TENSORS = {
     "no number": (scales(math.nan), f"tensor 0 'x' has a scale that is no positive number; {AGAIN}"),
     "too many scales": (
         scales(0.1, 0.2, 0.3),
-        "tensor 0 'x' has 3 scales for axis 0 of shape [4]; they do not match",
+        "tensor 0 'x' has 3 scales for axis 0 of shape [4]; they do not match; convert the model again",
     ),
     "scales of no axis": (
         scales(0.1, 0.2, 0.3, 0.4, axis=1),
-        "tensor 0 'x' has 4 scales for axis 1 of shape [4]; they do not match",
+        "tensor 0 'x' has 4 scales for axis 1 of shape [4]; they do not match; convert the model again",
     ),
     "a scale of no axis": (
         scales(0.1, axis=2),
-        "tensor 0 'x' has 1 scales for axis 2 of shape [4]; they do not match",
+        "tensor 0 'x' has 1 scales for axis 2 of shape [4]; they do not match; convert the model again",
     ),
     "no zero points": (
         assign("tensors.0.quantization.zeroPoint", None),
@@ -118,5 +121,6 @@ def test_a_constant_with_other_bytes_than_its_shape_is_refused() -> None:
         file.buffers[1].data = file.buffers[1].data[:3]
 
     assert reason(edited(model, cut)) == (
-        "operator #0 ADD: tensor 1 'w' has 3 bytes of data where 4 follow from int8[4]"
+        "operator #0 ADD: tensor 1 'w' has 3 bytes of data where 4 follow from int8[4]; "
+        "convert the model again"
     )
