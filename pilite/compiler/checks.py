@@ -43,7 +43,7 @@ MAX_NORMALIZED_RANK = 4
 
 def refusal(node: Node, graph: Graph, *, may_be_constant: bool = False) -> str | None:
     """The first rule that the operator breaks. `may_be_constant`: all its operands, that is."""
-    last = (_shape,) if may_be_constant else (_computed, _shape)
+    last = (_shape,) if may_be_constant else (_shape, _computed)
     reasons = (rule(node, graph) for rule in (_stateless, _symmetric, *CHECKS[node.op], *last))
     return next((reason for reason in reasons if reason), None)
 

@@ -338,7 +338,7 @@ POLICIES: dict[str, Policy] = {
     "GATHER": _MOVED,
     "GATHER_ND": _MOVED,
     "L2_NORMALIZATION": _SAME,
-    "MAX_POOL_2D": Policy(_XNNPACK, _max_pooled, (_same_quantization, _range_if_taken)),
+    "MAX_POOL_2D": Policy("XNNPACK; int16 builtin", _max_pooled, (_same_quantization, _range_if_taken)),
     "MEAN": Policy("XNNPACK: fp32", rules=(_normal_scales,)),
     "MIRROR_PAD": _MOVED,
     "PACK": _MOVED,

@@ -13,6 +13,7 @@ from itertools import zip_longest
 import numpy as np
 
 from pilite.compiler.fixedpoint import Multiplier
+from pilite.compiler.fixedpoint16 import CLOSE, LOGF, from_power
 from pilite.compiler.graph import Graph, LeakyRelu, Node, Tensor
 from pilite.compiler.operands import Mismatch
 from pilite.compiler.rules import (
@@ -137,7 +138,7 @@ def _one_kind(node: Node, tensors: list[Tensor]) -> str | None:
         return FLOAT
     if len(dtypes) > 1 or dtypes[0] not in allowed:
         found, wanted = " and ".join(dtypes), ", ".join(allowed)
-        return f"works on {found}; operands and output must have one dtype of {wanted}"
+        return f"works on {found}; operands and output must have one dtype of {wanted}; {AGAIN}"
     return None
 
 
@@ -169,14 +170,22 @@ def _words(node: Node, graph: Graph) -> str | None:
 
 
 def _no_powers(node: Node, graph: Graph) -> str | None:
-    """TFLite shifts instead of multiplying where all scales are within 0.001 of powers of two, in log2."""
+    """TFLite shifts instead of multiplying where all scales are close to powers of two."""
     tensors = [*activations(node, graph), output(node, graph)]
     if tensors[0].dtype != "int16":
         return None
-    powers = [math.log2(quant(tensor).scale) for tensor in tensors]
-    if any(abs(power - round(power)) >= 1e-3 for power in powers):
+    if any(from_power(quant(tensor).scale) >= CLOSE + LOGF for tensor in tensors):
         return None
     return f"its int16 scales are powers of two, which TFLite adds otherwise; {AGAIN} with other data"
+
+
+def _clear_of_powers(node: Node, graph: Graph) -> str | None:
+    """LOGISTIC and TANH of int16 go another way close to a power of two; the machine's logf decides where."""
+    x = activations(node, graph)[0]
+    if x.dtype != "int16" or abs(from_power(quant(x).scale) - CLOSE) >= LOGF:
+        return None
+    scale = f"its input scale {quant(x).scale:g} is where machines disagree whether it is a power of two"
+    return f"{scale}; {AGAIN} with other data"
 
 
 def _product(node: Node, graph: Graph) -> str | None:
@@ -261,7 +270,7 @@ def _chosen(node: Node, graph: Graph) -> str | None:
 def _castable(node: Node, graph: Graph) -> str | None:
     dtypes = (activations(node, graph)[0].dtype, output(node, graph).dtype)
     wrong = next((dtype for dtype in dtypes if dtype not in CASTABLE), None)
-    return wrong and f"turns {dtypes[0]} into {dtypes[1]}; it takes {', '.join(CASTABLE)}"
+    return wrong and f"turns {dtypes[0]} into {dtypes[1]}; it takes {', '.join(CASTABLE)}; {AGAIN}"
 
 
 PAIR: tuple[Rule, ...] = (numbers, _few_dimensions)
@@ -279,9 +288,9 @@ CHECKS: dict[str, tuple[Rule, ...]] = {
     "DIV": (*PAIR, fused_activation),
     "HARD_SWISH": (eight_bit, rescale, _swish),
     "LEAKY_RELU": (quantized, rescale, _leaky),
-    "LOGISTIC": (quantized, _fixed_output(1 / 256, 0), _in_table),
+    "LOGISTIC": (quantized, _clear_of_powers, _fixed_output(1 / 256, 0), _in_table),
     "MUL": (*PAIR, _words, fused_activation, _product),
     "PRELU": (eight_bit, _few_dimensions, rescale, _product),
     "SUB": (*PAIR, _words, fused_activation, _sum_scales, _no_powers),
-    "TANH": (quantized, _fixed_output(1 / 128, 128), _in_table),
+    "TANH": (quantized, _clear_of_powers, _fixed_output(1 / 128, 128), _in_table),
 }

@@ -68,6 +68,15 @@ def interpolated_tanh(scale: float) -> Int64:
     return (signed + (1 << 7)) >> 8
 
 
+CLOSE = 1e-3  # in log2: what TFLite takes for a power of two
+LOGF = 1e-5  # more than float32 logarithms of machines differ by, there
+
+
+def from_power(scale: float) -> float:
+    """How far a scale is from a power of two, in log2."""
+    return abs(math.log2(scale) - round(math.log2(scale)))
+
+
 def _in_table_steps(scale: float, bits: int) -> tuple[Int64, Int64]:
     """scale * 3 * 4096 * q, rounded, of every q; and its size. The multiplier has 15 bits.
 
@@ -75,7 +84,7 @@ def _in_table_steps(scale: float, bits: int) -> tuple[Int64, Int64]:
     """
     multiplier, shift = scale * 4096 * 3, 0
     power = round(math.log2(scale))
-    if abs(math.log2(scale) - power) < 1e-3 and power in ((-12,) if bits == 9 else (-12, -11)):
+    if from_power(scale) < CLOSE and power in ((-12,) if bits == 9 else (-12, -11)):
         multiplier = 3 << (12 + power)
     else:
         while multiplier <= INT16_MAX / 2 and shift <= 30:

@@ -22,8 +22,10 @@ from pilite.compiler.graph import (
     Concatenation,
     Gather,
     Graph,
+    Mean,
     Node,
     Slice,
+    Split,
     Stack,
     StridedSlice,
     Tensor,
@@ -31,27 +33,35 @@ from pilite.compiler.graph import (
 )
 
 Array: TypeAlias = npt.NDArray[Any]
-Fold: TypeAlias = Callable[[Node, Sequence[Array]], Array | None]  # None: not folded
+# The output, or all if there may be several; None: not folded.
+Fold: TypeAlias = Callable[[Node, Sequence[Array]], Array | list[Array] | None]
 INTEGERS = ("int32", "int64")
 MOST = 4096  # elements of a result; what is larger is no shape
 
 
 def folded(node: Node, tensors: tuple[Tensor, ...]) -> tuple[Tensor, ...] | None:
     """`tensors` where the output of `node` is a constant; None if its value is open until a run."""
-    if node.op not in FOLDS or len(node.outputs) != 1 or ABSENT in node.inputs:
+    if node.op not in FOLDS or ABSENT in node.inputs:
         return None
-    y = tensors[node.outputs[0]]
+    ys = [tensors[i] for i in node.outputs]
     operands = [_operand(node, tensors[i]) for i in node.inputs]
     known = [operand for operand in operands if operand is not None]
-    if len(known) < len(operands) or y.dtype not in INTEGERS or y.elements > MOST or y.is_variable:
+    if len(known) < len(operands) or not all(map(_foldable, ys)):
         return None
     if checks.refusal(node, Graph("", tensors, (node,), (), (), ""), may_be_constant=True):
         return None
-    value = FOLDS[node.op](node, known)
-    if value is None:
+    found = FOLDS[node.op](node, known)
+    if found is None:
         return None
-    made = replace(y, data=value.astype(y.dtype).reshape(y.shape))
-    return (*tensors[: y.index], made, *tensors[y.index + 1 :])
+    values = found if isinstance(found, list) else [found]
+    made = list(tensors)
+    for y, value in zip(ys, values, strict=True):
+        made[y.index] = replace(y, data=value.astype(y.dtype).reshape(y.shape))
+    return tuple(made)
+
+
+def _foldable(y: Tensor) -> bool:
+    return y.dtype in INTEGERS and y.elements <= MOST and not y.is_variable
 
 
 def _operand(node: Node, tensor: Tensor) -> Array | None:
@@ -74,6 +84,17 @@ def _pack(node: Node, operands: Sequence[Array]) -> Array:
     return np.stack(operands, node.options.axis)
 
 
+def _unpack(node: Node, operands: Sequence[Array]) -> list[Array]:
+    assert isinstance(node.options, Stack)
+    return list(np.moveaxis(operands[0], node.options.axis, 0))
+
+
+def _split(node: Node, operands: Sequence[Array]) -> list[Array]:
+    assert isinstance(node.options, Split)
+    ends = np.cumsum(node.options.sizes)[:-1]
+    return np.split(operands[0], ends, node.options.axis)
+
+
 def _slice(node: Node, operands: Sequence[Array]) -> Array:
     o = node.options
     assert isinstance(o, Slice | StridedSlice)
@@ -94,6 +115,14 @@ def _transpose(node: Node, operands: Sequence[Array]) -> Array:
     return operands[0].transpose(node.options.permutation)
 
 
+def _reduced(function: Callable[..., Any]) -> Fold:
+    def fold(node: Node, operands: Sequence[Array]) -> Array:
+        assert isinstance(node.options, Mean)
+        return np.asarray(function(operands[0], node.options.axes, keepdims=node.options.keep_dims))
+
+    return fold
+
+
 def _arithmetic(function: Callable[[Array, Array], Array]) -> Fold:
     def fold(node: Node, operands: Sequence[Array]) -> Array | None:
         assert isinstance(node.options, Add | Binary)
@@ -103,7 +132,10 @@ def _arithmetic(function: Callable[[Array, Array], Array]) -> Fold:
 
 
 def _floor_div(node: Node, operands: Sequence[Array]) -> Array | None:
-    return np.floor_divide(*operands) if operands[1].all() else None
+    if not operands[1].all():
+        return None
+    with np.errstate(over="ignore"):  # of the smallest number by -1, which wraps
+        return np.floor_divide(*operands)
 
 
 FOLDS: dict[str, Fold] = {
@@ -118,11 +150,17 @@ FOLDS: dict[str, Fold] = {
     "MUL": _arithmetic(np.multiply),
     "NEG": lambda node, operands: np.negative(operands[0]),
     "PACK": _pack,
+    "REDUCE_MAX": _reduced(np.max),
+    "REDUCE_MIN": _reduced(np.min),
     "RESHAPE": _view,
     "SHAPE": _view,
     "SLICE": _slice,
+    "SPLIT": _split,
+    "SPLIT_V": _split,
     "SQUEEZE": _view,
     "STRIDED_SLICE": _slice,
     "SUB": _arithmetic(np.subtract),
+    "SUM": _reduced(np.sum),
     "TRANSPOSE": _transpose,
+    "UNPACK": _unpack,
 }

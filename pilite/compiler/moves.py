@@ -328,7 +328,8 @@ _no_int64, _no_int16 = _no("int64", "int32"), _no("int16", "int8")
 def _one_dtype(tensors: Sequence[Tensor]) -> str | None:
     dtypes = sorted({tensor.dtype for tensor in tensors})
     if len(dtypes) > 1 or dtypes[0] not in DTYPES:
-        return f"moves {' and '.join(dtypes)}; operands and output must have one dtype of {', '.join(DTYPES)}"
+        wanted = f"operands and output must have one dtype of {', '.join(DTYPES)}"
+        return f"moves {' and '.join(dtypes)}; {wanted}; {AGAIN}"
     return None
 
 

@@ -42,7 +42,10 @@ def operand(operands: Operands, i: int) -> Tensor:
 def constant(operands: Operands, i: int, what: str) -> list[int]:
     tensor = operand(operands, i)
     if tensor.data is None:
-        raise Refused(f"its {what} is computed at run time; only constant shapes and axes can be compiled")
+        raise Refused(
+            f"its {what} is computed at run time; only constants, and what the model computes from shapes "
+            f"alone, can be compiled: convert the model with a fixed one"
+        )
     if tensor.dtype not in ("int32", "int64"):
         raise Refused(f"its {what} is {tensor.dtype} instead of int32; convert the model again")
     return [int(v) for v in tensor.data.reshape(-1).tolist()]

@@ -68,7 +68,7 @@ class Region:
     def verdict(self) -> Verdict:
         """What `build --explain` says."""
         more = 100 * (_longest(self.units, self.cores) * self.cores - 1)
-        barriers = sum(len(_loops(part)) for part in self.parts) - 1
+        barriers = max(sum(len(_loops(part)) for part in self.parts) - 1, 0)
         return Verdict(
             tuple(dict.fromkeys(part.stage.node for part in self.parts)),
             f"one region, {self.units} x {self.unit} channels",

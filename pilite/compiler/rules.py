@@ -84,7 +84,7 @@ def sums_of_bytes(node: Node, graph: Graph) -> str | None:
     if "int16" not in (x.dtype, y.dtype) or node.op not in SIXTEEN_BIT:
         return eight_bit(node, graph)
     if x.dtype != y.dtype:
-        return f"works on {x.dtype} and {y.dtype}; operands and output must be of one dtype"
+        return f"works on {x.dtype} and {y.dtype}; operands and output must be of one dtype; {AGAIN}"
     if node.inputs[2] == ABSENT:
         return f"has 16-bit values and no bias, which TFLite rounds otherwise; {AGAIN}"
     return per_tensor(x) or per_tensor(y)
@@ -115,7 +115,9 @@ def to_quantized(node: Node, graph: Graph) -> str | None:
 def to_float(node: Node, graph: Graph) -> str | None:
     x, y = activations(node, graph)[0], output(node, graph)
     if x.dtype not in (*EIGHT_BIT, "int16") or y.dtype != "float32":
-        return f"turns {x.dtype} into {y.dtype}; only int8, uint8 or int16 into float32 can be compiled"
+        return (
+            f"turns {x.dtype} into {y.dtype}; only int8, uint8 or int16 into float32 can be compiled; {AGAIN}"
+        )
     return per_tensor(x)
 
 

@@ -133,7 +133,10 @@ def _concatenation(node: Node, graph: Graph) -> Shape:
     axis = node.options.axis
     shapes = [_operand(node, graph, i).shape for i in range(len(node.inputs))]
     for shape in shapes:
-        if shape[:axis] + shape[axis + 1 :] != shapes[0][:axis] + shapes[0][axis + 1 :]:
+        if (
+            len(shape) != len(shapes[0])
+            or shape[:axis] + shape[axis + 1 :] != shapes[0][:axis] + shapes[0][axis + 1 :]
+        ):
             raise Mismatch(
                 f"its operands have shapes {list(shapes[0])} and {list(shape)}, joined along {axis}"
             )

@@ -114,7 +114,8 @@ def _unpromised(file: Container, graph: Graph) -> list[Refusal]:
     reasons = [(operator, delegation.refusal(node, graph)) for operator, node in pairs]
     computed = {i for operator in file.operators for i in operator.outputs if graph.tensors[i].is_constant}
     for operator, node in pairs:
-        sizes = [graph.tensors[i] for i in operator.inputs if i in computed and i not in node.inputs]
+        data = () if node.op in rules.WEIGHTS_AXIS else node.inputs  # XNNPACK packs weights and bias
+        sizes = [graph.tensors[i] for i in operator.inputs if i in computed and i not in data]
         reasons.append((operator, delegation.folded_refusal(node, sizes)))
     return [Refusal(operator, reason) for operator, reason in reasons if reason]
 

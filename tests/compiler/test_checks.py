@@ -254,7 +254,8 @@ REFUSED = {
             TensorSpec("y", (4,), "bool"),
             Mean((1,), keep_dims=False),
         ),
-        "moves bool; operands and output must have one dtype of int8, uint8, int16, int32, int64, float32",
+        "moves bool; operands and output must have one dtype of int8, uint8, int16, int32, int64, float32; "
+        "convert the model again",
     ),
     "normalized scale": (
         one("L2_NORMALIZATION", [value(1, 4)], value(1, 4), Normalization("RELU")),
@@ -294,7 +295,7 @@ REFUSED = {
     ),
     "16 bits to 8": (
         conv(x=X16, b=B64),
-        "works on int16 and int8; operands and output must be of one dtype",
+        "works on int16 and int8; operands and output must be of one dtype; convert the model again",
     ),
     "16 bits elsewhere": (
         one("HARD_SWISH", [X16], replace(X16, name="y")),
@@ -323,7 +324,7 @@ REFUSED = {
     "view of another dtype": (
         one("RESHAPE", [TensorSpec("x", (4,), "int32")], TensorSpec("y", (2, 2), "float32")),
         "moves float32 and int32; operands and output must have one dtype of "
-        "int8, uint8, int16, int32, int64, float32",
+        "int8, uint8, int16, int32, int64, float32; convert the model again",
     ),
     "quantize int32": (
         one("QUANTIZE", [value(4, dtype="int32")], value(4)),
@@ -335,7 +336,8 @@ REFUSED = {
     ),
     "dequantize to int8": (
         one("DEQUANTIZE", [value(4)], value(4)),
-        "turns int8 into int8; only int8, uint8 or int16 into float32 can be compiled",
+        "turns int8 into int8; only int8, uint8 or int16 into float32 can be compiled; "
+        "convert the model again",
     ),
     "constant operands": (
         write(

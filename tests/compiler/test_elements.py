@@ -108,6 +108,16 @@ REFUSED = {
         one("QUANTIZE", [value(4)], value(4, dtype="int16", zero_point=0)),
         f"operator #0 QUANTIZE: turns int8 into int16; TFLite makes int8 or uint8; {AGAIN}",
     ),
+    "nearly a power of two": (
+        one("LOGISTIC", [wide(0.0002443098637741059)], wide(2.0**-15)),
+        "operator #0 LOGISTIC: its input scale 0.00024431 is where machines disagree whether it is a power "
+        f"of two; {AGAIN} with other data",
+    ),
+    "powers of two, nearly": (
+        binary("SUB", wide(1.0), wide(0.5), wide(2 * 2.0**1.00100e-3)),
+        "operator #0 SUB: its int16 scales are powers of two, which TFLite adds otherwise; "
+        f"{AGAIN} with other data",
+    ),
     "powers of two": (
         binary("SUB", wide(1.0), wide(0.5), wide(2.0)),
         "operator #0 SUB: its int16 scales are powers of two, which TFLite adds otherwise; "
@@ -138,11 +148,12 @@ REFUSED = {
     "mixed numbers": (
         binary("MUL", WHOLE, REAL, REAL),
         "operator #0 MUL: works on float32 and int32; operands and output must have one dtype of "
-        "int8, uint8, int16, int32, float32",
+        "int8, uint8, int16, int32, float32; convert the model again",
     ),
     "no quantized kernel": (
         binary("DIV", value(4), value(4), value(4)),
-        "operator #0 DIV: works on int8; operands and output must have one dtype of int32, float32",
+        "operator #0 DIV: works on int8; operands and output must have one dtype of int32, float32; "
+        "convert the model again",
     ),
     "shapes": (
         binary("MAXIMUM", value(2, 3), value(2), value(2, 3)),

@@ -14,6 +14,7 @@ from pilite.compiler import cpu as cpus
 from pilite.compiler.ops import OPS
 from tests import one_op, oracle
 from tests.batch import check_bits, difference
+from tests.compiler.test_xnnpack import WIDE
 from tests.native import EVERY_CPU, HERE
 
 # Models per operator and dtype where they run in this process: over 3,000 in all, a third on other CPUs.
@@ -27,7 +28,7 @@ def seeds(op: str, dtype: str, cpu: str) -> range:
     many = op in MANY and dtype != "int16"  # whose kernel is the same on every core
     if not many and cpu not in (HERE, ONE_CORE):
         return range(0)
-    if dtype == "int16" and op not in MANY and cpu != HERE:  # test_xnnpack.py has them on every core
+    if dtype == "int16" and op not in (*MANY, *WIDE) and cpu != HERE:  # test_xnnpack.py has one on every core
         return range(0)
     count = MANY[op] if many else FEW
     return range(count if cpu == HERE else count // FRACTION)

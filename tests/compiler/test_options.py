@@ -24,7 +24,8 @@ OPTIONS: dict[str, tuple[str, Callable[[], bytes], str]] = {
     "shape computed": (
         "RESHAPE",
         lambda: one("RESHAPE", [X, COMPUTED], Y),
-        "its new shape is computed at run time; only constant shapes and axes can be compiled",
+        "its new shape is computed at run time; only constants, and what the model computes from shapes "
+        "alone, can be compiled: convert the model with a fixed one",
     ),
     "shape that does not fit": (
         "RESHAPE",

@@ -13,9 +13,9 @@ compilation with operator, reason and next step.
 - **numerics** is what `--numerics ref` promises; **xnnpack** is who computes the operator in LiteRT's default
   on a Pi 4 or 5, whose bytes `--numerics xnnpack` promises, or "refused".
 - Quantized dtypes have one scale and zero point per tensor; "per channel" is about weights.
-- Tests: `pytest tests/compiler/test_one_op.py -k OPERATOR` compares at least 24 random models for every
-  operator and dtype with TFLite, byte by byte, on this machine and on Cortex-A53 code under QEMU;
-  `tests/compiler/test_xnnpack.py` does the same for `xnnpack`.
+- Tests: `pytest tests/compiler/test_one_op.py -m "" -k OPERATOR` compares at least 24 random models for every
+  operator and dtype with TFLite, byte by byte, on this machine and (`long`) on Cortex-A72 code under QEMU,
+  and fewer on Cortex-A53 code; `tests/compiler/test_xnnpack.py` does the same for `xnnpack`.
 """
 
 
