@@ -7,9 +7,13 @@ from __future__ import annotations
 
 import math
 
+import numpy as np
+import numpy.typing as npt
+
+from pilite.compiler.fixedpoint16 import GATE_INTEGER_BITS
 from pilite.compiler.graph import ABSENT, Graph, Lstm, Node, Tensor
 from pilite.compiler.operands import Mismatch
-from pilite.compiler.rules import AGAIN, EIGHT_BIT, HYBRID, Rule, output, per_tensor, quant
+from pilite.compiler.rules import AGAIN, EIGHT_BIT, HYBRID, Rule, output, overflows, per_tensor, quant, reach
 from pilite.compiler.tensors import FULL_INTEGER
 
 OP = "UNIDIRECTIONAL_SEQUENCE_LSTM"
@@ -20,6 +24,8 @@ OUTPUT_STATE, CELL_STATE = 18, 19
 STATES = (OUTPUT_STATE, CELL_STATE)
 ABSENT_ONES = {9: "peepholes", 10: "peepholes", 11: "peepholes", 16: "a projection", 17: "a projection"}
 ABSENT_ONES |= dict.fromkeys(range(20, 24), "layer normalization")
+GATE_SCALE = 2.0 ** (GATE_INTEGER_BITS - 15)  # of a gate before its function
+HIDDEN_BITS = 30  # behind the point of gate times cell
 MOST_INTEGER_BITS = 6  # of a cell: TFLite's tanh knows no more
 
 
@@ -118,4 +124,29 @@ def _arithmetic(node: Node, graph: Graph) -> str | None:
     return None
 
 
-CHECKS: tuple[Rule, ...] = (_hybrid, _kind, _dtypes, _sizes, _arithmetic)
+def _overflow(node: Node, graph: Graph) -> str | None:
+    """No sum leaves 32 bits when its multiplier, above one, shifts it to the left."""
+    hidden = _options(node).hidden
+    assert hidden is not None
+    if overflows(2.0**HIDDEN_BITS, 2.0**-HIDDEN_BITS / hidden.scale):
+        return (
+            f"its hidden value has scale {hidden.scale:g}, too small for TFLite's 32-bit arithmetic; {AGAIN}"
+        )
+    for weights, source in ((INPUT_WEIGHTS, X), (RECURRENT_WEIGHTS, OUTPUT_STATE)):
+        x = tensor(node, graph, source)
+        for i, bias in zip(weights, BIASES, strict=True):
+            w = tensor(node, graph, i)
+            sums = reach(x) * np.abs(_data(w)).sum(-1) + np.abs(_data(tensor(node, graph, bias)))
+            ratio = quant(w).scale * quant(x).scale / GATE_SCALE
+            if overflows(float(sums.max()), ratio):
+                what = f"its operand {i} has scale {quant(w).scale:g}, with which"
+                return f"{what} TFLite's 32-bit arithmetic overflows; {AGAIN}"
+    return None
+
+
+def _data(constant: Tensor) -> npt.NDArray[np.int64]:
+    assert constant.data is not None
+    return constant.data.astype(np.int64)
+
+
+CHECKS: tuple[Rule, ...] = (_hybrid, _kind, _dtypes, _sizes, _arithmetic, _overflow)

@@ -98,14 +98,20 @@ def tflite_arch() -> str:
 # Refusals.
 
 
-def lstm(options: Lstm | None = None, cell: float = 2.0**-11, hidden: bool = True, **more: int) -> bytes:
-    """One input, one cell; `more` puts tensor 0 at an operand's place, by name."""
+def lstm(
+    options: Lstm | None = None,
+    cell: float = 2.0**-11,
+    hidden: bool = True,
+    scales: tuple[float, float] = (0.1, 0.1),
+    **more: int,
+) -> bytes:
+    """One input, one cell; `scales` of weights and hidden value; `more` puts tensor 0 at an operand."""
     x = value(1, 2, 1, name="x")
-    w = value(1, 1, name="w", zero_point=0, data=np.ones((1, 1), np.int8))
+    w = value(1, 1, name="w", scale=scales[0], zero_point=0, data=np.ones((1, 1), np.int8))
     b = TensorSpec("b", (1,), "int32", (0.1,), (0,), data=np.ones(1, np.int32))
     state = value(1, 1, name="h", is_variable=True)
     cells = TensorSpec("c", (1, 1), "int16", (cell,), (0,), is_variable=True)
-    tensors = [x, w, b, state, cells, value(1, 2, 1, name="y"), value(0, name="inner")]
+    tensors = [x, w, b, state, cells, value(1, 2, 1, name="y"), value(0, name="inner", scale=scales[1])]
     operands = [0, *(1,) * 8, *(ABSENT,) * 3, *(2,) * 4, ABSENT, ABSENT, 3, 4, *(ABSENT,) * 4]
     places = {"peephole": 9, "projection": 16, "norm": 20, "input_weight": 1}
     for name, index in more.items():
@@ -135,6 +141,14 @@ REFUSED = {
     "cell scale": (
         lstm(cell=0.001),
         f"its cell state has scale 0.001, no power of two that TFLite's kernel takes; {AGAIN}",
+    ),
+    "weights of a large scale": (
+        lstm(scales=(1e9, 0.1)),
+        f"its operand 1 has scale 1e+09, with which TFLite's 32-bit arithmetic overflows; {AGAIN}",
+    ),
+    "hidden value of a small scale": (
+        lstm(scales=(0.1, 1e-20)),
+        f"its hidden value has scale 1e-20, too small for TFLite's 32-bit arithmetic; {AGAIN}",
     ),
     "hidden": (
         lstm(hidden=False),

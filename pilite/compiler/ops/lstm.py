@@ -17,7 +17,7 @@ from pilite.compiler.program import Builder
 from pilite.compiler.spec import Gate, QLstm
 
 F32 = np.float32
-GATE_SCALE = F32(2.0 ** (GATE_INTEGER_BITS - 15))
+GATE_SCALE = F32(recurrent.GATE_SCALE)
 
 
 def lstm(node: Node, b: Builder) -> None:
