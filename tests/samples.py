@@ -124,7 +124,7 @@ def wide(side: int) -> list[Sample]:
     return [
         Sample("conv, int16", s.QConv16(window(3), 0, *limits), (x,), y, arrays),
         Sample("depthwise, int16", s.QConv16(window(3), 2, *limits), (x,), y, deep),
-        Sample("add, int16", spec16.QAdd16(15, (HALF, HALF), HALF, *limits), (y, y), y),
+        Sample("add, int16", spec16.QAdd16(15, (HALF, HALF), Multiplier(1 << 30, -14), *limits), (y, y), y),
         Sample("average, int16", s.Pool("average", window(3), *limits, round_half_up=False), (y,), y),
         Sample("mul, int16", spec16.QMul16(TINY, *limits), (y, y), y),
     ]
