@@ -31,11 +31,11 @@ from pilite.compiler.graph import (
     Tensor,
     Transpose,
 )
+from pilite.compiler.operands import INTEGERS
 
 Array: TypeAlias = npt.NDArray[Any]
 # The output, or all if there may be several; None: not folded.
 Fold: TypeAlias = Callable[[Node, Sequence[Array]], Array | list[Array] | None]
-INTEGERS = ("int32", "int64")
 MOST = 4096  # elements of a result; what is larger is no shape
 
 

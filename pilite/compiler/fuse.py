@@ -233,8 +233,12 @@ def _pair(rule: _Rule, best: Sequence[_Best], first: int) -> _Best:
 
 
 def _in_one_region(stage: Stage, reader: Stage) -> bool:
-    by_channel = isinstance(reader.spec, (QDepthwiseConv2D, *ADDITIONS)) and stage.output in reader.inputs
-    return by_channel and isinstance(stage.spec, CONVOLUTIONS)
+    return reads_by_channel(reader, stage) and isinstance(stage.spec, CONVOLUTIONS)
+
+
+def reads_by_channel(reader: Stage, stage: Stage) -> bool:
+    """Whether `reader` needs of the output of `stage`, for a channel of its own, no other ones."""
+    return isinstance(reader.spec, (QDepthwiseConv2D, *ADDITIONS)) and stage.output in reader.inputs
 
 
 def _path(best: Sequence[_Best]) -> list[Unit]:
@@ -271,9 +275,14 @@ def _regrouped(program: Program, chained: Mapping[int, Chain]) -> list[Unit]:
     return units
 
 
+def longest(tasks: int, threads: int) -> float:
+    """The part of `tasks` equal ones that the longest thread does."""
+    return -(-tasks // threads) / tasks
+
+
 def _uneven(tasks: int, threads: int) -> float:
     """The longest share of `tasks` that `threads` share, beyond an even one; both as parts of all."""
-    return -(-tasks // threads) / tasks - 1 / threads
+    return longest(tasks, threads) - 1 / threads
 
 
 # --- sizes ---------------------------------------------------------------------------------------------

@@ -9,6 +9,7 @@ from pilite.compiler import interpolation
 from pilite.compiler.flatbuffer import Table
 from pilite.compiler.graph import ArgMax, Graph, Node, Resize, Tensor
 from pilite.compiler.operands import (
+    INTEGERS,
     Completion,
     Mismatch,
     Operands,
@@ -91,7 +92,7 @@ def _comparable(node: Node, graph: Graph) -> str | None:
         return f"compares {x.dtype}; it takes {', '.join(NUMBERS)}"
     assert isinstance(node.options, ArgMax)
     stored = node.options.output_type
-    if y.dtype not in ("int32", "int64") or stored != y.dtype:
+    if y.dtype not in INTEGERS or stored != y.dtype:
         return f"gives {y.dtype} where its options say {stored}; int32 and int64 can be compiled; {AGAIN}"
     return None
 

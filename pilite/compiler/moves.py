@@ -30,6 +30,7 @@ from pilite.compiler.graph import (
     Transpose,
 )
 from pilite.compiler.operands import (
+    INTEGERS,
     Completion,
     Mismatch,
     Operands,
@@ -46,7 +47,6 @@ from pilite.compiler.tensors import quoted
 
 Shape = tuple[int, ...]
 DTYPES = ("int8", "uint8", "int16", "int32", "int64", "float32")
-INDICES = ("int32", "int64")
 MOST_DIMENSIONS = {"SLICE": 5, "STRIDED_SLICE": 5, "TRANSPOSE": 6}
 
 
@@ -341,7 +341,7 @@ def _few_dimensions(node: Node, graph: Graph) -> str | None:
 def _indexed(node: Node, graph: Graph) -> str | None:
     """Constant indices are checked here, computed ones in each run."""
     x, indices, y = (graph.tensors[i] for i in (*node.inputs, node.outputs[0]))
-    if indices.dtype not in INDICES:
+    if indices.dtype not in INTEGERS:
         return f"has {indices.dtype} indices; only int32 and int64 can be compiled"
     limits = _indexed_sizes(node, x, indices)
     if indices.data is not None and limits:  # a scalar has nothing to index, as its shape says
@@ -355,7 +355,7 @@ def _integers(node: Node, graph: Graph) -> str | None:
     """The output has the dtype that the option names."""
     assert isinstance(node.options, records.Shape)
     dtype, named = graph.tensors[node.outputs[0]].dtype, node.options.output_type
-    if dtype not in INDICES or dtype != named:
+    if dtype not in INTEGERS or dtype != named:
         return f"gives sizes as {dtype}, its option says {named}; TFLite has int32 and int64; {AGAIN}"
     return None
 

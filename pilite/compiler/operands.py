@@ -24,6 +24,7 @@ class Mismatch(ValueError):
     """The shapes of an operator's operands do not fit together."""
 
 
+INTEGERS = ("int32", "int64")  # what sizes, axes and indices are stored as
 Operands: TypeAlias = Sequence[Tensor | None]  # None: left out
 Completion: TypeAlias = Callable[[Table | None, Operands, Tensor], dict[str, Any]]
 
@@ -46,7 +47,7 @@ def constant(operands: Operands, i: int, what: str) -> list[int]:
             f"its {what} is computed at run time; only constants, and what the model computes from shapes "
             f"alone, can be compiled: convert the model with a fixed one"
         )
-    if tensor.dtype not in ("int32", "int64"):
+    if tensor.dtype not in INTEGERS:
         raise Refused(f"its {what} is {tensor.dtype} instead of int32; convert the model again")
     return [int(v) for v in tensor.data.reshape(-1).tolist()]
 

@@ -19,13 +19,13 @@ from tvm import tirx
 from tvm_ffi import structural_walk
 
 from pilite.compiler.bands import Banded
-from pilite.compiler.chains import ADDITIONS
+from pilite.compiler.chains import is_border
 from pilite.compiler.choose import Chosen
 from pilite.compiler.entry import Pointer, RegionCall, SharedPart
-from pilite.compiler.fuse import ALL, BARRIER, ELEMENT, OFF, Verdict
+from pilite.compiler.fuse import ALL, BARRIER, ELEMENT, OFF, Verdict, longest, reads_by_channel
 from pilite.compiler.kernels.emit import Share, emitting
 from pilite.compiler.plan import SLACK, align
-from pilite.compiler.spec import Fill, QConv2D, QDepthwiseConv2D
+from pilite.compiler.spec import QConv2D, QDepthwiseConv2D
 
 SUMMED = 2  # elements that row sums add in the time of a multiplication
 
@@ -67,7 +67,7 @@ class Region:
     @property
     def verdict(self) -> Verdict:
         """What `build --explain` says."""
-        more = 100 * (_longest(self.units, self.cores) * self.cores - 1)
+        more = 100 * (longest(self.units, self.cores) * self.cores - 1)
         barriers = max(sum(len(_loops(part)) for part in self.parts) - 1, 0)
         return Verdict(
             tuple(dict.fromkeys(part.stage.node for part in self.parts)),
@@ -78,8 +78,8 @@ class Region:
     @property
     def saving(self) -> float:
         """Multiplications of the longest thread, barriers counted, that kernels of their own do more."""
-        longest = _longest(self.units, self.cores)
-        together = BARRIER + sum(_work(p) * longest + _sums(p) * (1 - 1 / self.cores) for p in self.parts)
+        share = longest(self.units, self.cores)
+        together = BARRIER + sum(_work(p) * share + _sums(p) * (1 - 1 / self.cores) for p in self.parts)
         return sum(_alone(part, self.cores) for part in self.parts) - together
 
     def call(
@@ -165,14 +165,12 @@ def _begins(part: Chosen) -> bool:
 
 def _follows(before: Chosen, part: Chosen) -> bool:
     """Whether `part` reads the output of `before`, and for a channel of its own no other ones."""
-    by_channel = isinstance(part.stage.spec, (QDepthwiseConv2D, *ADDITIONS))
     same = all(x.shape[-1] == part.y.shape[-1] for x in part.xs)
-    return by_channel and same and before.stage.output in part.stage.inputs and part.kernel.family.share > 0
+    return reads_by_channel(part.stage, before.stage) and same and part.kernel.family.share > 0
 
 
 def _is_border(unit: Unit, value: int | None = None) -> bool:
-    spec = unit.stage.spec if isinstance(unit, Chosen) else None
-    return isinstance(spec, Fill) and not spec.whole and value in (None, unit.stage.output)  # type: ignore[union-attr]
+    return isinstance(unit, Chosen) and is_border(unit.stage) and value in (None, unit.stage.output)
 
 
 def _work(part: Chosen) -> float:
@@ -200,12 +198,7 @@ def _loops(part: Chosen) -> tuple[int, ...]:
     return tuple(found)
 
 
-def _longest(tasks: int, threads: int) -> float:
-    """The part of `tasks` equal ones that the longest thread does."""
-    return -(-tasks // threads) / tasks
-
-
 def _alone(part: Chosen, cores: int) -> float:
     """As `Region.saving` counts, for a kernel of its own."""
     loops = _loops(part)
-    return len(loops) * BARRIER + _work(part) * (_longest(max(loops), cores) if loops else 1)
+    return len(loops) * BARRIER + _work(part) * (longest(max(loops), cores) if loops else 1)

@@ -6,7 +6,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from typing import Any, TypeAlias
+from typing import Any
 
 import numpy as np
 from tvm import tirx
@@ -19,7 +19,7 @@ from pilite.compiler.cpu import Cpu
 from pilite.compiler.entry import AnyCall, Call, Pointer
 from pilite.compiler.plan import Blob, Need, plan
 from pilite.compiler.program import ARENA, IO, STATE, WEIGHTS, Program, Value
-from pilite.compiler.regions import Region
+from pilite.compiler.regions import Region, Unit
 
 __all__ = ["Row", "Scheduled", "layout", "schedule"]
 
@@ -45,9 +45,6 @@ class Scheduled:
     verdicts: tuple[fuse.Verdict, ...]
 
 
-_Unit: TypeAlias = Chosen | Banded | Region
-
-
 def schedule(program: Program, cpu: Cpu, mode: str = fuse.OFF) -> Scheduled:
     """Choose and place every stage of `program` for `cpu`. `mode`: which stages become chains (fuse.py)."""
     cut = fuse.plan(program, cpu, mode)
@@ -64,7 +61,7 @@ def schedule(program: Program, cpu: Cpu, mode: str = fuse.OFF) -> Scheduled:
     return Scheduled(calls, places.blob.finish(), places.arena_bytes, places.state_bytes, rows, verdicts)
 
 
-def _call(places: _Places, position: int, unit: _Unit, functions: dict[str, tirx.PrimFunc]) -> AnyCall:
+def _call(places: _Places, position: int, unit: Unit, functions: dict[str, tirx.PrimFunc]) -> AnyCall:
     if isinstance(unit, Banded):
         (bands,) = places.scratch(position)
         return unit.call(bands.offset, places.value, places.constant, functions)
@@ -82,7 +79,7 @@ def _call(places: _Places, position: int, unit: _Unit, functions: dict[str, tirx
     return Call(unit.key, functions[unit.key], arguments)
 
 
-def _row(unit: _Unit) -> Row:
+def _row(unit: Unit) -> Row:
     if isinstance(unit, Chosen):
         return Row((unit.stage.node,), (unit.kernel.name,), unit.tuned_by)
     nodes = dict.fromkeys(part.stage.node for part in unit.parts)
@@ -92,7 +89,7 @@ def _row(unit: _Unit) -> Row:
 class _Places:
     """Addresses of values, constants and scratch."""
 
-    def __init__(self, program: Program, units: Sequence[_Unit], blob: Blob) -> None:
+    def __init__(self, program: Program, units: Sequence[Unit], blob: Blob) -> None:
         self._program, self.blob = program, blob
         self._io = {value: i for i, value in enumerate((*program.inputs, *program.outputs))}
         lives = _lives(program, units)
@@ -133,13 +130,13 @@ def _nbytes(value: Value) -> int:
     return layout(value).size * np.dtype(value.dtype).itemsize
 
 
-def _scratch(unit: _Unit) -> tuple[int, ...]:
+def _scratch(unit: Unit) -> tuple[int, ...]:
     if isinstance(unit, Chosen):
         return unit.scratch
     return (unit.nbytes,) if unit.nbytes else ()
 
 
-def _touched(unit: _Unit) -> Iterable[int]:
+def _touched(unit: Unit) -> Iterable[int]:
     """Values outside of a unit that it reads or writes."""
     if isinstance(unit, Banded):
         return (*unit.chain.outer, unit.chain.output.index)
@@ -147,7 +144,7 @@ def _touched(unit: _Unit) -> Iterable[int]:
     return [i for stage in stages for i in (*stage.inputs, stage.output)]
 
 
-def _lives(program: Program, units: Sequence[_Unit]) -> dict[int, tuple[int, int]]:
+def _lives(program: Program, units: Sequence[Unit]) -> dict[int, tuple[int, int]]:
     """First and last unit that touches each arena buffer, views counted for their root."""
     lives: dict[int, tuple[int, int]] = {}
     for position, unit in enumerate(units):
