@@ -96,17 +96,34 @@ def pair(d: Draw, op: str) -> OneOp:
     b_scale = scale if d.chance(0.2) else d.near(scale, 30)
     b = d.constant(right, b_scale) if d.chance(0.25) else d.activation(right, b_scale)
     product = scale * d.tensors[b].scales[0] * 60 if op == "MUL" else max(scale, d.tensors[b].scales[0])
-    if d.dtype == "int16":  # never three powers of two
+    if d.dtype == "int16" and op != "MUL" and d.chance(0.3):
+        return _shifted(d, op, left, right)
+    if d.dtype == "int16":  # seldom three powers of two
         product *= 100 if op == "MUL" else 1
         y = d.activation(shape, d.near(3 * product, 1.9))
-        return d.finish(op, (a, b), y, _fused(op, d.fused(d.tensors[y].scales[0])))
+        options = _fused(op, d.fused(d.tensors[y].scales[0]), powers=False)
+        return d.finish(op, (a, b), y, options)
     y_scale = 2 * product if d.chance(0.2) else d.near(1.5 * product, 1.4 if op == "SUB" else 8)
     y = d.activation(shape, y_scale)
     return d.finish(op, (a, b), y, _fused(op, d.fused(y_scale)))
 
 
-def _fused(op: str, activation: str) -> Options:
-    return Add(activation) if op == "ADD" else Binary(activation)
+def _shifted(d: Draw, op: str, left: Shape, right: Shape) -> OneOp:
+    """int16 scales that are powers of two, or nearly so: one operand has the output's, no other is larger."""
+    right = left if op == "ADD" else right
+    scales = [2.0 ** -d.pick((0, 1, 4, 11, 15)), 1.0][:: d.pick((1, -1))]
+    unit = 2.0 ** -d.pick((3, 10, 15))
+    a, b, y = (
+        d.activation(shape, d.near(unit * scale, 1.0005))
+        for shape, scale in zip(
+            (left, right, tuple(np.broadcast_shapes(left, right))), (*scales, 1.0), strict=True
+        )
+    )
+    return d.finish(op, (a, b), y, _fused(op, d.fused(unit)))
+
+
+def _fused(op: str, activation: str, *, powers: bool = True) -> Options:
+    return Add(activation, powers) if op in ("ADD", "SUB") else Binary(activation)
 
 
 def _prelu(d: Draw, op: str) -> OneOp:
@@ -239,8 +256,8 @@ DTYPES: dict[str, tuple[str, ...]] = {
         if op != "ADD"
     },
     **dict.fromkeys(("ARG_MAX", "ARG_MIN"), ("uint8", "int8", "int32", "float32")),
-    **dict.fromkeys(("LEAKY_RELU", "LOGISTIC", "RELU", "RELU6", "TANH"), QUANTIZED),
+    **dict.fromkeys(("LEAKY_RELU", "LOGISTIC", "RELU", "RELU6", "RESIZE_BILINEAR", "TANH"), QUANTIZED),
     "ABS": ("int8", "int16"),
     "CAST": elements.CASTABLE,
-    "RESIZE_NEAREST_NEIGHBOR": ("uint8", "int8", "float32"),
+    "RESIZE_NEAREST_NEIGHBOR": (*QUANTIZED, "float32"),
 }

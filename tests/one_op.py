@@ -330,7 +330,7 @@ OPS: dict[str, Callable[[Draw, str], OneOp]] = {
     "QUANTIZE": _quantize,
     "RESHAPE": _reshape,
     "SQUEEZE": _squeeze,
-    "TRANSPOSE_CONV": _transpose_conv,
+    "TRANSPOSE_CONV": _wide_or(_transpose_conv),
 }
 # The dtypes that an operator computes in; the others do both 8-bit types.
 SPECIAL: dict[str, tuple[str, ...]] = {

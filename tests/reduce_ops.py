@@ -55,6 +55,8 @@ def _mean_of(d: Draw, x: TensorSpec, shape: Shape) -> int:
     if d.chance(0.2):
         return d.activation(shape, x.scales[0], x.zero_points[0])
     scale = d.near(x.scales[0] / 2, 6)
+    if d.dtype == "int16":
+        return d.activation(shape, scale)
     return d.activation(shape, scale, d.centred((d.middle - x.zero_points[0]) * x.scales[0] / scale))
 
 
@@ -74,11 +76,21 @@ def _ends(dtype: str) -> tuple[int, int]:
 
 def _softmax(d: Draw, op: str) -> OneOp:
     """At most 511 values: with 512 nearly equal ones TFLite shifts by 32 bits or more, which is undefined."""
+    if d.dtype == "int16":
+        return _wide_softmax(d, op)
     shape = (*d.shape(most=3)[:-1], d.pick((1, 2, 5, 10, 33, 100, 511)))
     x = d.activation(shape, d.near(0.1, 16))
     y = d.activation(shape, 1 / 256, int(np.iinfo(d.dtype).min))
     beta = d.pick((1.0, 1.0, 0.5, 2.0, d.near(1.0, 30)))
     return d.finish(op, (x,), y, Softmax(beta))
+
+
+def _wide_softmax(d: Draw, op: str) -> OneOp:
+    """Values close to each other, all equal, or so far apart that one is all of the sum."""
+    shape = (*d.shape(most=3)[:-1], d.pick((1, 2, 5, 10, 33, 511, 600, 5000)))
+    x = d.activation(shape, d.near(2.0 ** -d.pick((3, 10, 12, 15, 20)), 2))
+    beta = d.pick((1.0, 1.0, 0.5, 2.0, d.near(1.0, 8)))
+    return d.finish(op, (x,), d.activation(shape, d.near(2.0**-15, 1.0005)), Softmax(beta))
 
 
 OPS: dict[str, Callable[[Draw, str], OneOp]] = {
@@ -89,5 +101,6 @@ OPS: dict[str, Callable[[Draw, str], OneOp]] = {
 }
 DTYPES = {
     **dict.fromkeys(("REDUCE_MAX", "REDUCE_MIN"), moves.DTYPES),
-    "SUM": ("uint8", "int8", "int32", "int64", "float32"),
+    "SUM": ("uint8", "int8", "int16", "int32", "int64", "float32"),
+    **dict.fromkeys(("MEAN", "SOFTMAX"), (*EIGHT_BIT, "int16")),
 }

@@ -7,8 +7,8 @@ from typing import Any
 
 import numpy as np
 
+from pilite.compiler import fixedpoint16, spec16
 from pilite.compiler import spec as s
-from pilite.compiler import spec16
 from pilite.compiler.fixedpoint import Multiplier, Requant, Rounding
 from pilite.compiler.layout import Halo, Layout
 
@@ -121,9 +121,13 @@ def wide(side: int) -> list[Sample]:
     arrays |= {"right": np.full(8, 22, np.int32), "weight": np.ones((8, 3, 3, 4), np.int8)}
     deep = arrays | {"weight": np.ones((8, 3, 3), np.int8)}
     limits = (-32768, 32767)
+    tables: s.Arrays = {"exp": fixedpoint16.exponentials(), "reciprocal": fixedpoint16.reciprocals()}
     return [
-        Sample("conv, int16", s.QConv16(window(3), 0, *limits), (x,), y, arrays),
-        Sample("depthwise, int16", s.QConv16(window(3), 2, *limits), (x,), y, deep),
+        Sample("conv, int16", s.QConv16(window(3), 0, *limits, narrow=False), (x,), y, arrays),
+        Sample("conv, int16 in 32 bits", s.QConv16(window(3), 0, *limits, narrow=True), (x,), y, arrays),
+        Sample("depthwise, int16", s.QConv16(window(3), 2, *limits, narrow=False), (x,), y, deep),
+        Sample("mean, int16", spec16.QMean16((1, 2), TINY, *limits), (y,), Layout((1, 1, 1, 8), "int16")),
+        Sample("softmax, int16", spec16.Softmax16(UNEVEN), (y,), y, tables),
         Sample("add, int16", spec16.QAdd16(15, (HALF, HALF), Multiplier(1 << 30, -14), *limits), (y, y), y),
         Sample("average, int16", s.Pool("average", window(3), *limits, round_half_up=False), (y,), y),
         Sample("mul, int16", spec16.QMul16(TINY, *limits), (y, y), y),

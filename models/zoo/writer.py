@@ -257,6 +257,7 @@ STORE: dict[str, Callable[[tuple[int, ...], Any], list[Field]]] = {
     "dtype": lambda slots, value: [(slots[0], "Int8", schema.DTYPES.index(value))],
     "mode": lambda slots, value: [(slots[0], "Int8", value)],
     "flag": lambda slots, value: [(slots[0], "Bool", value)],
+    "on": lambda slots, value: [] if value else [(slots[0], "Bool", value)],
     "real": lambda slots, value: [(slots[0], "Float32", value)],
 }
 

@@ -11,7 +11,18 @@ from __future__ import annotations
 import math
 
 from pilite.compiler import detection, elements, images, moves, recurrent, shapes
-from pilite.compiler.graph import ABSENT, Concatenation, Graph, Mean, Node, Normalization, Pool2D, Softmax
+from pilite.compiler.fixedpoint16 import RANGE
+from pilite.compiler.graph import (
+    ABSENT,
+    Concatenation,
+    Graph,
+    Mean,
+    Node,
+    Normalization,
+    Pool2D,
+    Softmax,
+    Tensor,
+)
 from pilite.compiler.operands import Mismatch
 from pilite.compiler.rules import (
     AGAIN,
@@ -39,6 +50,7 @@ from pilite.compiler.tensors import quoted
 
 MAX_PAD_RANK = 5
 MAX_NORMALIZED_RANK = 4
+MOST_CLASSES = 2**16  # of SOFTMAX on 16-bit values: its sum has 16 bits and 15 of fraction
 
 
 def refusal(node: Node, graph: Graph, *, may_be_constant: bool = False) -> str | None:
@@ -119,16 +131,30 @@ def _softmax(node: Node, graph: Graph) -> str | None:
     scale = node.options.beta * quant(x).scale
     if not x.shape or not scale * 2**26 > 1:
         return f"its input is a scalar or beta times input scale is too small ({scale:g}); {AGAIN}"
+    if y.dtype == "int16":
+        return _wide_softmax(x, y, scale)
     if y.dtype == "int8" and (quant(y).zero_point != -128 or abs(quant(y).scale * 256 - 1) > 0.001):
         return f"its output must have scale 1/256 and zero point -128, as TFLite's kernel demands; {AGAIN}"
     return None
 
 
+def _wide_softmax(x: Tensor, y: Tensor, scale: float) -> str | None:
+    """`scale`: beta times that of the input."""
+    if abs(quant(y).scale * 32768 - 1) > 0.001:
+        return f"its output must have scale 1/32768, as TFLite's kernel demands; {AGAIN}"
+    if x.shape[-1] > MOST_CLASSES:
+        return f"has {x.shape[-1]} classes, more than the {MOST_CLASSES} of TFLite's 32-bit sum; use less"
+    if overflows(2**16, scale / (RANGE / 65535)):
+        return f"beta times its input scale ({scale:g}) is so large that TFLite's 32 bits overflow; {AGAIN}"
+    return None
+
+
 def _total(node: Node, graph: Graph) -> str | None:
     """Quantized sums are scaled, sums of numbers are as they come."""
-    if output(node, graph).dtype in (*EIGHT_BIT, "int16"):
+    if output(node, graph).dtype in EIGHT_BIT:
         return eight_bit(node, graph) or _sum(node, graph)
-    return moves.movable(node, graph)
+    wrapping = output(node, graph).dtype == "int16"  # as numbers are
+    return moves.movable(node, graph) or (equal_quant(node, graph) if wrapping else None)
 
 
 def _pad_rank(node: Node, graph: Graph) -> str | None:
@@ -140,7 +166,7 @@ def _sum(node: Node, graph: Graph) -> str | None:
     assert isinstance(node.options, Mean)
     x, y = activations(node, graph)[0], output(node, graph)
     count = math.prod(x.shape[axis] for axis in node.options.axes)
-    if 256 * count >= 2**31:
+    if (2**15 if x.dtype == "int16" else 2**8) * count >= 2**31:
         return f"sums {count} values, more than TFLite's 32-bit sum holds; pool in two steps"
     # TFLite divides the multiplier by the count, but its exponent only by the power of two below.
     divisor = 1 if node.op == "SUM" else 2 ** (count.bit_length() - 1)
@@ -197,14 +223,14 @@ CHECKS: dict[str, tuple[Rule, ...]] = {
     "FULLY_CONNECTED": (*WEIGHTED, _per_channel_rank),
     "L2_NORMALIZATION": (eight_bit, _normalization),
     "MAX_POOL_2D": (quantized, fused_activation),
-    "MEAN": (eight_bit, _sum),
+    "MEAN": (quantized, _sum),
     "PAD": (_quantized_if_bytes, _pad_rank),
     "PADV2": (_quantized_if_bytes, _pad_rank),
     "QUANTIZE": (to_quantized, rescale),
     "REDUCE_MAX": (moves.movable, equal_quant),
     "REDUCE_MIN": (moves.movable, equal_quant),
     "RESHAPE": (moves.movable,),
-    "SOFTMAX": (eight_bit, _softmax),
+    "SOFTMAX": (quantized, _softmax),
     "SQUEEZE": (moves.movable,),
     "SUM": (_total,),
     "TRANSPOSE_CONV": WEIGHTED,

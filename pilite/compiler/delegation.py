@@ -317,7 +317,9 @@ POLICIES: dict[str, Policy] = {
     "RELU": _SAME,
     "RELU6": _SAME,
     "RELU_N1_TO_1": _SAME,
-    "RESIZE_BILINEAR": Policy("XNNPACK: 11 bits", rules=(_normal_scales, _same_quantization)),
+    "RESIZE_BILINEAR": Policy(
+        "XNNPACK: 11 bits; int16 builtin", _eight_bit, rules=(_normal_scales, _same_quantization)
+    ),
     "RESIZE_NEAREST_NEIGHBOR": _SAME,
     "SELECT": _SAME,
     "SELECT_V2": _SAME,
@@ -339,7 +341,7 @@ POLICIES: dict[str, Policy] = {
     "GATHER_ND": _MOVED,
     "L2_NORMALIZATION": _SAME,
     "MAX_POOL_2D": Policy("XNNPACK; int16 builtin", _max_pooled, (_same_quantization, _range_if_taken)),
-    "MEAN": Policy("XNNPACK: fp32", rules=(_normal_scales,)),
+    "MEAN": Policy("XNNPACK: fp32", _eight_bit, (_wide, _normal_scales)),
     "MIRROR_PAD": _MOVED,
     "PACK": _MOVED,
     "PAD": Policy("XNNPACK moves bytes", rules=(_same_quantization,)),
@@ -350,7 +352,7 @@ POLICIES: dict[str, Policy] = {
     "RESHAPE": _MOVED,
     "SHAPE": _MOVED,
     "SLICE": _MOVED,
-    "SOFTMAX": Policy("builtin of aarch64", _never, (_softmax,)),
+    "SOFTMAX": Policy("builtin of aarch64", _never, (_wide, _softmax)),
     "SPACE_TO_BATCH_ND": _MOVED,
     "SPACE_TO_DEPTH": _MOVED,
     "SPLIT": _MOVED,

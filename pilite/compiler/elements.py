@@ -7,14 +7,14 @@ every machine; float32 only where each result is one IEEE operation.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from itertools import zip_longest
 
 import numpy as np
 
 from pilite.compiler.fixedpoint import Multiplier
-from pilite.compiler.fixedpoint16 import CLOSE, LOGF, from_power
-from pilite.compiler.graph import Graph, LeakyRelu, Node, Tensor
+from pilite.compiler.fixedpoint16 import CLOSE, LOGF, from_power, powers
+from pilite.compiler.graph import Add, Graph, LeakyRelu, Node, Tensor
 from pilite.compiler.operands import Mismatch
 from pilite.compiler.rules import (
     AGAIN,
@@ -36,6 +36,7 @@ from pilite.compiler.rules import (
 
 Shape = tuple[int, ...]
 MOST_BROADCAST = 4  # dimensions that all of TFLite's broadcasting kernels take
+MOST_SHIFTED = 15  # bits that an int16 value moves down to be added
 COMPARISONS = ("EQUAL", "GREATER", "GREATER_EQUAL", "LESS", "LESS_EQUAL", "NOT_EQUAL")
 SELECTIONS = ("SELECT", "SELECT_V2")
 # What an operator computes in besides quantized int8 and uint8.
@@ -45,12 +46,14 @@ NUMBERS: dict[str, tuple[str, ...]] = {
     **dict.fromkeys(("MAXIMUM", "MINIMUM"), ("int16", "int32", "int64", "float32")),
     **dict.fromkeys(SELECTIONS, ("bool", "int16", "int32", "int64", "float32")),
     **dict.fromkeys(COMPARISONS, ("int32", "int64", "float32")),
-    **dict.fromkeys(("EQUAL", "NOT_EQUAL"), ("bool", "int32", "int64", "float32")),
+    **dict.fromkeys(("GREATER_EQUAL", "LESS"), ("int16", "int32", "int64", "float32")),
+    "EQUAL": ("bool", "int16", "int32", "int64", "float32"),
+    "NOT_EQUAL": ("bool", "int32", "int64", "float32"),
     **dict.fromkeys(("LOGICAL_AND", "LOGICAL_OR", "LOGICAL_NOT"), ("bool",)),
     "SQRT": ("float32",),
 }
 NOT_QUANTIZED = ("DIV", "FLOOR_DIV", "LOGICAL_AND", "LOGICAL_NOT", "LOGICAL_OR", "NEG", "SQRT")
-CASTABLE = ("int8", "uint8", "int32", "int64", "float32", "bool")
+CASTABLE = ("int8", "uint8", "int16", "int32", "int64", "float32", "bool")
 
 
 # Shapes.
@@ -169,14 +172,31 @@ def _words(node: Node, graph: Graph) -> str | None:
     return quantized(node, graph) if output(node, graph).dtype == "int16" else None
 
 
-def _no_powers(node: Node, graph: Graph) -> str | None:
-    """TFLite shifts instead of multiplying where all scales are close to powers of two."""
+def _powers(node: Node, graph: Graph) -> str | None:
+    """TFLite shifts instead of multiplying where all scales are nearly powers of two and options allow it."""
+    assert isinstance(node.options, Add)
     tensors = [*activations(node, graph), output(node, graph)]
-    if tensors[0].dtype != "int16":
+    if tensors[0].dtype != "int16" or not node.options.pot_scale_int16:
         return None
-    if any(from_power(quant(tensor).scale) >= CLOSE + LOGF for tensor in tensors):
+    scales = [quant(tensor).scale for tensor in tensors]
+    if CLOSE - LOGF <= max(map(from_power, scales)) < CLOSE + LOGF:
+        where = "are where machines disagree whether they are powers of two"
+        return f"its int16 scales {_listed(scales)} {where}; {AGAIN} with other data"
+    found = powers(*scales)
+    if found is None:
         return None
-    return f"its int16 scales are powers of two, which TFLite adds otherwise; {AGAIN} with other data"
+    if max(found[:2]) != found[2] or min(found[:2]) < found[2] - MOST_SHIFTED:
+        demanded = f"one operand with the output's and the other with 1 to 2**-{MOST_SHIFTED} of it"
+        return (
+            f"its int16 scales {_listed(scales)} are powers of two, which TFLite adds as {demanded}; {AGAIN}"
+        )
+    if node.op == "ADD" and tensors[0].shape != tensors[1].shape:
+        return f"broadcasts int16 values whose scales are powers of two, which TFLite cannot; {AGAIN}"
+    return None
+
+
+def _listed(scales: Sequence[float]) -> str:
+    return " and ".join(f"{scale:g}" for scale in scales)
 
 
 def _clear_of_powers(node: Node, graph: Graph) -> str | None:
@@ -283,7 +303,7 @@ CHECKS: dict[str, tuple[Rule, ...]] = {
     **dict.fromkeys(("RELU", "RELU6"), (quantized, rescale)),
     "RELU_N1_TO_1": (eight_bit, rescale),
     "ABS": (quantized, _signed, rescale),
-    "ADD": (numbers, _words, fused_activation, _sum_scales, _no_powers),
+    "ADD": (numbers, _words, fused_activation, _sum_scales, _powers),
     "CAST": (_castable,),
     "DIV": (*PAIR, fused_activation),
     "HARD_SWISH": (eight_bit, rescale, _swish),
@@ -291,6 +311,6 @@ CHECKS: dict[str, tuple[Rule, ...]] = {
     "LOGISTIC": (quantized, _clear_of_powers, _fixed_output(1 / 256, 0), _in_table),
     "MUL": (*PAIR, _words, fused_activation, _product),
     "PRELU": (eight_bit, _few_dimensions, rescale, _product),
-    "SUB": (*PAIR, _words, fused_activation, _sum_scales, _no_powers),
+    "SUB": (*PAIR, _words, fused_activation, _sum_scales, _powers),
     "TANH": (quantized, _clear_of_powers, _fixed_output(1 / 128, 128), _in_table),
 }

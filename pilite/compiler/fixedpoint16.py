@@ -7,10 +7,12 @@ is. Source: gemmlowp fixedpoint/fixedpoint.h.
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 
 import numpy as np
+import numpy.typing as npt
 
-from pilite.compiler.fixedpoint import Int64, Multiplier, rounding_shift_right
+from pilite.compiler.fixedpoint import Int64, Multiplier, round_half_away, rounding_shift_right
 
 INT16_MIN, INT16_MAX = -(1 << 15), (1 << 15) - 1
 EVERY_INT16 = np.arange(INT16_MIN, INT16_MAX + 1, dtype=np.int64)
@@ -77,6 +79,13 @@ def from_power(scale: float) -> float:
     return abs(math.log2(scale) - round(math.log2(scale)))
 
 
+def powers(*scales: float) -> tuple[int, ...] | None:
+    """The exponents of scales that TFLite all takes for powers of two."""
+    if any(from_power(scale) >= CLOSE for scale in scales):
+        return None
+    return tuple(round(math.log2(scale)) for scale in scales)
+
+
 def _in_table_steps(scale: float, bits: int) -> tuple[Int64, Int64]:
     """scale * 3 * 4096 * q, rounded, of every q; and its size. The multiplier has 15 bits.
 
@@ -101,6 +110,42 @@ def _between(size: Int64, bits: int) -> Int64:
     table[list(RAISED)] += 1
     slope = table[node + 1] - table[node]
     return np.asarray((table[node] << bits) + (size & ((1 << bits) - 1)) * slope)
+
+
+# --- SOFTMAX of 16-bit values: internal/common.h LUTPopulateInt16, in double --------------------------------
+
+STEPS = 512  # of a table with a value for every 128th 16-bit number
+
+
+def table(function: Callable[[float], float], first: float, last: float) -> npt.NDArray[np.int16]:
+    """`function` as Q0.15 at 513 places, moved by half of what a line to the next is off in the middle."""
+    step = (last - first) / STEPS
+
+    def at(x: float) -> float:
+        return function(x) * ONE
+
+    def entry(i: int) -> int:
+        here, middle = at(first + i * step), at(first + i * step + step / 2)
+        line = (at(first + (i + 1) * step) + round_half_away(here)) / 2
+        off = round_half_away(line) - round_half_away(middle)
+        return round_half_away(here) - round_half_away(off / 2)
+
+    entries = [*map(entry, range(STEPS)), round_half_away(at(last))]
+    return saturated(np.array(entries)).astype(np.int16)
+
+
+RANGE = 10.0  # exp(-10) counts as the least value of the table
+ONE = 65536 / (2.0 / 65535 * 32767 + 2.0 / 65535 * 32768)  # of a result, in steps
+
+
+def exponentials() -> npt.NDArray[np.int16]:
+    """e**x for x in [-10, 0]."""
+    return table(math.exp, RANGE / 65535 * -65535, 0.0)
+
+
+def reciprocals() -> npt.NDArray[np.int16]:
+    """1 / (1 + x) for x in [0, 1]."""
+    return table(lambda x: 1 / (1 + x), 0.0, 1.0 / 65535 * 65535)
 
 
 def saturated(x: Int64) -> Int64:

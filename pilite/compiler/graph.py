@@ -109,7 +109,10 @@ class Pool2D:
 
 @dataclass(frozen=True)
 class Add:
+    """ADD and SUB."""
+
     activation: str
+    pot_scale_int16: bool = True  # False: int16 scales that are powers of two are as any others
 
 
 @dataclass(frozen=True)
@@ -239,7 +242,7 @@ class MirrorPad:
 
 @dataclass(frozen=True)
 class Binary:
-    """SUB, MUL, DIV."""
+    """MUL, DIV."""
 
     activation: str
 

@@ -24,8 +24,8 @@ from pilite.compiler.rules import AGAIN, Rule, activations, output
 Shape = tuple[int, ...]
 NUMBERS = ("int8", "uint8", "int32", "float32")
 RESIZABLE = {
-    "RESIZE_BILINEAR": ("int8", "uint8"),
-    "RESIZE_NEAREST_NEIGHBOR": ("int8", "uint8", "float32"),
+    "RESIZE_BILINEAR": ("int8", "uint8", "int16"),
+    "RESIZE_NEAREST_NEIGHBOR": ("int8", "uint8", "int16", "float32"),
 }
 MAX_LINES = 2**15  # of a resized image: each has its place and weights in the artifact
 
@@ -112,7 +112,7 @@ def _inside(node: Node, graph: Graph) -> str | None:
     """TFLite's 10-bit positions drift, so that those far to the right can lie outside of the image."""
     assert isinstance(node.options, Resize)
     x, o = activations(node, graph)[0], node.options
-    rounded = x.dtype == "int8"
+    rounded = x.dtype != "uint8"
     for size, count in zip(x.shape[1:3], o.size, strict=True):
         if interpolation.bilinear(size, count, o, rounded=rounded).index.max() >= size:
             what = f"enlarges {size} to {count} pixels"

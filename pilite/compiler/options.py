@@ -69,6 +69,8 @@ LOAD: dict[str, Callable[[Table | None, schema.OptionField], object]] = {
     "dtype": lambda stored, f: _choice(stored, f, schema.DTYPES),
     "mode": lambda stored, f: number(stored, f.slots[0], "int8"),
     "flag": lambda stored, f: bool(number(stored, f.slots[0], "bool")),
+    # On where the file leaves it out; TFLite takes options that are missing for zeros.
+    "on": lambda stored, f: stored is not None and bool(number(stored, f.slots[0], "bool", f.default)),
     "real": lambda stored, f: 0.0 if stored is None else stored.real(f.slots[0]),
 }
 

@@ -26,7 +26,7 @@ QUANTIZED_FROM = {
     "uint8": ("int8", "uint8"),
     "int16": ("int8", "int16"),
 }
-SIXTEEN_BIT = ("CONV_2D", "DEPTHWISE_CONV_2D", "FULLY_CONNECTED")
+SIXTEEN_BIT = ("CONV_2D", "DEPTHWISE_CONV_2D", "FULLY_CONNECTED", "TRANSPOSE_CONV")
 AGAIN = "convert the model again"
 FLOAT = f"computes in float32; {FULL_INTEGER}"
 HYBRID = (
@@ -85,9 +85,17 @@ def sums_of_bytes(node: Node, graph: Graph) -> str | None:
         return eight_bit(node, graph)
     if x.dtype != y.dtype:
         return f"works on {x.dtype} and {y.dtype}; operands and output must be of one dtype; {AGAIN}"
-    if node.inputs[2] == ABSENT:
-        return f"has 16-bit values and no bias, which TFLite rounds otherwise; {AGAIN}"
+    if node.inputs[2] == ABSENT and node.op == "CONV_2D":
+        return f"has 16-bit values and no bias, which TFLite refuses; {AGAIN}"
     return per_tensor(x) or per_tensor(y)
+
+
+def has_narrow_sums(node: Node, graph: Graph) -> bool:
+    """TFLite sums products of int16 in 32 bits where the bias has those. Without a bias only
+    DEPTHWISE_CONV_2D sums in 64.
+    """
+    bias = None if node.inputs[2] == ABSENT else graph.tensors[node.inputs[2]]
+    return node.op != "DEPTHWISE_CONV_2D" and (bias is None or bias.dtype == "int32")
 
 
 def has_eight_bit_weights(node: Node, graph: Graph) -> bool:
@@ -167,9 +175,10 @@ def bias(node: Node, graph: Graph) -> str | None:
     if node.inputs[2] == ABSENT:
         return None
     w, b = graph.tensors[node.inputs[1]], graph.tensors[node.inputs[2]]
-    wanted = "int64" if graph.tensors[node.inputs[0]].dtype == "int16" else "int32"
-    if not b.is_constant or b.dtype != wanted:
-        return f"its bias {quoted(b.name)} ({b.dtype}) must be an {wanted} constant; {AGAIN}"
+    wanted = ("int64", "int32") if graph.tensors[node.inputs[0]].dtype == "int16" else ("int32",)
+    wanted = wanted[:1] if node.op == "DEPTHWISE_CONV_2D" else wanted
+    if not b.is_constant or b.dtype not in wanted:
+        return f"its bias {quoted(b.name)} ({b.dtype}) must be an {' or '.join(wanted)} constant; {AGAIN}"
     channels = w.shape[WEIGHTS_AXIS[node.op]] if w.shape else 0
     if b.shape != (channels,):
         return f"its bias has shape {list(b.shape)}, but there are {channels} output channels; {AGAIN}"
@@ -210,7 +219,7 @@ TOO_SMALL = f"its output scale is so small that TFLite's 32-bit arithmetic overf
 def accumulator(node: Node, graph: Graph) -> str | None:
     x, w, y = graph.tensors[node.inputs[0]], graph.tensors[node.inputs[1]], output(node, graph)
     ratio = quant(x).scale * max(quant(w).scales) / quant(y).scale
-    if x.dtype == "int16":
+    if x.dtype == "int16" and not has_narrow_sums(node, graph):
         return TOO_SMALL if ratio >= 2**7 or largest_bias(node, graph) >= 2**46 else None
     if ratio < 1:
         return None

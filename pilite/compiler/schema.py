@@ -67,7 +67,7 @@ class OptionField:
     """How one attribute of an option record is stored: `slots` has two entries (h, w) for a pair."""
 
     attribute: str
-    kind: str  # "padding", "activation", "number", "pair", "flag", "mode", "dtype" or "real"
+    kind: str  # "padding", "activation", "number", "pair", "flag", "on", "mode", "dtype" or "real"
     slots: tuple[int, ...]
     default: int = 0
 
@@ -140,6 +140,7 @@ MOVES = {
     "UNPACK": OperatorSchema(88, 64, 4, graph.Stack, ONE, (_number("count", 0), _number("axis", 1)), ANY),
 }
 BINARY = (_activation(0),)
+ADD = (_activation(0), OptionField("pot_scale_int16", "on", (1,), 1))
 
 
 def _plain(code: int, options_type: int, newest: int, operands: range) -> OperatorSchema:
@@ -176,7 +177,7 @@ ELEMENTS = {
     "SELECT": _plain(64, 47, 4, THREE),
     "SELECT_V2": _plain(123, 98, 2, THREE),
     "SQRT": _plain(75, 0, 2, ONE),
-    "SUB": OperatorSchema(41, 28, 5, graph.Binary, TWO, BINARY),
+    "SUB": OperatorSchema(41, 28, 5, graph.Add, TWO, ADD),
     "TANH": _plain(28, 0, 3, ONE),
 }
 
@@ -203,7 +204,7 @@ OPERATORS = {
     **MOVES,
     **ELEMENTS,
     **IMAGES,
-    "ADD": OperatorSchema(0, 11, 5, graph.Add, TWO, (_activation(0),)),
+    "ADD": OperatorSchema(0, 11, 5, graph.Add, TWO, ADD),
     "AVERAGE_POOL_2D": OperatorSchema(1, 5, 3, graph.Pool2D, ONE, POOL_2D),
     "CONCATENATION": OperatorSchema(2, 10, 7, graph.Concatenation, ANY, CONCATENATION),
     "CONV_2D": OperatorSchema(3, 1, 8, graph.Conv2D, TWO_OR_THREE, CONV_2D),

@@ -16,7 +16,7 @@ import numpy.typing as npt
 
 from pilite.compiler.fixedpoint import Multiplier, Requant, Scale
 from pilite.compiler.layout import Halo
-from pilite.compiler.spec16 import QAdd16, QMul16
+from pilite.compiler.spec16 import Spec16
 
 Arrays: TypeAlias = Mapping[str, npt.NDArray[np.generic]]
 
@@ -68,6 +68,7 @@ class QConv16:
     multiplier: int  # 0: every output channel reads all input channels
     clamp_min: int
     clamp_max: int
+    narrow: bool  # sums wrap to 32 bits, and are scaled as those of QConv2D; right < 0 shifts to the left
 
 
 @dataclass(frozen=True)
@@ -367,8 +368,7 @@ Spec: TypeAlias = (
     QConv2D
     | QDepthwiseConv2D
     | QConv16
-    | QAdd16
-    | QMul16
+    | Spec16
     | Broadcast
     | QAdd
     | QWeightedAdd

@@ -286,8 +286,8 @@ REFUSED = {
         f"its int16 values have a zero point other than 0; {AGAIN}",
     ),
     "16 bits, bias": (
-        conv(x=X16, y=Y16),
-        f"its bias 'b' (int32) must be an int64 constant; {AGAIN}",
+        conv(x=X16, b=replace(B, dtype="int16", data=np.zeros(4, np.int16)), y=Y16),
+        f"its bias 'b' (int16) must be an int64 or int32 constant; {AGAIN}",
     ),
     "16 bits, weights": (
         conv(x=X16, w=W8, b=B64, y=Y16),
@@ -303,7 +303,7 @@ REFUSED = {
     ),
     "16 bits, no bias": (
         write([X16, W, Y16], [OpSpec("CONV_2D", (0, 1, -1), (2,), CONV)], [0], [2]),
-        f"has 16-bit values and no bias, which TFLite rounds otherwise; {AGAIN}",
+        f"has 16-bit values and no bias, which TFLite refuses; {AGAIN}",
     ),
     "pad rank": (
         one("PAD", [value(1, 1, 1, 1, 1, 1)], value(2, 1, 1, 1, 1, 1), Pad((1, *[0] * 5), (0,) * 6)),

@@ -24,10 +24,14 @@ from tests.small import integers, one, value, weights
 
 WHOLE, REAL, TRUTH = (TensorSpec("x", (4,), dtype) for dtype in ("int32", "float32", "bool"))
 EVERY = np.arange(256).astype(np.uint8)
+BINARY: dict[str, graph.Options] = {
+    **dict.fromkeys(("DIV", "MUL"), graph.Binary("NONE")),
+    **dict.fromkeys(("ADD", "SUB"), graph.Add("NONE")),
+}
 
 
 def binary(op: str, a: TensorSpec, b: TensorSpec, y: TensorSpec) -> bytes:
-    return one(op, [a, b], y, graph.Binary("NONE") if op in ("MUL", "SUB", "DIV") else graph.NoOptions())
+    return one(op, [a, b], y, BINARY.get(op, graph.NoOptions()))
 
 
 def wide(scale: float, count: int = 4) -> TensorSpec:
@@ -115,13 +119,18 @@ REFUSED = {
     ),
     "powers of two, nearly": (
         binary("SUB", wide(1.0), wide(0.5), wide(2 * 2.0**1.00100e-3)),
-        "operator #0 SUB: its int16 scales are powers of two, which TFLite adds otherwise; "
-        f"{AGAIN} with other data",
+        "operator #0 SUB: its int16 scales 1 and 0.5 and 2.00139 are where machines disagree whether they "
+        f"are powers of two; {AGAIN} with other data",
     ),
     "powers of two": (
         binary("SUB", wide(1.0), wide(0.5), wide(2.0)),
-        "operator #0 SUB: its int16 scales are powers of two, which TFLite adds otherwise; "
-        f"{AGAIN} with other data",
+        "operator #0 SUB: its int16 scales 1 and 0.5 and 2 are powers of two, which TFLite adds as one "
+        f"operand with the output's and the other with 1 to 2**-15 of it; {AGAIN}",
+    ),
+    "powers of two that broadcast": (
+        binary("ADD", wide(1.0), wide(0.5, 1), wide(1.0)),
+        "operator #0 ADD: broadcasts int16 values whose scales are powers of two, which TFLite cannot; "
+        f"{AGAIN}",
     ),
     "16 bits without a scale": (
         binary("MUL", *(TensorSpec("x", (4,), "int16"),) * 3),

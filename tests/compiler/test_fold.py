@@ -84,7 +84,7 @@ def joined(net: Sizes) -> int:
     picked = net.integer("GATHER", (sizes, net.number(2, 1)), (2,), graph.Gather(0, 0))
     turned = net.integer("TRANSPOSE", (picked, net.number(0)), (2,), graph.Transpose(()))
     large = net.integer("MAXIMUM", (turned, net.number(1, 4)), (2,))
-    less = net.integer("SUB", (large, net.number(0, 0)), (2,), graph.Binary("NONE"))
+    less = net.integer("SUB", (large, net.number(0, 0)), (2,), graph.Add("NONE"))
     halves = net.integer("FLOOR_DIV", (less, net.number(1, 2)), (2,))
     rest = net.integer("NEG", (net.number(1),), (1,))
     new = net.integer("CONCATENATION", (first, halves, rest), (4,), graph.Concatenation(0, "NONE"))
@@ -183,7 +183,7 @@ FOLDED: dict[str, tuple[str, Sequence[Any], graph.Options, Shape, int]] = {
     "SPLIT_V": ("SPLIT_V", (A, [1, 1], 0), graph.Split(2), (1, 3), 2),
     "SQUEEZE": ("SQUEEZE", (A[:, None],), graph.View(), (2, 3), 1),
     "STRIDED_SLICE": ("STRIDED_SLICE", (A, [0, 0], [0, 0], [-1, 2]), TWO_STEPS, (2, 2), 1),
-    "SUB": ("SUB", (A, B), graph.Binary("NONE"), (2, 3), 1),
+    "SUB": ("SUB", (A, B), graph.Add("NONE"), (2, 3), 1),
     "SUM": ("SUM", (A, [0, 1]), graph.Mean((), keep_dims=False), (), 1),
     "TRANSPOSE": ("TRANSPOSE", (A, [1, 0]), graph.Transpose(()), (3, 2), 1),
     "UNPACK": ("UNPACK", (A,), graph.Stack(1, 3), (2,), 3),

@@ -311,6 +311,12 @@ KERNELS: tuple[Kernel, ...] = (
     ),
     Kernel("qs8_mul_8", s.QMul, Plain(lambda n, p, x, y, c: elements.q_mul(n, ISAS[c.isa], p, x, y))),
     Kernel("q16_add_8", spec16.QAdd16, Plain(lambda n, p, x, y, c: elements.q_add16(n, p, x, y))),
+    Kernel("q16_mean", spec16.QMean16, Plain(lambda n, p, x, y, c: wide.mean(n, p, x[0], y))),
+    Kernel(
+        "s16_softmax",
+        spec16.Softmax16,
+        Plain(lambda n, p, x, y, c: wide.softmax(n, p, x[0], y), ("exp", "reciprocal")),
+    ),
     Kernel("q16_mul_8", spec16.QMul16, Plain(lambda n, p, x, y, c: elements.q_mul16(n, p, x, y))),
     Kernel("qs8_prelu_8", s.QPrelu, Plain(lambda n, p, x, y, c: elements.q_prelu(n, ISAS[c.isa], p, x, y))),
     Kernel(

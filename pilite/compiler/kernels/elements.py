@@ -91,8 +91,8 @@ def q_add16(name: str, spec: QAdd16, xs: Sequence[Layout], y: Layout) -> tirx.Pr
     def value(*operands: Any, lanes: int) -> Any:
         shift = constant(spec.left_shift, "int64", lanes)
         pairs = zip(operands, spec.multipliers, strict=True)
-        a, b = (_scaled64(_wide64(v, lanes) << shift, m, lanes) for v, m in pairs)
-        return _narrow16(_scaled64(a - b if spec.subtract else a + b, spec.output, lanes), spec, lanes)
+        a, b = (scaled64(_wide64(v, lanes) << shift, m, lanes) for v, m in pairs)
+        return _narrow16(scaled64(a - b if spec.subtract else a + b, spec.output, lanes), spec, lanes)
 
     return _in_numbers(name, xs, y, value)
 
@@ -100,7 +100,7 @@ def q_add16(name: str, spec: QAdd16, xs: Sequence[Layout], y: Layout) -> tirx.Pr
 def q_mul16(name: str, spec: QMul16, xs: Sequence[Layout], y: Layout) -> tirx.PrimFunc:
     def value(a: Any, b: Any, lanes: int) -> Any:
         product = _wide64(a, lanes) * _wide64(b, lanes)
-        return _narrow16(_scaled64(product, spec.multiplier, lanes), spec, lanes)
+        return _narrow16(scaled64(product, spec.multiplier, lanes), spec, lanes)
 
     return _in_numbers(name, xs, y, value)
 
@@ -109,7 +109,7 @@ def _wide64(x: Any, lanes: int) -> Any:
     return T.Cast(_vector("int64", lanes), x)
 
 
-def _scaled64(x: Any, m: Multiplier, lanes: int) -> Any:
+def scaled64(x: Any, m: Multiplier, lanes: int) -> Any:
     """gemmlowp's product of 32 bits: the high half with ties up, then a shift with ties away from zero."""
 
     def fill(value: int) -> Any:

@@ -32,6 +32,7 @@ def bilinear(name: str, spec: Bilinear, x: Layout, y: Layout) -> tirx.PrimFunc:
     """Eight channels at a time; a pixel's four weights are products of scalars."""
     weight = "float32" if spec.real else "int32"
     blend = _blend_real if spec.real else _blend_fine if spec.fine else _blend_fixed
+    blend = _blend_wide if x.dtype == "int16" else blend
 
     def body(source: Any, rows: Any, row_weights: Any, columns: Any, column_weights: Any, out: Any) -> None:
         with nested(y.shape[:3], y.elements) as (n, row, column):
@@ -53,7 +54,7 @@ def bilinear(name: str, spec: Bilinear, x: Layout, y: Layout) -> tirx.PrimFunc:
 
     lines = [Param("rows", "int32", 2 * y.shape[1]), Param("row_weights", weight, 2 * y.shape[1])]
     lines += [Param("columns", "int32", 2 * y.shape[2]), Param("column_weights", weight, 2 * y.shape[2])]
-    return function(name, [Param("x", "int8", x.size), *lines, Param("y", "int8", y.size)], body)
+    return function(name, [Param("x", x.dtype, x.size), *lines, Param("y", y.dtype, y.size)], body)
 
 
 def _channels(count: int, group: Callable[[Any, int], None]) -> None:
@@ -81,15 +82,23 @@ def _blend_fixed(values: list[Any], weights: list[tuple[Any, Any]], offset: int,
     return T.Cast(_dtype("int8", lanes), tirx.truncdiv(away, constant(1 << 20, "int32", lanes)))
 
 
+def _blend_wide(values: list[Any], weights: list[tuple[Any, Any]], offset: int, lanes: int) -> Any:
+    """The same of 16-bit values, whose sums need 64 bits."""
+    total = _weighted(values, weights, lanes, "int64")
+    half = constant(1 << 19, "int64", lanes)
+    away = tirx.Select(total > constant(0, "int64", lanes), total + half, total - half)
+    return T.Cast(_dtype("int16", lanes), tirx.truncdiv(away, constant(1 << 20, "int64", lanes)))
+
+
 def _blend_fine(values: list[Any], weights: list[tuple[Any, Any]], offset: int, lanes: int) -> Any:
     """22 fractional bits: weights of a row add up to 2,048 and none is negative, so `offset` cancels."""
     total = _weighted(values, weights, lanes) + constant(1 << 21, "int32", lanes)
     return T.Cast(_dtype("int8", lanes), total >> constant(22, "int32", lanes))
 
 
-def _weighted(values: list[Any], weights: list[tuple[Any, Any]], lanes: int) -> Any:
+def _weighted(values: list[Any], weights: list[tuple[Any, Any]], lanes: int, dtype: str = "int32") -> Any:
     products = [
-        T.Cast(_dtype("int32", lanes), v) * _lanes(r * c, lanes)
+        T.Cast(_dtype(dtype, lanes), v) * _lanes(r * c if dtype == "int32" else T.Cast(dtype, r * c), lanes)
         for v, (r, c) in zip(values, weights, strict=True)
     ]
     return products[0] + products[1] + products[2] + products[3]

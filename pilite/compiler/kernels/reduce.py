@@ -192,7 +192,7 @@ def _mean(
                     x.shape[last], lambda c, n: finish(_vector_sum(isa, source, x, reduced, ox + c), c, n)
                 )
             else:
-                total = _scalar_sum(source, x, reduced, ox)
+                total = scalar_sum(source, x, reduced, ox)
                 finish([T.broadcast(total, isa.lanes)] * (8 // isa.lanes), 0, 1)
 
     return function(name, [Param("x", "int8", x.size), Param("y", "int8", y.size)], body)
@@ -214,7 +214,7 @@ def _vector_sum(isa: Isa, source: Any, x: Layout, axes: Sequence[int], base: Any
     return [whole(a, isa.lanes) for a in acc]
 
 
-def _scalar_sum(source: Any, x: Layout, axes: Sequence[int], base: Any) -> Any:
+def scalar_sum(source: Any, x: Layout, axes: Sequence[int], base: Any) -> Any:
     total = T.alloc_buffer((1,), "int32")
     T.buffer_store(total, T.int32(0), [0])
     with loop(prod(x.shape[i] for i in axes)) as index:

@@ -37,7 +37,7 @@ class Op:
 
 
 _QUANTIZED = "uint8 per tensor, int8 per channel"
-_WEIGHTED = f"{_QUANTIZED}, int16 with int8 weights and int64 bias"
+_WEIGHTED = f"{_QUANTIZED}, int16 with int8 weights and 64-bit or 32-bit bias"
 _BYTES = "uint8, int8"
 _WORDS = "uint8, int8, int16"
 _ACTIVATIONS = "fused NONE, RELU, RELU6, RELU_N1_TO_1"
@@ -74,7 +74,9 @@ _MOVES: dict[str, Op] = {
 }
 
 _SUMMED = "uint8, int8, int16, int32, float32"
+_POWERS = "int16 scales that are powers of two as TFLite does by `pot_scale_int16`"
 _COMPARED = "uint8, int8, int32, int64, float32 -> bool"
+_COMPARED16 = "uint8, int8, int16 as stored, int32, int64, float32 -> bool"
 _BROADCAST = "broadcasting, up to 4 dimensions"
 _NO_ZERO = "a computed integer divisor of 0 counts as 1 (TFLite fails)"
 _LIBM = "exact where the host's libm rounds correctly"
@@ -82,18 +84,18 @@ _LIBM = "exact where the host's libm rounds correctly"
 # Operators that compute element by element.
 _ELEMENTS: dict[str, Op] = {
     "ABS": Op(tables.by_values(tables.absolute), "int8, int16"),
-    "ADD": Op(elementwise.add, _SUMMED, f"broadcasting; {_ACTIVATIONS}"),
-    "CAST": Op(broadcasting.cast, f"{_NO_INT16}, bool", "values that the target can hold"),
+    "ADD": Op(elementwise.add, _SUMMED, f"broadcasting; {_POWERS}; {_ACTIVATIONS}"),
+    "CAST": Op(broadcasting.cast, f"{_WHOLE}, bool", "values that the target can hold"),
     "DIV": Op(broadcasting.plain("div"), "int32, float32", f"{_BROADCAST}; {_NO_ZERO}"),
-    "EQUAL": Op(broadcasting.compare("equal"), f"{_COMPARED}; bool", f"{_BROADCAST}; scales below 1"),
+    "EQUAL": Op(broadcasting.compare("equal"), f"{_COMPARED16}; bool", f"{_BROADCAST}; scales below 1"),
     "FLOOR_DIV": Op(broadcasting.plain("floor_div"), "int32, float32", f"{_BROADCAST}; {_NO_ZERO}"),
     "GREATER": Op(broadcasting.compare("greater"), _COMPARED, f"{_BROADCAST}; scales below 1"),
-    "GREATER_EQUAL": Op(broadcasting.compare("greater_equal"), _COMPARED, f"{_BROADCAST}; scales below 1"),
+    "GREATER_EQUAL": Op(broadcasting.compare("greater_equal"), _COMPARED16, f"{_BROADCAST}; scales below 1"),
     "HARD_SWISH": Op(tables.by_values(tables.hard_swish), _BYTES),
     "LEAKY_RELU": Op(
         tables.by_values(tables.leaky_relu, tables.leaky_relu_xnnpack), _WORDS, "slope of at least 0"
     ),
-    "LESS": Op(broadcasting.compare("less"), _COMPARED, f"{_BROADCAST}; scales below 1"),
+    "LESS": Op(broadcasting.compare("less"), _COMPARED16, f"{_BROADCAST}; scales below 1"),
     "LESS_EQUAL": Op(broadcasting.compare("less_equal"), _COMPARED, f"{_BROADCAST}; scales below 1"),
     "LOGICAL_AND": Op(broadcasting.plain("logical_and"), "bool", _BROADCAST),
     "LOGICAL_NOT": Op(broadcasting.plain("logical_not"), "bool"),
@@ -111,7 +113,7 @@ _ELEMENTS: dict[str, Op] = {
     "SELECT": Op(broadcasting.select, f"{_WHOLE}, bool", "stored values"),
     "SELECT_V2": Op(broadcasting.select, f"{_WHOLE}, bool", f"{_BROADCAST}; stored values"),
     "SQRT": Op(broadcasting.plain("sqrt"), "float32"),
-    "SUB": Op(elementwise.add, _SUMMED, f"{_BROADCAST}; {_ACTIVATIONS}"),
+    "SUB": Op(elementwise.add, _SUMMED, f"{_BROADCAST}; {_POWERS}; {_ACTIVATIONS}"),
     "TANH": Op(tables.by_values(tables.tanh), _WORDS, f"output scale 1/128, int16 1/32768; {_LIBM}"),
 }
 
@@ -121,13 +123,13 @@ _IMAGES: dict[str, Op] = {
     "ARG_MIN": Op(image.arg_extreme, "uint8, int8, int32, float32 -> int32, int64", "constant axis"),
     "RESIZE_BILINEAR": Op(
         image.resize_bilinear,
-        _BYTES,
+        _WORDS,
         "align_corners or half_pixel_centers; constant size",
         "exact: BUILTIN_REF of tflite-runtime 2.14, uint8 as on x86-64",
     ),
     "RESIZE_NEAREST_NEIGHBOR": Op(
         image.resize_nearest_neighbor,
-        "uint8, int8, float32",
+        "uint8, int8, int16, float32",
         "align_corners or half_pixel_centers; constant size",
     ),
 }
@@ -145,7 +147,7 @@ _OPS: dict[str, Op] = {
     ),
     "DEPTHWISE_CONV_2D": Op(
         wide.by_dtype(conv.depthwise_conv_2d, wide.depthwise_conv_2d),
-        _WEIGHTED,
+        f"{_QUANTIZED}, int16 with int8 weights and 64-bit bias",
         f"any multiplier, dilation; {_ACTIVATIONS}",
     ),
     "DEQUANTIZE": Op(elementwise.dequantize, "uint8, int8, int16 -> float32"),
@@ -158,7 +160,7 @@ _OPS: dict[str, Op] = {
     ),
     "L2_NORMALIZATION": Op(normalize.l2, _BYTES, "along the last axis, output scale 1/128"),
     "MAX_POOL_2D": Op(reduce.max_pool_2d, _WORDS, f"stored values; {_ACTIVATIONS}"),
-    "MEAN": Op(reduce.mean, _BYTES, "any axes"),
+    "MEAN": Op(reduce.mean, _WORDS, "any axes"),
     "PAD": Op(shape.pad, _WHOLE),
     "PADV2": Op(shape.pad, _WHOLE, "a constant value"),
     "QUANTIZE": Op(
@@ -169,16 +171,16 @@ _OPS: dict[str, Op] = {
     "REDUCE_MAX": Op(reduce.extreme("maximum"), _WHOLE, "any axes, equal scales"),
     "REDUCE_MIN": Op(reduce.extreme("minimum"), _WHOLE, "any axes, equal scales"),
     "RESHAPE": Op(shape.reshape, _WHOLE, "a view: no bytes move"),
-    "SOFTMAX": Op(reduce.softmax, _BYTES, "output scale 1/256"),
+    "SOFTMAX": Op(reduce.softmax, _WORDS, "output scale 1/256, int16 1/32768"),
     "SQUEEZE": Op(shape.reshape, _WHOLE, "a view: no bytes move"),
     "SUM": Op(
         reduce.total,
-        _NO_INT16,
-        "any axes",
+        _WHOLE,
+        "any axes; int16: equal scales, sums wrap",
         "exact: 2.14, whose reference kernel takes int8 bytes for uint8 ones; xnnpack has the true sums",
     ),
     "TRANSPOSE_CONV": Op(
-        transpose_conv.transpose_conv, _QUANTIZED, f"any stride and output size; {_ACTIVATIONS}"
+        transpose_conv.transpose_conv, _WEIGHTED, f"any stride and output size; {_ACTIVATIONS}"
     ),
     "CUSTOM:TFLite_Detection_PostProcess": Op(
         detection.post_process,

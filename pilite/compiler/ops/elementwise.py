@@ -7,7 +7,7 @@ import math
 import numpy as np
 import numpy.typing as npt
 
-from pilite.compiler import graph
+from pilite.compiler import fixedpoint16, graph
 from pilite.compiler.fixedpoint import (
     Int64,
     Multiplier,
@@ -46,27 +46,45 @@ def add(node: Node, b: Builder) -> None:
     with m1 = s1 / t, m2 = s2 / t, mo = t / (2**20 * so).
     """
     options = node.options
-    assert isinstance(options, graph.Add | graph.Binary)
+    assert isinstance(options, graph.Add)
     left, right = (b.tensor(i) for i in node.inputs)
     y, subtract = b.tensor(node.outputs[0]), node.op == "SUB"
-    if y.dtype not in ("int8", "uint8", "int16"):
-        plain(node.op.lower())(node, b)
+    if y.dtype not in ("int8", "uint8"):
+        (wide_add if y.dtype == "int16" else plain(node.op.lower()))(node, b)
         return
     if b.delegated(node):
         weighted_add(node, b, -1 if subtract else 1, options.activation)
         return
-    s1, s2 = quant(left).scale, quant(right).scale
-    twice, shift = 2.0 * max(s1, s2), ADD_LEFT_SHIFT[y.dtype]
-    multipliers = Multiplier.of(s1 / twice), Multiplier.of(s2 / twice)
-    last = Multiplier.of(twice / ((1 << shift) * quant(y).scale))
-    if y.dtype == "int16":
-        wide = QAdd16(shift, multipliers, last, *clamp(y, options.activation), subtract)
-        b.emit(wide, widened(node, b), b.value(node.outputs[0]))
-        return
+    scaled = _sum_multipliers(left, right, y)
     zero_points = signed_zero_point(left), signed_zero_point(right)
-    spec = QAdd(shift, zero_points, multipliers, last, plain_requant(y, options.activation), subtract)
+    spec = QAdd(ADD_LEFT_SHIFT["int8"], zero_points, *scaled, plain_requant(y, options.activation), subtract)
     inputs = [_expanded(b, i, y.shape) for i in node.inputs]
     b.emit(spec, inputs, b.value(node.outputs[0]))
+
+
+def _sum_multipliers(a: Tensor, b: Tensor, y: Tensor) -> tuple[tuple[Multiplier, Multiplier], Multiplier]:
+    """Of both operands and of their sum."""
+    s1, s2 = quant(a).scale, quant(b).scale
+    twice, shift = 2.0 * max(s1, s2), ADD_LEFT_SHIFT[y.dtype]
+    multipliers = Multiplier.of(s1 / twice), Multiplier.of(s2 / twice)
+    return multipliers, Multiplier.of(twice / ((1 << shift) * quant(y).scale))
+
+
+def wide_add(node: Node, b: Builder) -> None:
+    """ADD and SUB of int16. Where TFLite shifts, y = a +- b / 2**n or a / 2**n +- b, ties away from zero:
+    15 bits up, half of that, and 14 + n bits down, which rounds once.
+    """
+    options = node.options
+    assert isinstance(options, graph.Add)
+    tensors = [b.tensor(i) for i in (*node.inputs, node.outputs[0])]
+    scaled, y = _sum_multipliers(*tensors), tensors[2]
+    found = fixedpoint16.powers(*(quant(t).scale for t in tensors)) if options.pot_scale_int16 else None
+    if found is not None:
+        first, second = (Multiplier(1 << 30, power - found[2] - 14) for power in found[:2])
+        scaled = (first, second), Multiplier(1 << 30, 1)
+    limits = clamp(y, options.activation)
+    spec = QAdd16(ADD_LEFT_SHIFT["int16"], *scaled, *limits, subtract=node.op == "SUB")
+    b.emit(spec, widened(node, b), b.value(node.outputs[0]))
 
 
 def weighted_add(node: Node, b: Builder, sign: int, activation: str) -> None:

@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from pilite.compiler import graph
+from pilite.compiler import fixedpoint16, graph
 from pilite.compiler.fixedpoint import (
     INT8_MIN,
     INT32_MAX,
@@ -27,6 +27,7 @@ from pilite.compiler.graph import Node, Tensor
 from pilite.compiler.ops.common import clamp, is_unsigned, plain_requant, quant, window
 from pilite.compiler.program import Builder, signed_zero_point, storage
 from pilite.compiler.spec import Pool, QMean, QMeanFloat, Reduce, Softmax, SoftmaxTable, Spec, Table
+from pilite.compiler.spec16 import QMean16, Softmax16
 
 
 def average_pool_2d(node: Node, b: Builder) -> None:
@@ -62,7 +63,9 @@ def mean(node: Node, b: Builder) -> None:
     k = min(n.bit_length() - 1, 32, 31 + m.exponent)
     scaled = Multiplier((m.mantissa << k) // n, m.exponent - k)
     spec: Spec = QMean(options.axes, signed_zero_point(x), scaled, plain_requant(y))
-    if b.delegated(node):
+    if y.dtype == "int16":
+        spec = QMean16(options.axes, scaled, *clamp(y, "NONE"))
+    elif b.delegated(node):
         spec = _float_mean(x, y, options.axes, n, n)
     b.emit(spec, (b.value(node.inputs[0]),), _kept(node, b, b.value(node.outputs[0])))
 
@@ -153,6 +156,9 @@ def softmax(node: Node, b: Builder) -> None:
     options = node.options
     assert isinstance(options, graph.Softmax)
     x = b.tensor(node.inputs[0])
+    if x.dtype == "int16":
+        softmax_wide(node, b, options.beta)
+        return
     if b.numerics.is_xnnpack:
         softmax_by_table(node, b, options.beta)
         return
@@ -166,6 +172,14 @@ def softmax_by_table(node: Node, b: Builder, beta: float) -> None:
     table = exponentials16(quant(b.tensor(node.inputs[0])).scale, beta)
     spec = SoftmaxTable(quant(y).scale, signed_zero_point(y))
     b.emit(spec, (b.value(node.inputs[0]),), b.value(node.outputs[0]), {"exp": table})
+
+
+def softmax_wide(node: Node, b: Builder, beta: float) -> None:
+    """A distance of 65,535 steps of the table is one of `fixedpoint16.RANGE`; beta is a float32."""
+    scale = float(np.float32(quant(b.tensor(node.inputs[0])).scale) * np.float32(beta))
+    spec = Softmax16(Multiplier.of(scale / (fixedpoint16.RANGE / 65535)))
+    arrays = {"exp": fixedpoint16.exponentials(), "reciprocal": fixedpoint16.reciprocals()}
+    b.emit(spec, (b.value(node.inputs[0]),), b.value(node.outputs[0]), arrays)
 
 
 def exponentials16(scale: float, beta: float) -> npt.NDArray[np.int32]:

@@ -7,9 +7,10 @@ stride-th place of the output, so no product with an inserted zero is computed.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from itertools import product
-from typing import Any
+from typing import Any, TypeAlias
 
 import numpy as np
 import numpy.typing as npt
@@ -17,17 +18,20 @@ import numpy.typing as npt
 from pilite.compiler import graph
 from pilite.compiler.fixedpoint import operands
 from pilite.compiler.graph import Node
+from pilite.compiler.ops import wide
 from pilite.compiler.ops.common import (
     centred_weights,
     channel_multipliers,
     channel_requant,
+    clamp,
     folded_bias,
     is_unsigned,
     window,
 )
 from pilite.compiler.ops.conv import weighted
-from pilite.compiler.program import Builder, signed_zero_point
-from pilite.compiler.spec import Copy, QConv2D, Walk, Window
+from pilite.compiler.program import Builder, signed_zero_point, storage
+from pilite.compiler.rules import has_narrow_sums
+from pilite.compiler.spec import Copy, QConv2D, QConv16, Walk, Window
 
 
 @dataclass(frozen=True)
@@ -65,30 +69,51 @@ def transpose_conv(node: Node, b: Builder) -> None:
     """transpose_conv.cc; padding is that of the convolution from the output to the input."""
     o = node.options
     assert isinstance(o, graph.TransposeConv)
-    x, w, bias, y = weighted(node, b)
+    x, w, _, y = weighted(node, b)
     _, kh, kw, _ = w.shape
     forward = [-(-n // s) for n, s in zip(y.shape[1:3], o.stride, strict=True)]
     pads = window(o.padding, (kh, kw), o.stride, (1, 1), y.shape[1:3], forward).before
-    rounding = b.numerics.sums(x)
-    reals = channel_multipliers(x, w, y, y.shape[3], rounding, float_product=is_unsigned(x))
-    requant = channel_requant(rounding, y, o.activation, reals, b.numerics.nearest)
+    convolution = _wide_sums(node, b, o.activation) if x.dtype == "int16" else _sums(node, b, o.activation)
     source, target = b.value(node.inputs[0]), b.value(node.outputs[0])
     along = [
         phases(*sizes) for sizes in zip(x.shape[1:3], y.shape[1:3], (kh, kw), o.stride, pads, strict=True)
     ]
     for rows, columns in product(*along):
-        weight = _taps(centred_weights(w), rows, columns)
-        arrays: dict[str, npt.NDArray[Any]] = {
-            "weight": weight,
-            "bias": folded_bias(bias, weight, (1, 2, 3), signed_zero_point(x)),
-            **operands(rounding, reals),
-        }
-        result = b.new((y.shape[0], rows.computed, columns.computed, y.shape[3]))
-        spec = QConv2D(_window(rows, columns), requant)
+        spec, arrays = convolution(_window(rows, columns), _taps(centred_weights(w), rows, columns))
+        result = b.new((y.shape[0], rows.computed, columns.computed, y.shape[3]), storage(y.dtype))
         b.emit(spec, (source,), result, arrays, spec.window.halo)
         place = Walk((0, rows.first, columns.first, 0), (0, 1, 2, 3), (1, *o.stride, 1))
         plain = Walk((0, 0, 0, 0), (0, 1, 2, 3), (1, 1, 1, 1))
         b.emit(Copy((y.shape[0], rows.count, columns.count, y.shape[3]), plain, place), (result,), target)
+
+
+Arrays: TypeAlias = dict[str, npt.NDArray[Any]]
+# A window and the weights of its taps: the convolution that they are.
+Convolution: TypeAlias = Callable[[Window, npt.NDArray[np.int16]], tuple[QConv2D | QConv16, Arrays]]
+
+
+def _sums(node: Node, b: Builder, activation: str) -> Convolution:
+    x, w, bias, y = weighted(node, b)
+    rounding = b.numerics.sums(x)
+    reals = channel_multipliers(x, w, y, y.shape[3], rounding, float_product=is_unsigned(x))
+    requant = channel_requant(rounding, y, activation, reals, b.numerics.nearest)
+
+    def convolution(window: Window, weight: npt.NDArray[np.int16]) -> tuple[QConv2D, Arrays]:
+        folded = folded_bias(bias, weight, (1, 2, 3), signed_zero_point(x))
+        return QConv2D(window, requant), {"weight": weight, "bias": folded, **operands(rounding, reals)}
+
+    return convolution
+
+
+def _wide_sums(node: Node, b: Builder, activation: str) -> Convolution:
+    limits = clamp(b.tensor(node.outputs[0]), activation)
+
+    narrow = has_narrow_sums(node, b.graph)
+
+    def convolution(window: Window, weight: npt.NDArray[np.int16]) -> tuple[QConv16, Arrays]:
+        return QConv16(window, 0, *limits, narrow), wide.arrays(node, b, weight.astype(np.int8))
+
+    return convolution
 
 
 def _window(rows: Phase, columns: Phase) -> Window:

@@ -9,11 +9,13 @@ import numpy as np
 import numpy.typing as npt
 
 from pilite.compiler import graph
+from pilite.compiler.fixedpoint import Multiplier
 from pilite.compiler.fixedpoint16 import reduced
 from pilite.compiler.graph import Node
 from pilite.compiler.ops.common import clamp, quant, window
 from pilite.compiler.ops.conv import weighted
 from pilite.compiler.program import Builder
+from pilite.compiler.rules import has_narrow_sums
 from pilite.compiler.spec import QConv16, Window
 
 Lower = Callable[[Node, Builder], None]
@@ -35,9 +37,9 @@ def conv_2d(node: Node, b: Builder) -> None:
     assert isinstance(o, graph.Conv2D)
     x, w, _, y = weighted(node, b)
     spans = window(o.padding, w.shape[1:3], o.stride, o.dilation, x.shape[1:3], y.shape[1:3])  # type: ignore[arg-type]
-    spec = QConv16(spans, 0, *clamp(y, o.activation))
+    spec = QConv16(spans, 0, *clamp(y, o.activation), has_narrow_sums(node, b.graph))
     ends = b.value(node.inputs[0]), b.value(node.outputs[0])
-    b.emit(spec, ends[:1], ends[1], _arrays(node, b, np.asarray(w.data)), spans.halo)
+    b.emit(spec, ends[:1], ends[1], arrays(node, b, np.asarray(w.data)), spans.halo)
 
 
 def depthwise_conv_2d(node: Node, b: Builder) -> None:
@@ -46,10 +48,10 @@ def depthwise_conv_2d(node: Node, b: Builder) -> None:
     assert isinstance(o, graph.DepthwiseConv2D)
     x, w, _, y = weighted(node, b)
     spans = window(o.padding, w.shape[1:3], o.stride, o.dilation, x.shape[1:3], y.shape[1:3])  # type: ignore[arg-type]
-    spec = QConv16(spans, o.multiplier, *clamp(y, o.activation))
+    spec = QConv16(spans, o.multiplier, *clamp(y, o.activation), narrow=False)
     ends = b.value(node.inputs[0]), b.value(node.outputs[0])
     by_channel = np.ascontiguousarray(np.asarray(w.data)[0].transpose(2, 0, 1))
-    b.emit(spec, ends[:1], ends[1], _arrays(node, b, by_channel), spans.halo)
+    b.emit(spec, ends[:1], ends[1], arrays(node, b, by_channel), spans.halo)
 
 
 def fully_connected(node: Node, b: Builder) -> None:
@@ -61,25 +63,30 @@ def fully_connected(node: Node, b: Builder) -> None:
     rows = x.elements // depth
     source = b.reshaped(b.value(node.inputs[0]), (1, 1, rows, depth))
     target = b.reshaped(b.value(node.outputs[0]), (1, 1, rows, units))
-    b.emit(
-        QConv16(POINT, 0, *clamp(y, o.activation)), (source,), target, _arrays(node, b, np.asarray(w.data))
-    )
+    spec = QConv16(POINT, 0, *clamp(y, o.activation), has_narrow_sums(node, b.graph))
+    b.emit(spec, (source,), target, arrays(node, b, np.asarray(w.data)))
 
 
-def _arrays(node: Node, b: Builder, weight: npt.NDArray[Any]) -> dict[str, npt.NDArray[Any]]:
+def arrays(node: Node, b: Builder, weight: npt.NDArray[Any]) -> dict[str, npt.NDArray[Any]]:
     """A per-tensor FULLY_CONNECTED multiplies its scales in float32, all others in double."""
     x, w, bias, y = weighted(node, b)
-    assert bias is not None
     scales: Sequence[float] = quant(w).scales
     single = node.op == "FULLY_CONNECTED" and len(scales) == 1
     scales = tuple(scales) * (weight.shape[0] if len(scales) == 1 else 1)
     products = [
         float(np.float32(quant(x).scale) * np.float32(s)) if single else quant(x).scale * s for s in scales
     ]
-    mantissa, right = zip(*(reduced(product / quant(y).scale) for product in products), strict=True)
+    scaled = _whole if has_narrow_sums(node, b.graph) else reduced
+    mantissa, right = zip(*(scaled(product / quant(y).scale) for product in products), strict=True)
     return {
         "weight": weight,
-        "bias": np.asarray(bias.data),
+        "bias": np.zeros(len(scales), np.int64) if bias is None else np.asarray(bias.data, np.int64),
         "mantissa": np.array(mantissa, np.int32),
         "right": np.array(right, np.int32),
     }
+
+
+def _whole(real: float) -> tuple[int, int]:
+    """(mantissa, right) of 31 bits, as of 32-bit sums."""
+    m = Multiplier.of(real)
+    return m.mantissa, -m.exponent
