@@ -8,7 +8,8 @@ from typing import Any
 from tvm import tirx
 
 from pilite.compiler.cpu import Cpu
-from pilite.compiler.kernels import Constants, Kernel, tuning
+from pilite.compiler.kernels import Kernel, tuning
+from pilite.compiler.kernels.families import Constants
 from pilite.compiler.kernels.isa import ISAS
 from pilite.compiler.layout import Layout
 from pilite.compiler.program import Program, Stage, Value

@@ -18,7 +18,8 @@ from pilite.compiler import cpu as cpus
 from pilite.compiler import spec as s
 from pilite.compiler.cpu import Cpu
 from pilite.compiler.fixedpoint import Multiplier, Requant, Rounding, multiply, wrap_int32
-from pilite.compiler.kernels import KERNELS, Gemm, Kernel
+from pilite.compiler.kernels import KERNELS, Kernel
+from pilite.compiler.kernels.families import Gemm
 from pilite.compiler.layout import Halo, Layout
 from tests.kernels import KernelRun, results
 from tests.native import EVERY_CPU

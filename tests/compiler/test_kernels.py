@@ -20,8 +20,9 @@ from pilite.compiler import cpu as cpus
 from pilite.compiler import spec as s
 from pilite.compiler.cpu import Cpu
 from pilite.compiler.fixedpoint import Rounding
-from pilite.compiler.kernels import KERNELS, Gemm, Kernel, select, table
+from pilite.compiler.kernels import KERNELS, Kernel, select, table
 from pilite.compiler.kernels.emit import Param, function, store
+from pilite.compiler.kernels.families import Gemm
 from tests.kernels import undefined_symbols
 from tests.samples import LARGE, REQUANT, SMALL, Sample, conv, samples
 

@@ -8,7 +8,8 @@ from __future__ import annotations
 
 from pilite.compiler import spec as s
 from pilite.compiler.cpu import Cpu
-from pilite.compiler.kernels import KERNELS, Depthwise, Gemm, Kernel, select
+from pilite.compiler.kernels import KERNELS, Kernel, select
+from pilite.compiler.kernels.families import Depthwise, Gemm
 from pilite.compiler.layout import Layout
 
 # Longer sums, more pixels, wider rows and larger multiples make no class of their own.
