@@ -25,6 +25,10 @@ def spec(first: float, second: float, requant: Requant = CLAMP) -> QAdd:
     return QAdd(20, (5, -9), terms, Multiplier.of(twice / (1 << 20)), requant)
 
 
+INSTRUCTIONS = {
+    **dict.fromkeys(("cortex-a53", "cortex-a72", "cortex-a76"), "mla"),
+    **dict.fromkeys(("x86-64-v3", "x86-64-v4"), "vpmulld"),
+}
 SPECS = [
     spec(0.6137291, 0.7431137),
     spec(1.9031771, 0.0321733),
@@ -50,18 +54,18 @@ def test_ties_of_both_signs_have_no_linear_form() -> None:
     one = QAdd(20, (0, 0), (HALF, HALF), Multiplier(1 << 30, -19), replace(CLAMP, zero_point=0))
 
     assert addition.linear(one) is None
-    assert select(one, {}, cpus.load("cortex-a53")).name == "qs8_add_8"
+    assert {select(one, {}, cpus.load(cpu)).name for cpu in INSTRUCTIONS} == {"qs8_add_8"}
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("cpu", ["cortex-a53", "cortex-a72", "cortex-a76"])
+@pytest.mark.parametrize("cpu", INSTRUCTIONS)
 def test_the_kernel_computes_every_pair(cpu: str) -> None:
     pairs = Layout((256 * 256,))
     a, b = (x.astype(np.int8).ravel() for x in np.meshgrid(addition.INPUTS, addition.INPUTS, indexing="ij"))
     runs = []
     for one in SPECS:
         kernel = select(one, {}, cpus.load(cpu))
-        assert kernel.instruction == "mla"
+        assert kernel.instruction == INSTRUCTIONS[cpu]
         function = kernel.family.emit("kernel", one, None, (pairs, pairs), pairs, cpus.load(cpu))
         runs.append(KernelRun(function, [a, b], np.zeros(pairs.shape, np.int8)))
 

@@ -169,13 +169,16 @@ KERNELS: tuple[Kernel, ...] = (
         ("avx2", "avx512"),
         instruction="vpmaddwd",
     ),
-    Kernel(
-        "qs8_linear_add_8__neon",
-        s.QAdd,
-        Plain(lambda n, p, x, y, c: addition.add(n, p, x[0], x[1], y), share=8),
-        ("neon",),
-        instruction="mla",
-        wants=addition.wants,
+    *(
+        Kernel(
+            f"qs8_linear_add_8__{isas[0]}",
+            s.QAdd,
+            Plain(lambda n, p, x, y, c: addition.add(n, ISAS[c.isa], p, x[0], x[1], y), share=8),
+            isas,
+            instruction=instruction,
+            wants=addition.wants,
+        )
+        for isas, instruction in ((("neon",), "mla"), (("avx2", "avx512"), "vpmulld"))
     ),
     Kernel(
         "qs8_add_8",
