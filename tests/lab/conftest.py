@@ -13,7 +13,7 @@ from pilite.lab import boards
 from pilite.lab.boards import Board
 from pilite.lab.connection import Connection
 from tests.conftest import missing_docker, missing_vm
-from tests.lab.stub import ARTIFACTS
+from tests.lab.stub import ARTIFACTS, share
 
 # Sending numpy takes half a minute: beds on the container share it, and Python's byte code.
 SHARE = 'rm -rf "$2" && mkdir -p "$1/site" "$1/pycache" "$2" && ln -s "$1/site" "$1/pycache" "$2"'
@@ -44,7 +44,7 @@ def local_bed(tmp_path: Path) -> Bed:
     """This machine."""
     artifacts = tmp_path / "artifacts"
     artifacts.mkdir()
-    (artifacts / "loader").symlink_to(ARTIFACTS / "loader")  # the built loader is the same
+    share("loader", artifacts)
     board = replace(boards.load("local", artifacts), root=str(tmp_path / "board"))
     return Bed(board, boards.connect(board, artifacts), artifacts)
 
@@ -55,7 +55,7 @@ def container_bed(tmp_path: Path, request: pytest.FixtureRequest) -> Iterator[Be
     if missing_docker():
         pytest.skip(missing_docker())
     connection: Connection = request.getfixturevalue("container")
-    (tmp_path / "loader").symlink_to(ARTIFACTS / "loader")
+    share("loader", tmp_path)
     board = boards.load("container", ARTIFACTS)
     shared, board = board.root, replace(board, root=f"{board.root}-test/{tmp_path.name}")
     connection.check(["sh", "-c", SHARE, "share", shared, board.root])
@@ -78,7 +78,7 @@ def vm() -> Iterator[Board]:
 @pytest.fixture
 def vm_bed(tmp_path: Path, vm: Board) -> Iterator[Bed]:
     """The virtual machine, in a folder of its own there; it is started if a test before has cut its power."""
-    (tmp_path / "loader").symlink_to(ARTIFACTS / "loader")
+    share("loader", tmp_path)
     shared, board = vm.root, replace(vm, root=f"{vm.root}-test/{tmp_path.name}")
     with boards.connect(vm, ARTIFACTS) as connection:
         connection.check(["sh", "-c", SHARE, "share", shared, board.root])

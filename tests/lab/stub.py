@@ -25,6 +25,12 @@ ASIMDDP = 1 << 20  # AT_HWCAP: dot product, which no cortex-a72 has
 NO_CPU_HAS = 1 << 62  # no feature has this bit, so that no machine passes
 
 
+def share(name: str, folder: Path) -> None:
+    """folder/name is what all tests keep in artifacts/name: it is the same for everybody."""
+    (ARTIFACTS / name).mkdir(parents=True, exist_ok=True)
+    (folder / name).symlink_to(ARTIFACTS / name)
+
+
 @dataclass(frozen=True)
 class Stub:
     """y = x + addend; `cpu_required` are the bits that the loader looks for."""

@@ -20,7 +20,7 @@ from pilite.lab.boards import Board
 from pilite.lab.connection import Connection, LocalConnection
 from pilite.lab.deploy import Deployed
 from pilite.lab.progress import Progress
-from tests.lab.stub import ARTIFACTS, MODEL, Stub
+from tests.lab.stub import MODEL, Stub, share
 
 FAILURES = {"off": BoardError("off: no answer"), "wrong": CheckFailed("wrong: 3 elements differ")}
 
@@ -192,9 +192,8 @@ FLEETS = [
 @pytest.fixture(params=["container"])
 def start(tmp_path: Path) -> Iterator[Callable[[int], list[Board]]]:
     """Gives as many boards as wanted, with nothing on them."""
-    (ARTIFACTS / "vboard").mkdir(parents=True, exist_ok=True)
-    (tmp_path / "loader").symlink_to(ARTIFACTS / "loader")
-    (tmp_path / "vboard").symlink_to(ARTIFACTS / "vboard")
+    share("loader", tmp_path)
+    share("vboard", tmp_path)
     found: list[Board] = []
 
     def some(count: int) -> list[Board]:

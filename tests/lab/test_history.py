@@ -20,7 +20,7 @@ import pytest
 from pilite.errors import PiliteError
 from pilite.lab import exchange, history, store
 from tests.lab.results import measured
-from tests.lab.stub import ARTIFACTS
+from tests.lab.stub import share
 
 Json = dict[str, Any]
 ROOT = Path(__file__).parents[2]
@@ -189,7 +189,7 @@ KILLS = 20
 @pytest.mark.slow
 def test_kill_9_at_any_point_of_a_bench_loses_no_finished_run_and_leaves_no_process(tmp_path: Path) -> None:
     (tmp_path / "artifacts").mkdir()
-    (tmp_path / "artifacts" / "loader").symlink_to(ARTIFACTS / "loader")
+    share("loader", tmp_path / "artifacts")
     chance, reported = random.Random(20), []
     words = [sys.executable, "-m", "tests.lab.bench_forever", str(tmp_path)]
     for kill in range(KILLS):

@@ -20,7 +20,7 @@ from pilite.lab.boardkeys import make_keys
 from pilite.lab.boards import Board
 from pilite.lab.connection import SECONDS, Connection, Heard, Progress, Result, nothing
 from tests.lab.conftest import Bed
-from tests.lab.stub import ARTIFACTS, MODEL, Stub
+from tests.lab.stub import ARTIFACTS, MODEL, Stub, share
 from tests.lab.test_deploy import link, put
 from tests.lab.test_faults import is_whole
 
@@ -39,7 +39,7 @@ def test_it_is_a_pi_like_machine_with_a_kernel_of_its_own(vm_bed: Bed) -> None:
 
 @pytest.mark.slow
 def test_a_running_machine_is_used_again_and_forgotten_when_stopped(tmp_path: Path, vm: Board) -> None:
-    (tmp_path / "vboard").symlink_to(ARTIFACTS / "vboard")
+    share("vboard", tmp_path)
     board = replace(vm, name="other", cpu="cortex-a53")
     folder = machine.folder_of(board, tmp_path)
     try:
@@ -59,7 +59,7 @@ def test_a_running_machine_is_used_again_and_forgotten_when_stopped(tmp_path: Pa
 def test_a_port_that_somebody_else_has_is_said_and_the_next_start_takes_another(
     vm: Board, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    (tmp_path / "vboard").symlink_to(ARTIFACTS / "vboard")
+    share("vboard", tmp_path)
     board = replace(vm, name="other")
     with socket.create_server(("127.0.0.1", 0)) as taken, monkeypatch.context() as patch:
         patch.setattr(machine, "_free_port", lambda: taken.getsockname()[1])

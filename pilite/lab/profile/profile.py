@@ -33,7 +33,7 @@ ENDS = "(ends)"  # copies of the model's inputs and outputs
 
 # 8-bit multiply-accumulates per cycle and core that the multipliers allow. ARM: Arm's Software Optimization
 # Guides, A72 one 128-bit multiply a cycle, A76 two SDOT of 16 products; the A53 as the A72. x86-64: two
-# VPMADDWD of 16 products; VPDPBUSD of 64, one or two by the core: 103 products a cycle were measured on a Xeon.
+# VPMADDWD of 16 products; VPDPBUSD of 64, one or two by the core (a Xeon was measured at 103 a cycle).
 MACS_PER_CYCLE = {"cortex-a53": 8, "cortex-a72": 8, "cortex-a76": 32, "x86-64-v3": 32, "x86-64-v4": 128}
 
 
