@@ -52,7 +52,9 @@ def _leaky_relu(d: Draw, op: str) -> OneOp:
     x = d.activation(shape)
     scale = d.tensors[x].scales[0]
     y = d.activation(shape, d.pick((scale, d.near(scale, 4))))
-    return d.finish(op, (x,), y, LeakyRelu(d.pick((0.0, 0.01, 0.1, 0.25, 0.3, 1.0, d.near(1.0, 4)))))
+    return d.finish(
+        op, (x,), y, LeakyRelu(d.pick((0.0, 0.01, 0.1, 0.25, 0.3, 1.0, d.near(1.0, 4), -d.near(0.5, 4))))
+    )
 
 
 def _cast(d: Draw, op: str) -> OneOp:
@@ -76,10 +78,10 @@ def _held(*dtypes: str) -> tuple[int, int]:
 # Two operands and more.
 
 
-def _shapes(d: Draw) -> tuple[Shape, Shape, Shape]:
-    """Of two operands and their result; only up to 4 dimensions broadcast."""
+def _shapes(d: Draw, op: str) -> tuple[Shape, Shape, Shape]:
+    """Of two operands and their result; not all dimensions broadcast."""
     shape = d.shape()
-    left, right = d.broadcast(shape) if len(shape) <= elements.MOST_BROADCAST else (shape, shape)
+    left, right = d.broadcast(shape) if len(shape) <= elements.most_broadcast(op) else (shape, shape)
     if d.chance(0.5):
         left, right = right, left
     return left, right, tuple(np.broadcast_shapes(left, right))
@@ -87,7 +89,7 @@ def _shapes(d: Draw) -> tuple[Shape, Shape, Shape]:
 
 def pair(d: Draw, op: str) -> OneOp:
     """ADD, SUB, MUL and DIV with a fused activation."""
-    left, right, shape = _shapes(d)
+    left, right, shape = _shapes(d, op)
     if plain(d):
         a, b = d.value(left), d.value(right)
         return _finish(d, op, (a, b), d.value(shape), _fused(op, d.fused(0.1)))
@@ -138,14 +140,14 @@ def _prelu(d: Draw, op: str) -> OneOp:
 
 
 def _extreme(d: Draw, op: str) -> OneOp:
-    left, right, shape = _shapes(d)
+    left, right, shape = _shapes(d, op)
     a = d.value(left)
     return _finish(d, op, (a, d.value(right, like=a)), d.value(shape, like=a))
 
 
 def _compare(d: Draw, op: str) -> OneOp:
     """Scales below one; often equal, so that values are equal too."""
-    left, right, shape = _shapes(d)
+    left, right, shape = _shapes(d, op)
     y = d.tensor(shape, dtype="bool")
     if plain(d):
         return _finish(d, op, (d.value(left), d.value(right)), y)
@@ -158,12 +160,12 @@ def _compare(d: Draw, op: str) -> OneOp:
 
 
 def _select(d: Draw, op: str) -> OneOp:
-    left, right, shape = _shapes(d)
+    left, right, shape = _shapes(d, op)
     condition = shape
     if op == "SELECT":
         left = right = shape
         condition = d.pick((shape, (), shape[:1]))
-    elif len(shape) <= elements.MOST_BROADCAST:
+    elif len(shape) <= elements.most_broadcast(op):
         condition = d.broadcast(shape)[0]
     c = d.tensor(condition, dtype="bool")
     a = d.value(left)
@@ -172,13 +174,13 @@ def _select(d: Draw, op: str) -> OneOp:
 
 
 def _logical(d: Draw, op: str) -> OneOp:
-    left, right, shape = _shapes(d)
+    left, right, shape = _shapes(d, op)
     return _finish(d, op, (d.tensor(left), d.tensor(right)), d.tensor(shape))
 
 
 def _floor_div(d: Draw, op: str) -> OneOp:
     """No operand is 0: TFLite fails."""
-    left, right, shape = _shapes(d)
+    left, right, shape = _shapes(d, op)
     return _finish(d, op, (d.value(left), d.value(right)), d.value(shape))
 
 

@@ -86,7 +86,9 @@ def _conv_2d(d: Draw, op: str) -> OneOp:
     ic, oc = d.pair(CHANNELS)
     if batch * math.prod((*window.result, *window.size, ic, oc)) > MAX_MULTIPLY_ADDS:
         ic, oc = d.pair((1, 3, 8, 9))
-    x = d.activation((batch, *window.image, ic))
+    groups = d.pick((2, 3, 5)) if max(ic, oc) < 10 and d.chance(0.3) else 1
+    oc *= groups
+    x = d.activation((batch, *window.image, ic * groups))
     w = _weights(d, (oc, *window.size, ic), axis=0)
     b = _bias(d, x, w, oc)  # TFLite's quantized kernel refuses to do without
     y, activation = _result(d, x, w, (batch, *window.result, oc), taps=math.prod(window.size) * ic)

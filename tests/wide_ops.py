@@ -25,12 +25,13 @@ def conv(d: Draw, op: str) -> OneOp:
     multiplier = d.pick((1, 1, 2, 3))
     deep = op == "DEPTHWISE_CONV_2D"
     oc = ic * multiplier if deep else d.pick(CHANNELS)
-    shape = (1, *size, oc) if deep else (oc, *size, ic)
+    groups = d.pick((1, 1, 1, 2, 3)) if not deep and max(ic, oc) < 10 else 1
+    shape = (1, *size, oc) if deep else (oc * groups, *size, ic)
     options: Options = Conv2D(padding, stride, dilation, activation)
     if deep:
         options = DepthwiseConv2D(padding, stride, dilation, multiplier, activation)
-    result = (batch, *sides, oc)
-    return _finish(d, op, (batch, *image, ic), shape, 3 if deep else 0, result, options)
+    result = (batch, *sides, oc * groups)
+    return _finish(d, op, (batch, *image, ic * groups), shape, 3 if deep else 0, result, options)
 
 
 def fully_connected(d: Draw, op: str) -> OneOp:

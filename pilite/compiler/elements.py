@@ -35,7 +35,9 @@ from pilite.compiler.rules import (
 )
 
 Shape = tuple[int, ...]
-MOST_BROADCAST = 4  # dimensions that all of TFLite's broadcasting kernels take
+# Dimensions that TFLite's broadcasting kernels take.
+MOST_BROADCAST = 4
+MORE_BROADCAST = {"ADD": 6, **dict.fromkeys(("DIV", "MAXIMUM", "MINIMUM", "SELECT_V2", "SUB"), 5)}
 MOST_SHIFTED = 15  # bits that an int16 value moves down to be added
 COMPARISONS = ("EQUAL", "GREATER", "GREATER_EQUAL", "LESS", "LESS_EQUAL", "NOT_EQUAL")
 SELECTIONS = ("SELECT", "SELECT_V2")
@@ -152,9 +154,14 @@ def _quantized(node: Node, graph: Graph) -> str | None:
 def _few_dimensions(node: Node, graph: Graph) -> str | None:
     shapes = {graph.tensors[i].shape for i in node.inputs}
     rank = max(map(len, shapes))
-    if len(shapes) > 1 and rank > MOST_BROADCAST:
-        return f"broadcasts {rank} dimensions, more than TFLite's {MOST_BROADCAST}; reshape its operands"
+    most = most_broadcast(node.op)
+    if len(shapes) > 1 and rank > most:
+        return f"broadcasts {rank} dimensions, more than TFLite's {most}; reshape its operands"
     return None
+
+
+def most_broadcast(op: str) -> int:
+    return MORE_BROADCAST.get(op, MOST_BROADCAST)
 
 
 def _sum_scales(node: Node, graph: Graph) -> str | None:
@@ -219,9 +226,9 @@ def _product(node: Node, graph: Graph) -> str | None:
 def _leaky(node: Node, graph: Graph) -> str | None:
     assert isinstance(node.options, LeakyRelu)
     x, alpha = activations(node, graph)[0], node.options.alpha
-    if not (math.isfinite(alpha) and alpha >= 0):
-        return f"has the slope {alpha:g}, which TFLite's fixed point cannot hold; use one of at least 0"
-    ratio = quant(x).scale * alpha / quant(output(node, graph)).scale
+    if not math.isfinite(alpha):
+        return f"has the slope {alpha:g}, which TFLite's fixed point cannot hold; use a finite one"
+    ratio = quant(x).scale * abs(alpha) / quant(output(node, graph)).scale
     return TOO_SMALL if overflows(reach(x), ratio) else None
 
 
@@ -303,7 +310,7 @@ CHECKS: dict[str, tuple[Rule, ...]] = {
     **dict.fromkeys(("RELU", "RELU6"), (quantized, rescale)),
     "RELU_N1_TO_1": (eight_bit, rescale),
     "ABS": (quantized, _signed, rescale),
-    "ADD": (numbers, _words, fused_activation, _sum_scales, _powers),
+    "ADD": (*PAIR, _words, fused_activation, _sum_scales, _powers),
     "CAST": (_castable,),
     "DIV": (*PAIR, fused_activation),
     "HARD_SWISH": (eight_bit, rescale, _swish),

@@ -72,9 +72,9 @@ def _conv_2d(node: Node, graph: Graph) -> Shape:
     assert isinstance(node.options, Conv2D)
     x, w = _operand(node, graph, 0, rank=4), _operand(node, graph, 1, rank=4)
     oc, kh, kw, ic = w.shape
-    if ic != x.shape[3]:
+    if ic < 1 or x.shape[3] % ic or oc % (x.shape[3] // ic):
         raise Mismatch(
-            f"its weights take {ic} of {x.shape[3]} input channels; grouped convolution is not supported"
+            f"its weights take {ic} of {x.shape[3]} input channels, which makes no groups for {oc}"
         )
     return _image(x, (kh, kw), oc, node.options)
 

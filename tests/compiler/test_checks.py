@@ -135,7 +135,7 @@ REFUSED = {
     ),
     "grouped": (
         conv(w=weights(4, 3, 3, 1)),
-        f"its weights take 1 of 3 input channels; grouped convolution is not supported; {AGAIN}",
+        f"its weights take 1 of 3 input channels, which makes no groups for 4; {AGAIN}",
     ),
     "window too large": (
         conv(w=weights(4, 7, 3, 3), padding="VALID"),

@@ -173,9 +173,8 @@ REFUSED = {
         "operator #0 MUL: broadcasts 5 dimensions, more than TFLite's 4; reshape its operands",
     ),
     "slope": (
-        one("LEAKY_RELU", [value(4)], value(4, name="y"), graph.LeakyRelu(-0.5)),
-        "operator #0 LEAKY_RELU: has the slope -0.5, which TFLite's fixed point cannot hold; "
-        "use one of at least 0",
+        one("LEAKY_RELU", [value(4)], value(4, name="y"), graph.LeakyRelu(np.inf)),
+        "operator #0 LEAKY_RELU: has the slope inf, which TFLite's fixed point cannot hold; use a finite one",
     ),
     "compared scales": (
         one("LESS", [value(4, scale=1.5), value(4)], TRUTH),

@@ -23,7 +23,8 @@ from tests.native import ARTIFACTS, EVERY_CPU, HERE
 # In an order that is XNNPACK's own; by another library on aarch64.
 WIDE = (
     *wide_ops.OPS,
-    *("ADD", "DEQUANTIZE", "LEAKY_RELU", "LOGISTIC", "MEAN", "MUL", "QUANTIZE", "SOFTMAX", "SUB", "TANH"),
+    *("ADD", "DEQUANTIZE", "EQUAL", "LEAKY_RELU", "LOGISTIC", "MEAN", "MUL", "QUANTIZE", "SOFTMAX", "SUB"),
+    *("SUM", "TANH"),
 )
 REFUSED = [("SUM", "float32"), *((op, "int16") for op in WIDE)]
 ROWS = [row for row in one_op.ROWS if row[0] in delegation.POLICIES and row not in REFUSED]

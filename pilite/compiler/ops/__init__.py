@@ -78,22 +78,23 @@ _POWERS = "int16 scales that are powers of two as TFLite does by `pot_scale_int1
 _COMPARED = "uint8, int8, int32, int64, float32 -> bool"
 _COMPARED16 = "uint8, int8, int16 as stored, int32, int64, float32 -> bool"
 _BROADCAST = "broadcasting, up to 4 dimensions"
+_BROADCAST5 = "broadcasting, up to 5 dimensions"
 _NO_ZERO = "a computed integer divisor of 0 counts as 1 (TFLite fails)"
 _LIBM = "exact where the host's libm rounds correctly"
 
 # Operators that compute element by element.
 _ELEMENTS: dict[str, Op] = {
     "ABS": Op(tables.by_values(tables.absolute), "int8, int16"),
-    "ADD": Op(elementwise.add, _SUMMED, f"broadcasting; {_POWERS}; {_ACTIVATIONS}"),
+    "ADD": Op(elementwise.add, _SUMMED, f"broadcasting, up to 6 dimensions; {_POWERS}; {_ACTIVATIONS}"),
     "CAST": Op(broadcasting.cast, f"{_WHOLE}, bool", "values that the target can hold"),
-    "DIV": Op(broadcasting.plain("div"), "int32, float32", f"{_BROADCAST}; {_NO_ZERO}"),
+    "DIV": Op(broadcasting.plain("div"), "int32, float32", f"{_BROADCAST5}; {_NO_ZERO}"),
     "EQUAL": Op(broadcasting.compare("equal"), f"{_COMPARED16}; bool", f"{_BROADCAST}; scales below 1"),
     "FLOOR_DIV": Op(broadcasting.plain("floor_div"), "int32, float32", f"{_BROADCAST}; {_NO_ZERO}"),
     "GREATER": Op(broadcasting.compare("greater"), _COMPARED, f"{_BROADCAST}; scales below 1"),
     "GREATER_EQUAL": Op(broadcasting.compare("greater_equal"), _COMPARED16, f"{_BROADCAST}; scales below 1"),
     "HARD_SWISH": Op(tables.by_values(tables.hard_swish), _BYTES),
     "LEAKY_RELU": Op(
-        tables.by_values(tables.leaky_relu, tables.leaky_relu_xnnpack), _WORDS, "slope of at least 0"
+        tables.by_values(tables.leaky_relu, tables.leaky_relu_xnnpack), _WORDS, "any finite slope"
     ),
     "LESS": Op(broadcasting.compare("less"), _COMPARED16, f"{_BROADCAST}; scales below 1"),
     "LESS_EQUAL": Op(broadcasting.compare("less_equal"), _COMPARED, f"{_BROADCAST}; scales below 1"),
@@ -101,8 +102,8 @@ _ELEMENTS: dict[str, Op] = {
     "LOGICAL_NOT": Op(broadcasting.plain("logical_not"), "bool"),
     "LOGICAL_OR": Op(broadcasting.plain("logical_or"), "bool", _BROADCAST),
     "LOGISTIC": Op(tables.by_values(tables.logistic), _WORDS, f"output scale 1/256, int16 1/32768; {_LIBM}"),
-    "MAXIMUM": Op(broadcasting.plain("maximum"), _WHOLE, f"{_BROADCAST}; stored values"),
-    "MINIMUM": Op(broadcasting.plain("minimum"), _WHOLE, f"{_BROADCAST}; stored values"),
+    "MAXIMUM": Op(broadcasting.plain("maximum"), _WHOLE, f"{_BROADCAST5}; stored values"),
+    "MINIMUM": Op(broadcasting.plain("minimum"), _WHOLE, f"{_BROADCAST5}; stored values"),
     "MUL": Op(broadcasting.mul, _SUMMED, f"{_BROADCAST}; {_ACTIVATIONS}"),
     "NEG": Op(broadcasting.plain("neg"), "int32, float32"),
     "NOT_EQUAL": Op(broadcasting.compare("not_equal"), f"{_COMPARED}; bool", f"{_BROADCAST}; scales below 1"),
@@ -111,9 +112,9 @@ _ELEMENTS: dict[str, Op] = {
     "RELU6": Op(tables.by_values(tables.relu), _WORDS),
     "RELU_N1_TO_1": Op(tables.by_values(tables.relu), _BYTES),
     "SELECT": Op(broadcasting.select, f"{_WHOLE}, bool", "stored values"),
-    "SELECT_V2": Op(broadcasting.select, f"{_WHOLE}, bool", f"{_BROADCAST}; stored values"),
+    "SELECT_V2": Op(broadcasting.select, f"{_WHOLE}, bool", f"{_BROADCAST5}; stored values"),
     "SQRT": Op(broadcasting.plain("sqrt"), "float32"),
-    "SUB": Op(elementwise.add, _SUMMED, f"{_BROADCAST}; {_POWERS}; {_ACTIVATIONS}"),
+    "SUB": Op(elementwise.add, _SUMMED, f"{_BROADCAST5}; {_POWERS}; {_ACTIVATIONS}"),
     "TANH": Op(tables.by_values(tables.tanh), _WORDS, f"output scale 1/128, int16 1/32768; {_LIBM}"),
 }
 
@@ -143,7 +144,7 @@ _OPS: dict[str, Op] = {
     "CONV_2D": Op(
         wide.by_dtype(conv.conv_2d, wide.conv_2d),
         _WEIGHTED,
-        f"any stride, dilation; not grouped; {_ACTIVATIONS}",
+        f"any stride, dilation, groups; {_ACTIVATIONS}",
     ),
     "DEPTHWISE_CONV_2D": Op(
         wide.by_dtype(conv.depthwise_conv_2d, wide.depthwise_conv_2d),

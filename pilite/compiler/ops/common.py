@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import TypeVar
 
 import numpy as np
 import numpy.typing as npt
@@ -21,6 +22,8 @@ from pilite.compiler.fixedpoint import (
 from pilite.compiler.graph import Quant, Tensor
 from pilite.compiler.program import signed_zero_point, storage
 from pilite.compiler.spec import Window
+
+T = TypeVar("T", bound=np.generic)
 
 
 def quant(tensor: Tensor) -> Quant:
@@ -104,6 +107,16 @@ def centred_weights(w: Tensor) -> npt.NDArray[np.int16]:
     """Weights minus their zero point."""
     assert w.data is not None
     return np.asarray(w.data, np.int16) - np.int16(quant(w).zero_point)
+
+
+def dense(weight: npt.NDArray[T], groups: int) -> npt.NDArray[T]:
+    """Weights (oc, kh, kw, ic / groups) of a grouped convolution, with zeros for all other channels."""
+    oc, kh, kw, depth = weight.shape
+    full = np.zeros((oc, kh, kw, depth * groups), weight.dtype)
+    for group in range(groups):
+        rows = slice(group * oc // groups, (group + 1) * oc // groups)
+        full[rows, ..., group * depth : (group + 1) * depth] = weight[rows]
+    return full
 
 
 def folded_bias(

@@ -14,13 +14,14 @@ from pilite.compiler.ops.common import (
     centred_weights,
     channel_multipliers,
     channel_requant,
+    dense,
     folded_bias,
     is_unsigned,
     quant,
     window,
 )
 from pilite.compiler.program import Builder, signed_zero_point
-from pilite.compiler.spec import Broadcast, QConv2D, QDepthwiseConv2D, Window
+from pilite.compiler.spec import Broadcast, Copy, QConv2D, QDepthwiseConv2D, Walk, Window
 
 
 def _kernel(w: Tensor) -> tuple[int, int]:
@@ -40,29 +41,54 @@ def conv_2d(node: Node, b: Builder) -> None:
     assert isinstance(options, graph.Conv2D)
     x, w, bias, y = weighted(node, b)
     spans = window(options.padding, _kernel(w), options.stride, options.dilation, x.shape[1:3], y.shape[1:3])
-    _emit_conv(node, b, spans, w, bias, options.activation, (x, y))
-
-
-def _emit_conv(
-    node: Node,
-    b: Builder,
-    spans: Window,
-    w: Tensor,
-    bias: Tensor | None,
-    activation: str,
-    ends: tuple[Tensor, Tensor],
-) -> None:
-    x, y = ends
+    groups = x.shape[3] // w.shape[3]
     weight = centred_weights(w)
-    rounding = _rounding(b, x, w, (w.shape[3], w.shape[0]))
+    rounding = _rounding(b, x, w, (w.shape[3], w.shape[0] // groups))
     reals = channel_multipliers(x, w, y, y.shape[-1], rounding, float_product=is_unsigned(x))
-    spec = QConv2D(spans, channel_requant(rounding, y, activation, reals, b.numerics.nearest))
+    spec = QConv2D(spans, channel_requant(rounding, y, options.activation, reals, b.numerics.nearest))
     arrays: dict[str, npt.NDArray[Any]] = {
         "weight": weight,
         "bias": folded_bias(bias, weight, (1, 2, 3), signed_zero_point(x)),
         **operands(rounding, reals),
     }
-    b.emit(spec, (b.value(node.inputs[0]),), b.value(node.outputs[0]), arrays, spans.halo)
+    source, target = b.value(node.inputs[0]), b.value(node.outputs[0])
+    if groups == 1:
+        b.emit(spec, (source,), target, arrays, spans.halo)
+    else:
+        _grouped(b, spec, (source, target), arrays, groups)
+
+
+LEAST_CHANNELS = 32  # that one convolution of some groups has, if there are as many
+
+
+def _grouped(
+    b: Builder, spec: QConv2D, ends: tuple[int, int], arrays: dict[str, npt.NDArray[Any]], groups: int
+) -> None:
+    """Some groups together are one convolution with zeros, of copied channels: few products are in vain, and
+    vectors are full.
+    """
+    source, target = ends
+    (*image, ic), (*result, oc) = b.values[source].shape, b.values[target].shape
+    enough = (n for n in range(1, groups) if groups % n == 0 and n * ic // groups >= LEAST_CHANNELS)
+    together = next(enough, groups)
+    for first in range(0, groups, together):
+        begin, count = first * oc // groups, together * oc // groups
+        own = {name: values[begin : begin + count] for name, values in arrays.items()}
+        own["weight"] = dense(own["weight"], together)
+        if together == groups:
+            b.emit(spec, (source,), target, own, spec.window.halo)
+            return
+        taken = b.new((*image, together * ic // groups), border=b.values[source].border)
+        b.emit(_channels(b.values[taken].shape, first * ic // groups, 0), (source,), taken)
+        made = b.new((*result, count))
+        b.emit(spec, (taken,), made, own, spec.window.halo)
+        b.emit(_channels((*result, count), 0, begin), (made,), target)
+
+
+def _channels(shape: tuple[int, ...], source: int, target: int) -> Copy:
+    """Channels from `source` on become those from `target` on."""
+    places = (Walk((0, 0, 0, at), (0, 1, 2, 3), (1, 1, 1, 1)) for at in (source, target))
+    return Copy(shape, *places)
 
 
 def _rounding(b: Builder, x: Tensor, w: Tensor, group: tuple[int, int]) -> Rounding:

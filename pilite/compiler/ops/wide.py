@@ -12,7 +12,7 @@ from pilite.compiler import graph
 from pilite.compiler.fixedpoint import Multiplier
 from pilite.compiler.fixedpoint16 import reduced
 from pilite.compiler.graph import Node
-from pilite.compiler.ops.common import clamp, quant, window
+from pilite.compiler.ops.common import clamp, dense, quant, window
 from pilite.compiler.ops.conv import weighted
 from pilite.compiler.program import Builder
 from pilite.compiler.rules import has_narrow_sums
@@ -39,7 +39,8 @@ def conv_2d(node: Node, b: Builder) -> None:
     spans = window(o.padding, w.shape[1:3], o.stride, o.dilation, x.shape[1:3], y.shape[1:3])  # type: ignore[arg-type]
     spec = QConv16(spans, 0, *clamp(y, o.activation), has_narrow_sums(node, b.graph))
     ends = b.value(node.inputs[0]), b.value(node.outputs[0])
-    b.emit(spec, ends[:1], ends[1], arrays(node, b, np.asarray(w.data)), spans.halo)
+    weight = dense(np.asarray(w.data), x.shape[3] // w.shape[3])
+    b.emit(spec, ends[:1], ends[1], arrays(node, b, weight), spans.halo)
 
 
 def depthwise_conv_2d(node: Node, b: Builder) -> None:
