@@ -18,7 +18,9 @@ from typing import TypeAlias
 import numpy as np
 
 from pilite.compiler.fixedpoint import INT8_MIN, activation_range, nearest_xnnpack
+from pilite.compiler.fixedpoint16 import powers
 from pilite.compiler.graph import ABSENT, Graph, Node, Tensor, TransposeConv
+from pilite.compiler.rules import has_narrow_sums
 from pilite.compiler.shapes import extent
 from pilite.compiler.tensors import quoted
 
@@ -116,7 +118,7 @@ def _leaked(node: Node, graph: Graph) -> bool:
     """VisitUnaryNode: both slopes within the 8 fractional bits of their multipliers."""
     x = graph.tensors[node.inputs[0]]
     slope = float(np.float32(ratios(node, graph)[0]) * np.float32(node.options.alpha))  # type: ignore[union-attr]
-    above = 2.0**-8 <= ratios(node, graph)[0] <= 2.0**7
+    above = _eight_bit(node, graph) and 2.0**-8 <= ratios(node, graph)[0] <= 2.0**7
     return above and len(x.shape) <= MAX_RANK and abs(slope) >= 2.0**-8 and -127.99609375 <= slope <= 128.0
 
 
@@ -201,10 +203,31 @@ def _convolved_back(node: Node, graph: Graph) -> str | None:
 
 
 def _wide(node: Node, graph: Graph) -> str | None:
-    """LiteRT's builtin kernels for 16-bit values are another library's on aarch64, or round otherwise."""
+    """LiteRT's builtin kernels for these operators round otherwise, or saturate where 2.14 wraps."""
     if any(tensor.dtype == "int16" for tensor in _tensors(node, graph)):
         return f"works on int16, about which numerics `xnnpack` promises nothing; {REF}"
     return None
+
+
+def _narrow(node: Node, graph: Graph) -> str | None:
+    """LiteRT asks an option of the operator, not its bias, how wide its sums are."""
+    if graph.tensors[node.inputs[0]].dtype == "int16" and has_narrow_sums(node, graph):
+        return f"has 16-bit values and no 64-bit bias, which LiteRT sums otherwise; {REF}"
+    return None
+
+
+def _near_powers(*exponents: int) -> Rule:
+    """For these powers of two as scale of int16 LiteRT's default has kernels that use no table."""
+
+    def rule(node: Node, graph: Graph) -> str | None:
+        x = graph.tensors[node.inputs[0]]
+        found = powers(float(_scale(x))) if x.dtype == "int16" else None
+        if found is None or found[0] not in exponents:
+            return None
+        scale = f"its int16 input scale {float(_scale(x)):g}"
+        return f"{scale} is a power of two, which LiteRT computes otherwise; {REF}"
+
+    return rule
 
 
 def _covered(node: Node, graph: Graph) -> str | None:
@@ -275,14 +298,15 @@ def _flipped(node: Node, graph: Graph) -> str | None:
 
 def _softmax(node: Node, graph: Graph) -> str | None:
     x, y = graph.tensors[node.inputs[0]], graph.tensors[node.outputs[0]]
-    if x.shape[-1] > 2**15 or _scale(y) < 2.0**-14:
+    if y.dtype != "int16" and (x.shape[-1] > 2**15 or _scale(y) < 2.0**-14):
         return f"has more than 32,768 classes or an output scale below 2**-14; {REF}"
     return None
 
 
-_SUMS = (_wide, _normal_scales, _bias_scale, _weights, _multiplier, _range)
+_SUMS = (_narrow, _normal_scales, _bias_scale, _weights, _multiplier, _range)
 _XNNPACK = "XNNPACK"
 _ROUNDED = "XNNPACK: int8 fp32, uint8 rndnu, on Cortex-A53 rndnu16"
+_WIDE = "int16 builtin, equal to ref, with 64-bit bias"
 _BUILTIN = "builtin, equal to ref"
 _MOVED = Policy("moves bytes")
 
@@ -299,17 +323,21 @@ POLICIES: dict[str, Policy] = {
     "GREATER": _SAME,
     "GREATER_EQUAL": _SAME,
     "HARD_SWISH": _SAME,
-    "LEAKY_RELU": Policy("XNNPACK; builtin beyond its scales", _leaked, (_wide, _normal_scales)),
+    "LEAKY_RELU": Policy("XNNPACK; int16 and beyond its scales builtin", _leaked, (_normal_scales,)),
     "LESS": _SAME,
     "LESS_EQUAL": _SAME,
     "LOGICAL_AND": _SAME,
     "LOGICAL_NOT": _SAME,
     "LOGICAL_OR": _SAME,
-    "LOGISTIC": Policy("XNNPACK, equal to ref", rules=(_wide, _normal_scales)),
+    "LOGISTIC": Policy(
+        "XNNPACK, equal to ref; int16 builtin, not of scale 2**-12",
+        _eight_bit,
+        (_near_powers(-12), _normal_scales),
+    ),
     "MAXIMUM": _SAME,
     "MINIMUM": _SAME,
     "MUL": Policy(
-        "XNNPACK: rndnu; builtin beyond its scales", _multiplied, (_wide, _normal_scales, _range_if_taken)
+        "XNNPACK: rndnu; int16 and beyond its scales builtin", _multiplied, (_normal_scales, _range_if_taken)
     ),
     "NEG": _SAME,
     "NOT_EQUAL": _SAME,
@@ -324,24 +352,28 @@ POLICIES: dict[str, Policy] = {
     "SELECT": _SAME,
     "SELECT_V2": _SAME,
     "SQRT": _SAME,
-    "SUB": Policy("XNNPACK; builtin beyond its scales", _added, (_wide, _normal_scales, _range_if_taken)),
-    "TANH": Policy("XNNPACK, equal to ref", rules=(_wide, _normal_scales)),
-    "ADD": Policy("XNNPACK; builtin beyond its scales", _added, (_wide, _normal_scales, _range_if_taken)),
+    "SUB": Policy("XNNPACK; int16 and beyond its scales builtin", _added, (_normal_scales, _range_if_taken)),
+    "TANH": Policy(
+        "XNNPACK, equal to ref; int16 builtin, not of scale 2**-12 or 2**-11",
+        _eight_bit,
+        (_near_powers(-12, -11), _normal_scales),
+    ),
+    "ADD": Policy("XNNPACK; int16 and beyond its scales builtin", _added, (_normal_scales, _range_if_taken)),
     "AVERAGE_POOL_2D": Policy(_BUILTIN, _never),
     "BATCH_TO_SPACE_ND": _MOVED,
     "CONCATENATION": _MOVED,
-    "CONV_2D": Policy(_ROUNDED, rules=(_biased, *_SUMS)),
-    "DEPTHWISE_CONV_2D": Policy(f"{_ROUNDED} beyond 25 taps", rules=(_biased, *_SUMS)),
+    "CONV_2D": Policy(f"{_ROUNDED}; {_WIDE}", rules=(_biased, *_SUMS)),
+    "DEPTHWISE_CONV_2D": Policy(f"{_ROUNDED} beyond 25 taps; {_WIDE}", rules=(_biased, *_SUMS)),
     "CUSTOM:TFLite_Detection_PostProcess": Policy("builtin, as ref", _never),
     "DEPTH_TO_SPACE": _MOVED,
-    "DEQUANTIZE": Policy(_XNNPACK, rules=(_wide, _normal_scales)),
+    "DEQUANTIZE": Policy(_XNNPACK, rules=(_normal_scales,)),
     "EXPAND_DIMS": _MOVED,
-    "FULLY_CONNECTED": Policy(_ROUNDED, rules=_SUMS),
+    "FULLY_CONNECTED": Policy(_ROUNDED, rules=(_wide, *_SUMS)),
     "GATHER": _MOVED,
     "GATHER_ND": _MOVED,
     "L2_NORMALIZATION": _SAME,
     "MAX_POOL_2D": Policy("XNNPACK; int16 builtin", _max_pooled, (_same_quantization, _range_if_taken)),
-    "MEAN": Policy("XNNPACK: fp32", _eight_bit, (_wide, _normal_scales)),
+    "MEAN": Policy("XNNPACK: fp32; int16 builtin", _eight_bit, (_normal_scales,)),
     "MIRROR_PAD": _MOVED,
     "PACK": _MOVED,
     "PAD": Policy("XNNPACK moves bytes", rules=(_same_quantization,)),
@@ -352,7 +384,7 @@ POLICIES: dict[str, Policy] = {
     "RESHAPE": _MOVED,
     "SHAPE": _MOVED,
     "SLICE": _MOVED,
-    "SOFTMAX": Policy("builtin of aarch64", _never, (_wide, _softmax)),
+    "SOFTMAX": Policy("builtin of aarch64", _never, (_softmax,)),
     "SPACE_TO_BATCH_ND": _MOVED,
     "SPACE_TO_DEPTH": _MOVED,
     "SPLIT": _MOVED,
@@ -362,6 +394,6 @@ POLICIES: dict[str, Policy] = {
     "SUM": Policy("XNNPACK: fp32; integers builtin", _eight_bit, (_wide, _no_float, _normal_scales)),
     "TILE": _MOVED,
     "TRANSPOSE": _MOVED,
-    "TRANSPOSE_CONV": Policy(_ROUNDED, rules=(_convolved_back, _covered, _biased, *_SUMS)),
+    "TRANSPOSE_CONV": Policy(f"{_ROUNDED}; {_WIDE}", rules=(_convolved_back, _covered, _biased, *_SUMS)),
     "UNPACK": _MOVED,
 }

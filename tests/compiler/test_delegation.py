@@ -64,6 +64,22 @@ REFUSED = {
         ),
         "its window (3, 3) is smaller than its stride (4, 4), where cores round otherwise",
     ),
+    "16 bits with a 32-bit bias": (
+        conv(replace(X, dtype="int16", zero_points=(0,)), y=replace(Y, dtype="int16", zero_points=(0,))),
+        "has 16-bit values and no 64-bit bias, which LiteRT sums otherwise",
+    ),
+    "16 bits that are quantized": (
+        one("QUANTIZE", [TensorSpec("x", (4,), "float32")], value(4, name="y", dtype="int16", zero_point=0)),
+        "works on int16, about which numerics `xnnpack` promises nothing",
+    ),
+    "16 bits of a power of two": (
+        one(
+            "TANH",
+            [value(4, dtype="int16", scale=2.0**-11, zero_point=0)],
+            value(4, name="y", dtype="int16", scale=2.0**-15, zero_point=0),
+        ),
+        "its int16 input scale 0.000488281 is a power of two, which LiteRT computes otherwise",
+    ),
     "no bias": (without_bias(), "has no bias, without which LiteRT fails"),
     "bias without scale": (conv(b=plain(4)), "its bias 'b' has no scale, so LiteRT leaves it"),
     "one scale along another dimension": (
