@@ -81,16 +81,19 @@ def _graph(file: Container, name: str) -> tuple[Graph, list[Refusal]]:
         *_order_refusals(file, tensors, faults),
     ]
     nodes: list[Node] = []
+    shown: dict[int, Tensor] = {}  # shapes that are known, and outputs of the model all the same
     for operator in file.operators:
         if operator.op in schema.OPERATORS:
             try:
                 node = read_node(file, operator, tensors, faults)
-                known = None if {*node.outputs} & {*file.outputs} else fold.folded(node, tensors)
-                nodes += [node] if known is None else []
+                is_output = bool({*node.outputs} & {*file.outputs})
+                known = fold.folded(node, tensors) if not is_output or node.op == "SHAPE" else None
+                shown |= {i: tensors[i] for i in node.outputs if is_output and known}
+                nodes += [node] if is_output or not known else []
                 tensors = known or tensors
             except Refused as e:
                 refusals.append(Refusal(operator, str(e)))
-    tensors = _sized(nodes, tensors)
+    tensors = _sized(nodes, tuple(shown.get(t.index, t) for t in tensors))
     digest = hashlib.sha256(file.data).hexdigest()
     graph = Graph(name, tensors, tuple(nodes), file.inputs, file.outputs, digest)
     reasons = ((file.operators[node.index], checks.refusal(node, graph)) for node in nodes)
@@ -112,9 +115,11 @@ def _unpromised(file: Container, graph: Graph) -> list[Refusal]:
     """What can be compiled, but not as LiteRT's default computes it."""
     pairs = [(file.operators[node.index], node) for node in graph.nodes]
     reasons = [(operator, delegation.refusal(node, graph)) for operator, node in pairs]
-    computed = {i for operator in file.operators for i in operator.outputs if graph.tensors[i].is_constant}
+    computed = {i for operator in file.operators for i in operator.outputs}
     for operator, node in pairs:
-        data = () if node.op in rules.WEIGHTS_AXIS else node.inputs  # XNNPACK packs weights and bias
+        data = {*node.inputs}
+        if node.op in rules.WEIGHTS_AXIS:  # XNNPACK packs weights and bias
+            data = {i for i in data if i != ABSENT and not graph.tensors[i].is_constant}
         sizes = [graph.tensors[i] for i in operator.inputs if i in computed and i not in data]
         reasons.append((operator, delegation.folded_refusal(node, sizes)))
     return [Refusal(operator, reason) for operator, reason in reasons if reason]

@@ -264,6 +264,23 @@ def test_a_size_that_an_input_decides_is_refused() -> None:
         tflite.parse(data, "m")
 
 
+@pytest.mark.parametrize("numerics", ["ref", "xnnpack"])
+def test_a_shape_may_be_an_output_and_a_size(numerics: str) -> None:
+    """Read at once, and through operators that are folded."""
+    tensors = [value(2, 6), value(2, 6, name="z"), TensorSpec("s", (2,), "int32"), integers(1)]
+    tensors += [TensorSpec("r", (1,), "int32"), integers(2), TensorSpec("p", (2,), "int32")]
+    tensors += [value(2, 6, name="a"), value(6, 2, name="b")]
+    ops = [OpSpec("RELU", (0,), (1,)), OpSpec("SHAPE", (1,), (2,), graph.Shape("int32"))]
+    ops += [OpSpec("RESHAPE", (1, 2), (7,), graph.View())]
+    ops += [OpSpec("GATHER", (2, 3), (4,), graph.Gather(0, 0))]
+    ops += [OpSpec("CONCATENATION", (4, 5), (6,), graph.Concatenation(0, "NONE"))]
+    ops += [OpSpec("RESHAPE", (1, 6), (8,), graph.View())]
+    model = write(tensors, ops, [0], [2, 7, 8])
+    x = np.arange(-6, 6, dtype=np.int8).reshape(2, 6)
+
+    check_bits([OneOp("shape", model, [x])], HERE, numerics=numerics)
+
+
 def test_integers_that_are_the_same_in_every_run_are_refused_as_an_output() -> None:
     data = one("NEG", [integers(1, 2)], TensorSpec("y", (2,), "int32"))
 
