@@ -45,10 +45,18 @@ def connect(board: Board, artifacts: Path) -> Connection:
     address = ssh.Address(board.name, "127.0.0.1", machine.port, board.user, keys.client, keys.host_public)
     end = time.monotonic() + PATIENCE
     while not ssh.listens(address):
-        if not runs(machine, folder) or time.monotonic() > end:
-            raise BoardError(f"{address}: no sshd. Its console says: {_console(folder)}")
+        why = _silence(machine, folder, time.monotonic() > end)
+        if why:
+            raise BoardError(f"{address}: no sshd, {why}. Its console says: {_console(folder)}")
         time.sleep(0.2)
     return ssh.connect(address, PATIENCE)
+
+
+def _silence(machine: Machine, folder: Path, late: bool) -> str:
+    """Why nobody will answer any more; empty while somebody may."""
+    if not runs(machine, folder):
+        return "because its QEMU has ended"
+    return f"although its QEMU has run for {PATIENCE:.0f} s: stop the board and try again" if late else ""
 
 
 def folder_of(board: Board, artifacts: Path) -> Path:

@@ -63,7 +63,7 @@ def test_a_port_that_somebody_else_has_is_said_and_the_next_start_takes_another(
     board = replace(vm, name="other")
     with socket.create_server(("127.0.0.1", 0)) as taken, monkeypatch.context() as patch:
         patch.setattr(machine, "_free_port", lambda: taken.getsockname()[1])
-        with pytest.raises(BoardError, match=r"no sshd\. Its console says: .*host forwarding rule"):
+        with pytest.raises(BoardError, match=r"no sshd, because its QEMU has ended\. .*host forwarding rule"):
             boards.connect(board, tmp_path)
     try:
         with boards.connect(board, tmp_path) as connection:
@@ -102,6 +102,20 @@ def test_a_power_cut_does_not_forget_a_machine_that_was_started_meanwhile(
     assert machine.recorded(folder) == new
 
 
+@pytest.mark.parametrize(
+    ("is_there", "words"),
+    [(True, "although its QEMU has run for 0 s: stop the board"), (False, "because its QEMU has ended")],
+)
+def test_a_machine_that_does_not_answer_says_whether_it_runs(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, is_there: bool, words: str
+) -> None:
+    monkeypatch.setattr(machine, "start", lambda *_: machine.Machine(1, 1, "x"))
+    monkeypatch.setattr(machine, "runs", lambda *_: is_there)
+    monkeypatch.setattr(machine, "PATIENCE", 0)
+    with pytest.raises(BoardError, match=words):
+        machine.connect(boards.load("vm", tmp_path), tmp_path)
+
+
 def test_modules_come_after_their_needs() -> None:
     assert vmimage.needs(b"\x7fELF..\0depends=jbd2,mbcache\0name=ext4\0") == ["jbd2", "mbcache"]
     assert vmimage.needs(b"\x7fELF..\0depends=\0name=virtio_blk\0") == []
@@ -128,11 +142,17 @@ class Cutting(Connection):
     def __init__(self, under: Connection, cut: Callable[[], None], strikes: str, delay: float) -> None:
         self.where, self._under, self._cut = under.where, under, cut
         self._strikes, self._delay = strikes, delay
+        self._timer: threading.Timer | None = None
 
     def _maybe(self, what: str) -> None:
-        if what == self._strikes:
-            self._strikes = ""
-            threading.Timer(self._delay, self._cut).start()
+        if what == self._strikes and self._timer is None:
+            self._timer = threading.Timer(self._delay, self._cut)
+            self._timer.start()
+
+    def wait(self) -> None:
+        """Until it has struck: what was cut may have ended earlier, and the next machine is not meant."""
+        if self._timer is not None:
+            self._timer.join()
 
     def run(
         self,
@@ -201,6 +221,7 @@ def test_a_power_cut_leaves_a_whole_release(
     acknowledged = ""
     with suppress(PiliteError):
         acknowledged = put(replace(vm_bed, connection=cutting), Stub(2)).release
+    cutting.wait()
     boards.power_cut(vm_bed.board, ARTIFACTS)
     bed = rebooted()
     current = link(bed, "current")
