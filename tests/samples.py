@@ -119,13 +119,15 @@ def wide(side: int) -> list[Sample]:
     x, y = Layout((1, side, side, 4), "int16", Halo(1, 1, 1, 1)), Layout((1, side, side, 8), "int16")
     arrays: dict[str, Any] = {"bias": np.arange(8, dtype=np.int64), "mantissa": np.full(8, 20_000, np.int32)}
     arrays |= {"right": np.full(8, 22, np.int32), "weight": np.ones((8, 3, 3, 4), np.int8)}
+    real = arrays | {"scale": np.full(8, 0.001)}
     deep = arrays | {"weight": np.ones((8, 3, 3), np.int8)}
     limits = (-32768, 32767)
     tables: s.Arrays = {"exp": fixedpoint16.exponentials(), "reciprocal": fixedpoint16.reciprocals()}
     return [
-        Sample("conv, int16", s.QConv16(window(3), 0, *limits, narrow=False), (x,), y, arrays),
-        Sample("conv, int16 in 32 bits", s.QConv16(window(3), 0, *limits, narrow=True), (x,), y, arrays),
-        Sample("depthwise, int16", s.QConv16(window(3), 2, *limits, narrow=False), (x,), y, deep),
+        Sample("conv, int16", s.QConv16(window(3), 0, *limits, "reduced"), (x,), y, arrays),
+        Sample("conv, int16 in 32 bits", s.QConv16(window(3), 0, *limits, "gemmlowp"), (x,), y, arrays),
+        Sample("conv, int16 in float64", s.QConv16(window(3), 0, *limits, "float64"), (x,), y, real),
+        Sample("depthwise, int16", s.QConv16(window(3), 2, *limits, "reduced"), (x,), y, deep),
         Sample("mean, int16", spec16.QMean16((1, 2), TINY, *limits), (y,), Layout((1, 1, 1, 8), "int16")),
         Sample("softmax, int16", spec16.Softmax16(UNEVEN), (y,), y, tables),
         Sample("add, int16", spec16.QAdd16(15, (HALF, HALF), Multiplier(1 << 30, -14), *limits), (y, y), y),

@@ -368,7 +368,7 @@ POLICIES: dict[str, Policy] = {
     "DEPTH_TO_SPACE": _MOVED,
     "DEQUANTIZE": Policy(_XNNPACK, rules=(_normal_scales,)),
     "EXPAND_DIMS": _MOVED,
-    "FULLY_CONNECTED": Policy(_ROUNDED, rules=(_wide, *_SUMS)),
+    "FULLY_CONNECTED": Policy(f"{_ROUNDED}; int16 builtin, with 64-bit bias", rules=_SUMS),
     "GATHER": _MOVED,
     "GATHER_ND": _MOVED,
     "L2_NORMALIZATION": _SAME,

@@ -58,17 +58,17 @@ class QDepthwiseConv2D:
 
 @dataclass(frozen=True)
 class QConv16:
-    """y = clamp((bias + sum x * w) * mantissa / 2**right, ties up): int16 values, zero points 0.
+    """y = clamp(scaled(bias + sum x * w)): int16 values, zero points 0; kernels/wide.py has SCALED.
 
     Arrays: weight int8 (oc, kh, kw, ic), or (oc, kh, kw) where channel c reads input channel c // multiplier;
-    bias int64, mantissa and right int32, each (oc,).
+    bias int64; mantissa and right int32 or, of "float64", scale float64; each (oc,).
     """
 
     window: Window
     multiplier: int  # 0: every output channel reads all input channels
     clamp_min: int
     clamp_max: int
-    narrow: bool  # sums wrap to 32 bits, and are scaled as those of QConv2D; right < 0 shifts to the left
+    scaling: str  # "reduced", "gemmlowp" or "float64"
 
 
 @dataclass(frozen=True)

@@ -6,9 +6,9 @@ import numpy as np
 import pytest
 
 from models.zoo.writer import TensorSpec
-from pilite.compiler import graph
+from pilite.compiler import graph, tflite
 from pilite.compiler.graph import Add, Mean, Resize, Softmax
-from tests import native, oracle
+from tests import native, one_op, oracle
 from tests.batch import check_bits
 from tests.draw import OneOp
 from tests.refusals import AGAIN, reason
@@ -71,6 +71,16 @@ def test_sums_with_a_bias_of_32_bits_or_none_wrap_as_those_of_tflite() -> None:
     ]
 
     check_bits(cases, native.HERE)
+
+
+def test_newer_kernels_of_fully_connected_scale_in_float64() -> None:
+    """LiteRT takes a bias of 32 bits for one of 64, unless an option says otherwise."""
+    cases = [one_op.seeded("FULLY_CONNECTED", "int16", 2_000_000 + i) for i in range(24)]
+    dtypes = {case.name: [t.dtype for t in tflite.parse(case.model, "m").tensors] for case in cases}
+
+    check_bits(
+        [case for case in cases if "int32" not in dtypes[case.name]], native.HERE, "f64", oracle.litert_ref
+    )
 
 
 def test_sums_of_int16_wrap_as_those_of_tflite() -> None:

@@ -244,6 +244,12 @@ KERNELS: tuple[Kernel, ...] = (
     ),
     Kernel("f32_detect", s.Detect, Detection()),
     Kernel(
+        "q16_conv_f64",
+        s.QConv16,
+        Plain(lambda n, p, x, y, c: wide.conv(n, p, x[0], y), ("weight", "bias", "scale")),
+        wants=lambda spec, arrays: spec.scaling == "float64",
+    ),
+    Kernel(
         "q16_conv",
         s.QConv16,
         Plain(lambda n, p, x, y, c: wide.conv(n, p, x[0], y), ("weight", "bias", "mantissa", "right")),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from math import prod
 from typing import Any
 
@@ -30,12 +31,13 @@ TABLE = 513  # entries
 
 
 def conv(name: str, spec: QConv16, x: Layout, y: Layout) -> tirx.PrimFunc:
-    """y = clamp((bias + sum x * w) * mantissa / 2**right, ties up), every output channel by itself."""
+    """y = clamp(scaled(bias + sum x * w)), every output channel by itself."""
     n, oh, ow, oc = y.shape
     depth = 1 if spec.multiplier else x.shape[3]
     taps = (*spec.window.kernel, depth)
 
-    def body(source: Any, weight: Any, bias: Any, mantissa: Any, right: Any, out: Any) -> None:
+    def body(source: Any, weight: Any, bias: Any, *rest: Any) -> None:
+        *constants, out = rest
         shared = y.elements * prod(taps) >= PARALLEL_MACS and n * oh >= 4
         with loop(n * oh, parallel=shared) as line, loop(ow) as column, loop(oc) as c:
             batch, row = split(line, (n, oh))
@@ -49,7 +51,7 @@ def conv(name: str, spec: QConv16, x: Layout, y: Layout) -> tirx.PrimFunc:
                 value = source[corner + i * (dy * x.strides[1]) + j * (dx * x.strides[2]) + k]
                 product = T.Cast("int32", value) * T.Cast("int32", weight[c * prod(taps) + tap])
                 T.buffer_store(total, total[0] + T.Cast("int64", product), [0])
-            scaled = (_scaled_narrow if spec.narrow else _scaled)(total[0], mantissa[c], right[c])
+            scaled = SCALED[spec.scaling](total[0], *(values[c] for values in constants))
             limited = tirx.min(tirx.max(scaled, T.int32(spec.clamp_min)), T.int32(spec.clamp_max))
             place = y.start + batch * y.strides[0] + row * y.strides[1] + column * y.strides[2] + c
             store(out, place, T.Cast("int16", limited), 1)
@@ -59,23 +61,40 @@ def conv(name: str, spec: QConv16, x: Layout, y: Layout) -> tirx.PrimFunc:
         Param("weight", "int8", oc * prod(taps)),
         Param("bias", "int64", oc),
     ]
-    params += [Param("mantissa", "int32", oc), Param("right", "int32", oc), Param("y", "int16", y.size)]
-    return function(name, params, body)
+    if spec.scaling == "float64":
+        params += [Param("scale", "float64", oc)]
+    else:
+        params += [Param("mantissa", "int32", oc), Param("right", "int32", oc)]
+    return function(name, [*params, Param("y", "int16", y.size)], body)
 
 
-def _scaled(total: Any, mantissa: Any, right: Any) -> Any:
+def _reduced(total: Any, mantissa: Any, right: Any) -> Any:
     """(total * mantissa) / 2**right, ties up, of a mantissa of 15 bits."""
     bits = T.Cast("int64", right)
     half = T.int64(1) << (bits - T.int64(1))
     return T.Cast("int32", (total * T.Cast("int64", mantissa) + half) >> bits)
 
 
-def _scaled_narrow(total: Any, mantissa: Any, right: Any) -> Any:
-    """gemmlowp's product of 32 bits."""
+def _gemmlowp(total: Any, mantissa: Any, right: Any) -> Any:
+    """Of a sum that wraps to 32 bits, and a mantissa of 31; right < 0 shifts to the left."""
     left = tirx.max(-right, T.int32(0))
     shifted = T.Cast("int32", T.Cast("int64", T.Cast("int32", total)) << T.Cast("int64", left))
     high = T.Cast("int64", high_mul(shifted, mantissa))
     return T.Cast("int32", divide_pot64(high, T.Cast("int64", tirx.max(right, T.int32(0)))))
+
+
+def _float64(total: Any, scale: Any) -> Any:
+    """round_half_away(float64(total) * scale), saturated to 32 bits."""
+    product = T.Cast("float64", total) * scale
+    product = tirx.max(tirx.min(product, T.float64((1 << 31) - 1)), T.float64(-(1 << 31)))
+    whole = call("float64", "llvm.trunc.f64", product)
+    rest = product - whole
+    up = tirx.Select(rest >= T.float64(0.5), T.int32(1), T.int32(0))
+    down = tirx.Select(rest <= T.float64(-0.5), T.int32(1), T.int32(0))
+    return T.Cast("int32", whole) + up - down
+
+
+SCALED: dict[str, Callable[..., Any]] = {"reduced": _reduced, "gemmlowp": _gemmlowp, "float64": _float64}
 
 
 def _corner(spec: QConv16, x: Layout, batch: Any, row: Any, column: Any) -> Any:

@@ -30,7 +30,6 @@ from pilite.compiler.ops.common import (
 )
 from pilite.compiler.ops.conv import weighted
 from pilite.compiler.program import Builder, signed_zero_point, storage
-from pilite.compiler.rules import has_narrow_sums
 from pilite.compiler.spec import Copy, QConv2D, QConv16, Walk, Window
 
 
@@ -108,10 +107,10 @@ def _sums(node: Node, b: Builder, activation: str) -> Convolution:
 def _wide_sums(node: Node, b: Builder, activation: str) -> Convolution:
     limits = clamp(b.tensor(node.outputs[0]), activation)
 
-    narrow = has_narrow_sums(node, b.graph)
+    scaling = wide.scaling(node, b)
 
     def convolution(window: Window, weight: npt.NDArray[np.int16]) -> tuple[QConv16, Arrays]:
-        return QConv16(window, 0, *limits, narrow), wide.arrays(node, b, weight.astype(np.int8))
+        return QConv16(window, 0, *limits, scaling), wide.arrays(node, b, weight.astype(np.int8))
 
     return convolution
 

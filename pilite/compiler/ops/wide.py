@@ -9,9 +9,9 @@ import numpy as np
 import numpy.typing as npt
 
 from pilite.compiler import graph
-from pilite.compiler.fixedpoint import Multiplier
+from pilite.compiler.fixedpoint import Multiplier, Rounding
 from pilite.compiler.fixedpoint16 import reduced
-from pilite.compiler.graph import Node
+from pilite.compiler.graph import ABSENT, Node
 from pilite.compiler.ops.common import clamp, dense, quant, window
 from pilite.compiler.ops.conv import weighted
 from pilite.compiler.program import Builder
@@ -37,7 +37,7 @@ def conv_2d(node: Node, b: Builder) -> None:
     assert isinstance(o, graph.Conv2D)
     x, w, _, y = weighted(node, b)
     spans = window(o.padding, w.shape[1:3], o.stride, o.dilation, x.shape[1:3], y.shape[1:3])  # type: ignore[arg-type]
-    spec = QConv16(spans, 0, *clamp(y, o.activation), has_narrow_sums(node, b.graph))
+    spec = QConv16(spans, 0, *clamp(y, o.activation), scaling(node, b))
     ends = b.value(node.inputs[0]), b.value(node.outputs[0])
     weight = dense(np.asarray(w.data), x.shape[3] // w.shape[3])
     b.emit(spec, ends[:1], ends[1], arrays(node, b, weight), spans.halo)
@@ -49,7 +49,7 @@ def depthwise_conv_2d(node: Node, b: Builder) -> None:
     assert isinstance(o, graph.DepthwiseConv2D)
     x, w, _, y = weighted(node, b)
     spans = window(o.padding, w.shape[1:3], o.stride, o.dilation, x.shape[1:3], y.shape[1:3])  # type: ignore[arg-type]
-    spec = QConv16(spans, o.multiplier, *clamp(y, o.activation), narrow=False)
+    spec = QConv16(spans, o.multiplier, *clamp(y, o.activation), scaling(node, b))
     ends = b.value(node.inputs[0]), b.value(node.outputs[0])
     by_channel = np.ascontiguousarray(np.asarray(w.data)[0].transpose(2, 0, 1))
     b.emit(spec, ends[:1], ends[1], arrays(node, b, by_channel), spans.halo)
@@ -64,7 +64,7 @@ def fully_connected(node: Node, b: Builder) -> None:
     rows = x.elements // depth
     source = b.reshaped(b.value(node.inputs[0]), (1, 1, rows, depth))
     target = b.reshaped(b.value(node.outputs[0]), (1, 1, rows, units))
-    spec = QConv16(POINT, 0, *clamp(y, o.activation), has_narrow_sums(node, b.graph))
+    spec = QConv16(POINT, 0, *clamp(y, o.activation), scaling(node, b))
     b.emit(spec, (source,), target, arrays(node, b, np.asarray(w.data)))
 
 
@@ -74,17 +74,28 @@ def arrays(node: Node, b: Builder, weight: npt.NDArray[Any]) -> dict[str, npt.ND
     scales: Sequence[float] = quant(w).scales
     single = node.op == "FULLY_CONNECTED" and len(scales) == 1
     scales = tuple(scales) * (weight.shape[0] if len(scales) == 1 else 1)
+    sums = {
+        "weight": weight,
+        "bias": np.zeros(len(scales), np.int64) if bias is None else np.asarray(bias.data, np.int64),
+    }
+    kind = scaling(node, b)
+    if kind == "float64":
+        return sums | {"scale": np.array([quant(x).scale * s / quant(y).scale for s in scales])}
     products = [
         float(np.float32(quant(x).scale) * np.float32(s)) if single else quant(x).scale * s for s in scales
     ]
-    scaled = _whole if has_narrow_sums(node, b.graph) else reduced
+    scaled = _whole if kind == "gemmlowp" else reduced
     mantissa, right = zip(*(scaled(product / quant(y).scale) for product in products), strict=True)
-    return {
-        "weight": weight,
-        "bias": np.zeros(len(scales), np.int64) if bias is None else np.asarray(bias.data, np.int64),
-        "mantissa": np.array(mantissa, np.int32),
-        "right": np.array(right, np.int32),
-    }
+    return sums | {"mantissa": np.array(mantissa, np.int32), "right": np.array(right, np.int32)}
+
+
+def scaling(node: Node, b: Builder) -> str:
+    """Newer kernels of FULLY_CONNECTED, which numerics xnnpack has too, scale in float64."""
+    newer = b.numerics.is_xnnpack or b.numerics.fully_connected is Rounding.FLOAT64
+    bias = node.inputs[2]
+    if node.op == "FULLY_CONNECTED" and newer and (bias == ABSENT or b.tensor(bias).dtype == "int64"):
+        return "float64"
+    return "gemmlowp" if has_narrow_sums(node, b.graph) else "reduced"
 
 
 def _whole(real: float) -> tuple[int, int]:
