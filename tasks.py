@@ -102,7 +102,7 @@ def test(c: Context, fast: bool = False, long: bool = False, faults: bool = Fals
     """Run every test that this machine can; under CI=true a skip for a missing part is a failure."""
     quick = "not slow and not docker and not qemu and not long"
     selection = quick if fast else "fault" if faults else "" if long else "not long"
-    page = ("--fault-page", "artifacts/faults.md") if faults else ()
+    page = ("--fault-page=artifacts/faults.md",) if faults else ()  # two words: a path of tests
     if python_module("pytest", *PARALLEL, "-m", selection, *page) != 0:
         raise CheckFailed("tests failed.")
 

@@ -272,3 +272,19 @@ def test_a_pipe_that_its_reader_closes_early_ends_quietly() -> None:
     done = subprocess.run(["bash", "-c", shell], capture_output=True, text=True, check=False)
     assert done.stderr == ""
     assert int(done.stdout[1:]) in (0, commandline.CLOSED_PIPE)  # 0: all of it fitted into the pipe
+
+
+def test_the_page_of_faults_that_a_run_before_has_written_is_no_path_of_tests(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """pytest takes a word that is an existing file for tests, and then finds no conftest with the option."""
+    commands: list[tuple[str, ...]] = []
+
+    def passed(*command: str) -> int:
+        commands.append(command)
+        return 0
+
+    monkeypatch.setattr(tasks, "python_module", passed)
+    tasks.test.body(None, faults=True)
+
+    assert [word for word in commands[0] if "faults.md" in word] == ["--fault-page=artifacts/faults.md"]
