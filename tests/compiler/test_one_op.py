@@ -7,14 +7,20 @@ A failure names the model: `seeded("CONV_2D", "int8", 17)` of tests/one_op.py ma
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import suppress
+
 import numpy as np
 import pytest
 
 from pilite.compiler import cpu as cpus
+from pilite.compiler import tflite
 from pilite.compiler.ops import OPS
-from tests import one_op, oracle
+from pilite.errors import ModelError
+from tests import draw, one_op, oracle
 from tests.batch import check_bits, difference
 from tests.compiler.test_xnnpack import WIDE
+from tests.draw import OneOp
 from tests.native import EVERY_CPU, HERE
 
 # Models per operator and dtype where they run in this process: over 3,000 in all, a third on other CPUs.
@@ -42,10 +48,11 @@ LARGE = [
 ]
 
 
-@pytest.mark.parametrize(("op", "dtype"), one_op.ROWS)
-def test_a_few_models_of_every_operator_give_the_bits_of_tflite(op: str, dtype: str) -> None:
-    """The quick check; numbers that the large one does not use."""
-    cases = [one_op.seeded(op, dtype, 1_000_000 + i) for i in range(4)]
+@pytest.mark.parametrize("op", one_op.OPS)
+def test_a_few_models_of_every_operator_give_the_bits_of_tflite(op: str) -> None:
+    """The quick check of every dtype; numbers that the large one does not use."""
+    dtypes = [dtype for name, dtype in one_op.ROWS if name == op]
+    cases = [one_op.seeded(op, dtype, 1_000_000 + i) for dtype in dtypes for i in range(4)]
 
     check_bits(cases, HERE)
 
@@ -56,6 +63,38 @@ def test_random_models_give_the_bits_of_tflite(op: str, dtype: str, cpu: str) ->
     cases = [one_op.seeded(op, dtype, seed) for seed in seeds(op, dtype, cpu)]
 
     check_bits(cases, cpu)
+
+
+@pytest.mark.slow
+def test_any_number_of_dimensions_gives_the_bits_of_tflite(monkeypatch: pytest.MonkeyPatch) -> None:
+    """0 to 6, where TFLite takes them: two models of each operator whose shape is free, dtypes in turn."""
+    monkeypatch.setattr(draw.Draw, "shape", any_shape)
+    ops = sorted({op for op, _ in one_op.ROWS} - NO_DIMENSIONS)
+    cases = [case for i, op in enumerate(ops) for case in of_any_shape(op, i)]
+
+    ranks = {x.ndim for case in cases for x in case.inputs}
+    assert ranks >= {*range(7)}
+    assert len(cases) > 1.5 * len(ops)
+    check_bits(cases, HERE)
+
+
+NO_DIMENSIONS = {"MIRROR_PAD", "SLICE", "STRIDED_SLICE", "TRANSPOSE"}  # TFLite's kernels refuse 0, or 6
+
+
+def any_shape(d: draw.Draw, least: int = 1, most: int = 6) -> tuple[int, ...]:
+    rank = int(d.rng.integers(max(least - 1, 0), most + 1))
+    return tuple(d.pick((1, 1, 2, 3, 4, 5, 6, 11, 19)) for _ in range(rank))
+
+
+def of_any_shape(op: str, turn: int) -> Iterator[OneOp]:
+    """Without those that cannot be, as a position along an axis of none, and those that are refused."""
+    dtypes = [dtype for name, dtype in one_op.ROWS if name == op]
+    for i in range(2):
+        dtype = dtypes[(turn + i) % len(dtypes)]
+        with suppress(ValueError, ModelError):
+            case = one_op.seeded(op, dtype, 7_000_000 + i)
+            tflite.parse(case.model, case.name)
+            yield case
 
 
 @pytest.mark.long
