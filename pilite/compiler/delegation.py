@@ -21,6 +21,7 @@ from pilite.compiler.fixedpoint import INT8_MIN, activation_range, nearest_xnnpa
 from pilite.compiler.fixedpoint16 import powers
 from pilite.compiler.graph import ABSENT, Graph, Node, Tensor, TransposeConv
 from pilite.compiler.rules import has_narrow_sums
+from pilite.compiler.schema import MOVES
 from pilite.compiler.shapes import extent
 from pilite.compiler.tensors import quoted
 
@@ -123,9 +124,12 @@ def _leaked(node: Node, graph: Graph) -> bool:
 
 
 def _converted(node: Node, graph: Graph) -> bool:
-    """VisitUnaryNode: from float32, or within one dtype and ratio of scales."""
+    """VisitUnaryNode: from float32, or within one dtype and ratio of scales.
+
+    To int16 LiteRT's builtin kernel for NEON has XNNPACK's formula: optimized_ops.h AffineQuantize.
+    """
     x, y = graph.tensors[node.inputs[0]], graph.tensors[node.outputs[0]]
-    if len(x.shape) > MAX_RANK:
+    if len(x.shape) > MAX_RANK or x.dtype == "int16":
         return False
     return x.dtype == "float32" or (x.dtype == y.dtype and 2.0**-8 <= ratios(node, graph)[0] <= 2.0**7)
 
@@ -288,12 +292,20 @@ def _same_quantization(node: Node, graph: Graph) -> str | None:
 def _flipped(node: Node, graph: Graph) -> str | None:
     """Between int8 and uint8 only the sign bit is known to move alike in every version of LiteRT."""
     x, y = graph.tensors[node.inputs[0]], graph.tensors[node.outputs[0]]
-    if x.quant is None or y.quant is None or x.dtype == y.dtype:
+    if x.quant is None or y.quant is None or x.dtype in (y.dtype, "int16"):
         return None
     distance = y.quant.zero_point - x.quant.zero_point
     if x.quant.scales == y.quant.scales and distance == (128 if y.dtype == "uint8" else -128):
         return None
     return f"turns {x.dtype} into {y.dtype} of another scale or range, {BUILTIN}"
+
+
+def _eights(node: Node, graph: Graph) -> str | None:
+    """Behind the last eight LiteRT divides in double, and rounds ties away from zero."""
+    x, y = graph.tensors[node.inputs[0]], graph.tensors[node.outputs[0]]
+    if (x.dtype, y.dtype) != ("float32", "int16") or y.elements % 8 == 0:
+        return None
+    return f"turns {y.elements} floats into int16; LiteRT rounds what is left of eights otherwise; {REF}"
 
 
 def _softmax(node: Node, graph: Graph) -> str | None:
@@ -313,6 +325,7 @@ _MOVED = Policy("moves bytes")
 _SAME = Policy(_BUILTIN, _never)
 
 POLICIES: dict[str, Policy] = {
+    **dict.fromkeys(MOVES, _MOVED),
     "ABS": _SAME,
     "ARG_MAX": _SAME,
     "ARG_MIN": _SAME,
@@ -360,40 +373,24 @@ POLICIES: dict[str, Policy] = {
     ),
     "ADD": Policy("XNNPACK; int16 and beyond its scales builtin", _added, (_normal_scales, _range_if_taken)),
     "AVERAGE_POOL_2D": Policy(_BUILTIN, _never),
-    "BATCH_TO_SPACE_ND": _MOVED,
     "CONCATENATION": _MOVED,
     "CONV_2D": Policy(f"{_ROUNDED}; {_WIDE}", rules=(_biased, *_SUMS)),
     "DEPTHWISE_CONV_2D": Policy(f"{_ROUNDED} beyond 25 taps; {_WIDE}", rules=(_biased, *_SUMS)),
     "CUSTOM:TFLite_Detection_PostProcess": Policy("builtin, as ref", _never),
-    "DEPTH_TO_SPACE": _MOVED,
     "DEQUANTIZE": Policy(_XNNPACK, rules=(_normal_scales,)),
     "EXPAND_DIMS": _MOVED,
     "FULLY_CONNECTED": Policy(f"{_ROUNDED}; int16 builtin, with 64-bit bias", rules=_SUMS),
-    "GATHER": _MOVED,
-    "GATHER_ND": _MOVED,
     "L2_NORMALIZATION": _SAME,
     "MAX_POOL_2D": Policy("XNNPACK; int16 builtin", _max_pooled, (_same_quantization, _range_if_taken)),
     "MEAN": Policy("XNNPACK: fp32; int16 builtin", _eight_bit, (_normal_scales,)),
-    "MIRROR_PAD": _MOVED,
-    "PACK": _MOVED,
     "PAD": Policy("XNNPACK moves bytes", rules=(_same_quantization,)),
     "PADV2": _MOVED,
-    "QUANTIZE": Policy("XNNPACK; sign flips builtin", _converted, (_wide, _normal_scales, _flipped)),
+    "QUANTIZE": Policy("XNNPACK; sign flips, int16 builtin", _converted, (_normal_scales, _flipped, _eights)),
     "REDUCE_MAX": _SAME,
     "REDUCE_MIN": _SAME,
     "RESHAPE": _MOVED,
-    "SHAPE": _MOVED,
-    "SLICE": _MOVED,
     "SOFTMAX": Policy("builtin of aarch64", _never, (_softmax,)),
-    "SPACE_TO_BATCH_ND": _MOVED,
-    "SPACE_TO_DEPTH": _MOVED,
-    "SPLIT": _MOVED,
-    "SPLIT_V": _MOVED,
     "SQUEEZE": _MOVED,
-    "STRIDED_SLICE": _MOVED,
     "SUM": Policy("XNNPACK: fp32; integers builtin", _eight_bit, (_wide, _no_float, _normal_scales)),
-    "TILE": _MOVED,
-    "TRANSPOSE": _MOVED,
     "TRANSPOSE_CONV": Policy(f"{_ROUNDED}; {_WIDE}", rules=(_convolved_back, _covered, _biased, *_SUMS)),
-    "UNPACK": _MOVED,
 }

@@ -207,10 +207,10 @@ def quantize_float_even(name: str, spec: QuantizeFloatEven, x: Layout, y: Layout
 
         suffix = "f32" if lanes == 1 else f"v{lanes}f32"
         rounded = call(dtype("float32"), f"llvm.roundeven.{suffix}", v * const(spec.factor))
-        low, high = (const(float(limit - spec.zero_point)) for limit in (-128, 127))
+        low, high = (const(float(limit - spec.zero_point)) for limit in ends(y.dtype))
         limited = tirx.max(tirx.min(rounded, high), low)
         return T.Cast(
-            dtype("int8"), T.Cast(dtype("int32"), limited) + constant(spec.zero_point, "int32", lanes)
+            dtype(y.dtype), T.Cast(dtype("int32"), limited) + constant(spec.zero_point, "int32", lanes)
         )
 
     return _convert(name, x, y, value)
