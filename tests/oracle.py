@@ -5,7 +5,7 @@
     litert_default  ai-edge-litert with XNNPACK: what numerics "xnnpack" promises
 
 tflite-runtime has wheels up to Python 3.11. On newer ones `tflite_ref` is ai-edge-litert, and models with a
-FULLY_CONNECTED are skipped.
+FULLY_CONNECTED are skipped, as are those of 16-bit values that it computes otherwise.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ from typing import Any
 import numpy.typing as npt
 import pytest
 
-from pilite.compiler import container
+from pilite.compiler import container, schema
 
 Array = npt.NDArray[Any]
 TFLITE, LITERT = "tflite_runtime.interpreter", "ai_edge_litert.interpreter"
@@ -31,9 +31,21 @@ TFLITE, LITERT = "tflite_runtime.interpreter", "ai_edge_litert.interpreter"
 def tflite_ref(model: bytes, inputs: Sequence[Array]) -> list[Array]:
     if _installed(TFLITE):
         return _run(TFLITE, "BUILTIN_REF", model, inputs)
-    if any(operator.op == "FULLY_CONNECTED" for operator in container.read(model).operators):
-        pytest.skip("ai-edge-litert rounds FULLY_CONNECTED in float64; needs tflite-runtime (Python <= 3.11)")
+    if _differs(model):
+        pytest.skip("ai-edge-litert computes it otherwise; needs tflite-runtime (Python <= 3.11)")
     return litert_ref(model, inputs)
+
+
+NEWER = ("FULLY_CONNECTED",)  # in float64
+NEWER_OF_INT16 = ("CONV_2D", "EQUAL", "SUM", "TRANSPOSE_CONV")  # 32-bit bias, scales, saturation, no bias
+
+
+def _differs(model: bytes) -> bool:
+    """Whether newer reference kernels may give other bits."""
+    file = container.read(model)
+    int16 = schema.DTYPES.index("int16")
+    wide = any(tensor.number(schema.Tensor.type, "int8") == int16 for tensor in file.tensors)
+    return any(o.op in NEWER or (wide and o.op in NEWER_OF_INT16) for o in file.operators)
 
 
 def litert_ref(model: bytes, inputs: Sequence[Array]) -> list[Array]:
