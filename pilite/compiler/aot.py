@@ -19,7 +19,7 @@ from pathlib import Path
 from typing import Any
 
 import tvm
-from tvm import tirx
+from tvm import ir, tirx
 from tvm.ir import PrimType
 from tvm.target import Target
 from tvm_ffi import StructuralMutator, structural_mutate
@@ -27,7 +27,7 @@ from tvm_ffi import StructuralMutator, structural_mutate
 from pilite.compiler import entry, order
 from pilite.compiler.cpu import Cpu
 from pilite.compiler.entry import ENTRY, AnyCall, Call, Pointer
-from pilite.compiler.kernels.emit import IMPORT, SOURCE
+from pilite.compiler.kernels.emit import IMPORT, SHARED, SOURCE
 from pilite.compiler.link import Code
 from pilite.errors import CompileError
 
@@ -85,10 +85,7 @@ def _symbol(function: tirx.PrimFunc, name: str, tgt: Target) -> tirx.PrimFunc:
     for attribute, value in (("device_id", 0), ("device_type", 1)):
         body = tirx.AttrStmt("default", attribute, tirx.IntImm("int32", value), body)
     returning = tirx.PrimFunc(function.params, body, ret_type=PrimType("int32"))
-    noalias = bool((function.attrs or {}).get("tirx.noalias", True))
-    return (
-        returning.with_attr("target", tgt).with_attr("tirx.noalias", noalias).with_attr("global_symbol", name)
-    )
+    return returning.with_attr("target", tgt).with_attr("tirx.noalias", True).with_attr("global_symbol", name)
 
 
 def lowered(functions: Mapping[str, tirx.PrimFunc], cpu: Cpu) -> tvm.IRModule:
@@ -112,12 +109,43 @@ def _passes(cpu: Cpu) -> Iterable[Any]:
         transform.LowerTVMBuiltin(),
         transform.LowerIntrin(),
         *([_ordered] if cpu.is_host_free else []),
+        *([unknown_starts] if cpu.in_order else []),
         imported_once,
     )
 
 
 def _ordered(module: tvm.IRModule) -> tvm.IRModule:
     return tvm.IRModule({name: order.ordered(function) for name, function in module.functions.items()})
+
+
+_UNKNOWN = """define linkonce_odr i32 @pilite_unknown(i32 %n) alwaysinline nounwind {
+  %v = call i32 asm "", "=r,0"(i32 %n)
+  ret i32 %v
+}
+"""
+
+
+def unknown_starts(module: tvm.IRModule) -> tvm.IRModule:
+    """The same module, where LLVM does not know that loops of emit.SHARED start at 0.
+
+    Neither does it know where the share of a thread starts in the body of a parallel loop; so what is inside
+    becomes the same code in both. Of constants it proves more: it unrolls depthwise tiles, which spill, and
+    orders stores so that an in-order core waits. Other cores gain from shorter addresses.
+    """
+
+    def visit(node: tirx.For, mutator: StructuralMutator) -> Any:
+        made = mutator.default_mutate(node)
+        if SHARED not in node.annotations:
+            return made
+        start = tirx.call_extern("int32", "pilite_unknown", made.min)
+        loop = tirx.For(made.loop_var, start, made.extent, made.kind, made.body)
+        return tirx.AttrStmt(tirx.IntImm("int32", 0), IMPORT, ir.StringImm(_UNKNOWN), loop)
+
+    changed = {
+        name: f.with_body(structural_mutate(f.body, (tirx.For, visit)))
+        for name, f in module.functions.items()
+    }
+    return tvm.IRModule(changed)
 
 
 def imported_once(module: tvm.IRModule) -> tvm.IRModule:

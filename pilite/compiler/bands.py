@@ -16,11 +16,23 @@ from pilite.compiler.chains import CONVOLUTIONS, Chain, Reach, reaches
 from pilite.compiler.choose import Chosen, choose
 from pilite.compiler.cpu import Cpu
 from pilite.compiler.entry import ChainCall, Lines, Moving, Part, Pointer
+from pilite.compiler.fuse import scratch_bytes, weight_bytes
 from pilite.compiler.kernels.emit import Share, emitting
 from pilite.compiler.plan import SLACK, align
 from pilite.compiler.program import Program, Stage, Value
 
+ALONE = 0.34  # of a cache that bands share: lines of a band that is alone, and weights
 Functions = dict[str, tirx.PrimFunc]
+
+
+@dataclass(frozen=True)
+class _Memory:
+    """Bytes of a chain: the scratch of every band, then the lines of all bands, by inner value."""
+
+    scratch: tuple[tuple[int, ...], ...]  # offsets in a band, by stage
+    band: int  # bytes of scratch of one
+    lines: tuple[int, ...]  # offsets from the first band
+    nbytes: int
 
 
 @dataclass(frozen=True, eq=False)
@@ -30,10 +42,10 @@ class Banded:
     chain: Chain
     parts: tuple[Chosen, ...]
     bands: int
+    spread: float = 1.0  # most lines of a band, where fewer run, to those that it has among all
 
     @cached_property
-    def _starts(self) -> tuple[tuple[int, ...], tuple[tuple[int, ...], ...], int]:
-        """Offsets in a band: lines of every inner value, scratch of every stage; and the bytes of a band."""
+    def _memory(self) -> _Memory:
         at = 0
 
         def take(nbytes: int) -> int:
@@ -42,16 +54,18 @@ class Banded:
             return start
 
         chain = self.chain
-        lines = tuple(take(n * chain.line_bytes(v)) for n, v in zip(chain.lines, chain.inner, strict=True))
         scratch = tuple(
             tuple(take(n) for n in self.of_rows(i, rows).scratch) for i, rows in enumerate(chain.pieces)
         )
-        return lines, scratch, at
+        band, at = at, at * self.bands
+        sizes = [n * chain.line_bytes(v) for n, v in zip(chain.lines, chain.inner, strict=True)]
+        lines = tuple(take(self.bands * size) for size in sizes)
+        return _Memory(scratch, band, lines, at)
 
     @property
     def nbytes(self) -> int:
         """Of all bands."""
-        return self.bands * self._starts[2]
+        return self._memory.nbytes
 
     def of_rows(self, index: int, rows: int) -> Chosen:
         """The kernel of a stage for `rows` rows of its output. Rows of its input are there, border or not."""
@@ -73,7 +87,7 @@ class Banded:
     ) -> ChainCall:
         """The call, for bands at `arena`; functions that exist are used again."""
         parts = tuple(self._part(i, place, constant, functions) for i in range(len(self.parts)))
-        return ChainCall(parts, self.chain.table, arena, self._starts[2], self.bands)
+        return ChainCall(parts, self.chain.table, arena, self._memory.band, self.bands)
 
     def _part(
         self,
@@ -88,7 +102,7 @@ class Banded:
         arguments: tuple[Pointer | Moving, ...] = (
             *(self._moving(i, reach, place) for i, reach in zip(stage.inputs, reaches(stage), strict=True)),
             *map(constant, chosen.constants),
-            *(Pointer("band", offset) for offset in self._starts[1][index]),
+            *(Pointer("band", offset) for offset in self._memory.scratch[index]),
             self._moving(stage.output, Reach(), place),
         )
         return Part(kernels, arguments, self._lines(index))
@@ -107,11 +121,10 @@ class Banded:
         value, inner = self.chain.values[index], self._places.get(index)
         line = self.chain.line_bytes(value)
         if inner is not None:
-            return Moving(Pointer("band", self._starts[0][inner]), line, reach.stride, reach.before, inner)
+            return Moving(inner, line, reach.stride, reach.before)
         start = place(value)
-        return Moving(
-            replace(start, offset=start.offset + value.halo.top * line), line, reach.stride, reach.before
-        )
+        start = replace(start, offset=start.offset + value.halo.top * line)
+        return Moving(start, line, reach.stride, reach.before)
 
     @cached_property
     def _places(self) -> dict[int, int]:
@@ -122,15 +135,22 @@ class Banded:
         if index == len(self.parts) - 1:
             return None
         value = self.chain.inner[index]
+        _, _, pixel, _ = self.chain.layout(value, 1).strides
+        sides = (value.halo.left * pixel, value.halo.right * pixel)
         border = value.border if value.halo else None
-        start = Pointer("band", self._starts[0][index])
-        return Lines(start, self.chain.line_bytes(value), self.chain.lines[index], border)
+        line, count = self.chain.line_bytes(value), self.chain.lines[index]
+        return Lines(self._memory.lines[index], line, count, int(count * self.spread), sides, border)
 
 
 def banded(program: Program, chain: Chain, cpu: Cpu) -> Banded:
     """Choose the kernels of a chain for `cpu`."""
     parts = tuple(choose(program, stage, cpu) for stage in chain.stages)
-    return Banded(chain, parts, min(cpu.cores, chain.steps))
+    return Banded(chain, parts, min(cpu.cores, chain.steps), _spread(chain, cpu) if cpu.l2_shared else 1.0)
+
+
+def _spread(chain: Chain, cpu: Cpu) -> float:
+    """So many times its lines has a band that has a shared cache for itself."""
+    return max((ALONE * cpu.l2_bytes - weight_bytes(chain.stages)) / max(scratch_bytes(chain), 1), 1.0)
 
 
 def _without_rows_around(stage: Stage) -> Stage:

@@ -10,7 +10,7 @@ all rows that it needs.
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from functools import cached_property
 from itertools import pairwise
 
@@ -42,13 +42,14 @@ class Reach:
 class Rows:
     """Rows of a value that a step holds: [first, end) of the image, and border up to `need`.
 
-    `first` is negative above the image; it is `line` of the buffer.
+    `again`: the first one that is needed behind the step before, whose rows need not be made anew.
+    Both are negative above the image.
     """
 
     first: int
+    again: int
     end: int
     need: int
-    line: int = 0
 
     @property
     def count(self) -> int:
@@ -86,41 +87,51 @@ class Chain:
     def steps(self) -> int:
         return -(-self.output.shape[1] // self.rows)
 
+    def longest(self, bands: int) -> int:
+        """Rows of the output that the longest of so many bands makes; the last step may have few."""
+        bands = min(bands, self.steps)
+        ends = [min(self.steps * b // bands * self.rows, self.output.shape[1]) for b in range(bands + 1)]
+        return max(end - first for first, end in pairwise(ends))
+
     @cached_property
     def table(self) -> tuple[tuple[Rows, ...], ...]:
         """The rows of every value, by step and stage."""
-        columns = list(zip(*self._needed, strict=True))
-        placed = [_placed(column, n) for column, n in zip(columns, self.lines, strict=False)]
-        return tuple(zip(*placed, columns[-1], strict=True))
+        found: list[tuple[Rows, ...]] = []
+        for step in range(self.steps):
+            found.append(self._step(step, found[-1] if found else ()))
+        return tuple(found)
 
-    @cached_property
-    def _needed(self) -> tuple[tuple[Rows, ...], ...]:
-        return tuple(self._step(step) for step in range(self.steps))
-
-    def _step(self, step: int) -> tuple[Rows, ...]:
+    def _step(self, step: int, before: Sequence[Rows]) -> tuple[Rows, ...]:
+        made = {stage.output: rows.end for stage, rows in zip(self.stages, before, strict=False)}
         height = self.output.shape[1]
         first, need = step * self.rows, min((step + 1) * self.rows, height)
-        found = {self.output.index: Rows(first, need, need)}
+        found = {self.output.index: Rows(first, first, need, need)}
         for value in reversed(self.inner):
-            readers = [(r, found[s.output]) for s in self.stages for r in reaches_of(s, value.index)]
-            need = max(reach.end(rows.end) for reach, rows in readers)
-            first = min(reach.first(rows.first) for reach, rows in readers)
-            found[value.index] = Rows(first, min(need, value.shape[1]), need)
+            readers = [(r, s.output) for s in self.stages for r in reaches_of(s, value.index)]
+            need = max(reach.end(found[y].end) for reach, y in readers)
+            first = min(reach.first(found[y].first) for reach, y in readers)
+            again = min(reach.first(made.get(y, found[y].first)) for reach, y in readers)
+            found[value.index] = Rows(first, again, min(need, value.shape[1]), need)
         return tuple(found[stage.output] for stage in self.stages)
 
     @cached_property
     def lines(self) -> tuple[int, ...]:
         """Lines that the buffer of each inner value has: what any step holds, and room if rows are kept."""
-        columns = list(zip(*self._needed, strict=True))[:-1]
         return tuple(
-            _lines(column, piece, self.room) for column, piece in zip(columns, self.pieces, strict=False)
+            _lines(column, piece, self.room)
+            for column, piece in zip(self._columns, self.pieces, strict=False)
         )
 
     @property
+    def _columns(self) -> Sequence[Sequence[Rows]]:
+        """The rows of all steps, by inner value."""
+        return list(zip(*self.table, strict=True))[:-1]
+
+    @property
     def copied(self) -> int:
-        """Bytes that one band moves over all steps."""
-        columns = list(zip(*self.table, strict=True))[:-1]
-        return sum(_moved(column) * self.line_bytes(v) for column, v in zip(columns, self.inner, strict=True))
+        """Bytes that one band moves over all steps, in lines of its own."""
+        values = zip(self._columns, self.lines, self.inner, strict=True)
+        return sum(_moved(column, count) * self.line_bytes(v) for column, count, v in values)
 
     @cached_property
     def pieces(self) -> tuple[int, ...]:
@@ -156,27 +167,19 @@ class Chain:
 
 def _lines(column: Sequence[Rows], piece: int, room: int) -> int:
     most = max(rows.count for rows in column)
-    keeps = any(after.first < rows.end for rows, after in pairwise(column))
+    keeps = any(after.again < rows.end for rows, after in pairwise(column))
     return most + piece * (room - 1) if keeps else most
 
 
-def _placed(column: Sequence[Rows], lines: int) -> list[Rows]:
-    """Every step behind the one before; at the front where it would not fit, or where nothing is kept."""
-    found = [column[0]]
-    for rows in column[1:]:
-        line = found[-1].line + rows.first - found[-1].first
-        fits = rows.first < found[-1].end and line + rows.count <= lines
-        found.append(replace(rows, line=line if fits else 0))
-    return found
-
-
-def _moved(column: Sequence[Rows]) -> int:
-    """Rows that move, over all steps."""
-    return sum(
-        max(rows.end - after.first, 0)
-        for rows, after in pairwise(column)
-        if after.line != rows.line + after.first - rows.first
-    )
+def _moved(column: Sequence[Rows], lines: int) -> int:
+    """Rows that move to the front, over all steps, as `kept` of the C code does (entry.py)."""
+    at, moved = -column[0].first, 0  # the line of row 0
+    for rows, after in pairwise(column):
+        again = max(rows.end - after.again, 0)
+        if not again or at + after.need > lines:
+            moved += again
+            at = -after.again
+    return moved
 
 
 def reaches(stage: Stage) -> tuple[Reach, ...]:

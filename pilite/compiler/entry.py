@@ -32,16 +32,15 @@ class Pointer:
 
 @dataclass(frozen=True)
 class Moving:
-    """An argument that follows the row r which is made: its row r * stride - before, from row 0 at `start`.
+    """An argument that follows the row r which is made: its row r * stride - before.
 
-    `inner`: the stage that makes the value, whose lines begin at `start`; None: it is whole.
+    `start`: where row 0 of a whole value is, or the stage that makes it, into lines of a band.
     """
 
-    start: Pointer
+    start: Pointer | int
     line: int  # bytes
     stride: int = 1
     before: int = 0
-    inner: int | None = None
 
 
 @dataclass(frozen=True, eq=False)
@@ -63,12 +62,17 @@ class Call:
 
 @dataclass(frozen=True)
 class Lines:
-    """The buffer of an inner value: its place in a band, its size, and what a border holds (None: none)."""
+    """The lines of an inner value: offset from `ChainCall.arena`, and how many a band has.
 
-    start: Pointer
+    Where fewer bands run than there is room for, they share it, up to `most` lines for one.
+    """
+
+    start: int
     line: int  # bytes
     count: int
-    border: int | None
+    most: int
+    sides: tuple[int, int]  # bytes of the border left and right
+    border: int | None  # what it holds; None: there is none, above and below neither
 
 
 @dataclass(frozen=True, eq=False)
@@ -87,7 +91,7 @@ class ChainCall:
     parts: tuple[Part, ...]
     table: tuple[tuple[Rows, ...], ...]
     arena: int  # offset of what belongs to the bands
-    band_bytes: int
+    band_bytes: int  # of scratch
     bands: int
 
     @property
@@ -96,16 +100,19 @@ class ChainCall:
 
     @property
     def arity(self) -> Mapping[str, int]:
-        return {key: len(part.arguments) for part in self.parts for _, key, _ in part.kernels}
+        return dict.fromkeys(self.functions, 1)
 
 
 @dataclass(frozen=True, eq=False)
 class SharedPart:
-    """One kernel of a region, for some blocks of channels (emit.Share); `blocks` of it are a unit."""
+    """One kernel of a region, for some blocks of channels (emit.Share); `blocks` of it are a unit.
+
+    `whole`: the same for all channels, which a thread calls that is alone.
+    """
 
     key: str
     function: tirx.PrimFunc
-    arguments: tuple[Pointer, ...]
+    whole: Call
     blocks: int
 
 
@@ -121,11 +128,13 @@ class RegionCall:
 
     @property
     def functions(self) -> Mapping[str, tirx.PrimFunc]:
-        return {part.key: part.function for part in self.parts}
+        wholes = {key: f for part in self.parts for key, f in part.whole.functions.items()}
+        return wholes | {part.key: part.function for part in self.parts}
 
     @property
     def arity(self) -> Mapping[str, int]:
-        return {part.key: len(part.arguments) + 1 for part in self.parts}
+        wholes = {key: n for part in self.parts for key, n in part.whole.arity.items()}
+        return dict.fromkeys((part.key for part in self.parts), 1) | wholes
 
 
 AnyCall: TypeAlias = Call | ChainCall | RegionCall
@@ -172,8 +181,10 @@ def _call(call: Call, symbols: Mapping[str, str]) -> str:
 def _argument(p: Pointer | Moving) -> str:
     if isinstance(p, Pointer):
         return f"io[{p.offset}]" if p.base == "io" else f"{p.base} + {p.offset}"
-    first = "" if p.inner is None else f" - now[{p.inner}].first + now[{p.inner}].line"
-    return f"{_argument(p.start)} + {p.line} * (r * {p.stride} - {p.before}{first})"
+    if isinstance(p.start, Pointer):
+        return f"{_argument(p.start)} + {p.line} * (r * {p.stride} - {p.before})"
+    k = p.start
+    return f"lines[{k}] + {p.line} * (r * {p.stride} - {p.before} + at[{k}])"
 
 
 # --- chains and regions --------------------------------------------------------------------------------
@@ -187,16 +198,42 @@ extern int (*__TVMBackendParallelLaunch)(task, void*, int);
 
 _KEPT = """\
 #include <string.h>
-struct rows { int first, end, need, line; };
+struct rows { int first, again, end, need; };
 
-/* Moves the rows that are needed again if they are not where they shall be; gives the first row to make. */
-static int kept(char* lines, long line, const struct rows* was, const struct rows* now) {
-  if (!was) return now->first < 0 ? 0 : now->first;
-  if (was->end <= now->first) return now->first;
-  const int from = was->line + now->first - was->first;
-  if (from != now->line)
-    memmove(lines + line * now->line, lines + line * from, line * (was->end - now->first));
-  return was->end;
+static int least(int a, int b) { return a < b ? a : b; }
+
+/* memmove to lower addresses, 64 bytes at a time in vector registers. */
+static void lower(char* to, const char* from, long bytes) {
+  for (; bytes >= 64; bytes -= 64, to += 64, from += 64) {
+    char block[64];
+    memcpy(block, from, 64);
+    memcpy(to, block, 64);
+  }
+  memmove(to, from, bytes);
+}
+
+/* Gives the first row to make, and finds the line `at` of row 0: new rows lie behind those that are there;
+ * where `count` lines end, what is needed again moves to the front. */
+static int kept(char* lines, long line, int count, const struct rows* was, const struct rows* now, int* at) {
+  if (!was) {
+    *at = -now->first;
+    return now->first < 0 ? 0 : now->first;
+  }
+  const int again = was->end - now->again;
+  if (again <= 0 || *at + now->need > count) {
+    if (again > 0) lower(lines, lines + line * (*at + now->again), line * again);
+    *at = -now->again;
+  }
+  return again < 0 ? now->again : was->end;
+}
+
+/* Fills the border left and right of all lines, and the lines above the image. */
+static void around(char* lines, long line, int count, long left, long right, int above, int value) {
+  for (int i = 0; i < count; ++i) {
+    memset(lines + line * i, value, left);
+    memset(lines + line * (i + 1) - right, value, right);
+  }
+  memset(lines, value, line * above);
 }
 """
 
@@ -208,13 +245,18 @@ def _launch(name: str) -> str:
 def _chain(name: str, chain: ChainCall, symbols: Mapping[str, str]) -> str:
     """The function of one chain: its bands are as many as the pool has threads, up to `chain.bands`."""
     steps, count = len(chain.table), len(chain.parts)
+    lines = [part.lines for part in chain.parts if part.lines]
+    shares = [f"least({n.count * chain.bands} / bands, {n.most})" for n in lines]
+    starts = [f"arena + {chain.arena + n.start} + {n.line}L * count[{k}] * id" for k, n in enumerate(lines)]
     table = ",\n".join("  {" + ", ".join(_row(rows) for rows in step) + "}" for step in chain.table)
     parts = "".join(_part(i, part, symbols) for i, part in enumerate(chain.parts))
     return f"""\
 static const struct rows {name}_rows[{steps}][{count}] = {{
 {table}}};
-{_band(name, chain)}  const struct rows* was = 0;
-  int r;
+{_band(name, chain)}  const int count[] = {{{", ".join(shares)}}};
+  char* const lines[] = {{{", ".join(starts)}}};
+  const struct rows* was = 0;
+  int r, at[{count - 1}] = {{0}};
   for (int step = {steps} * id / bands; step < {steps} * (id + 1) / bands; ++step) {{
     const struct rows* now = {name}_rows[step];
 {parts}    was = now;
@@ -240,29 +282,35 @@ static int {name}(int id, struct environment* environment, void* data) {{
 def _region(name: str, region: RegionCall, symbols: Mapping[str, str]) -> str:
     """The function of one region: every thread has neighbouring units."""
     parts = "".join(_shared(part, symbols) for part in region.parts)
+    wholes = "".join("  " + _call(part.whole, symbols) for part in region.parts)
     return f"""\
-{_band(name, region)}  const int first = {region.units} * id / bands, end = {region.units} * (id + 1) / bands;
+{_band(name, region)}  if (bands == 1) {{
+{wholes}    return 0;
+  }}
+  const int first = {region.units} * id / bands, end = {region.units} * (id + 1) / bands;
 {parts}  return 0;
 }}
 """
 
 
 def _shared(part: SharedPart, symbols: Mapping[str, str]) -> str:
-    arguments = ", ".join(map(_argument, part.arguments))
-    return (
-        f"  if ({symbols[part.key]}({arguments}, (int[]){{first * {part.blocks}, end * {part.blocks}}})) "
-        f"return 1;\n"
-    )
+    blocks = f"(int[]){{first * {part.blocks}, end * {part.blocks}}}"
+    return f"  if ({symbols[part.key]}({_array(*map(_argument, part.whole.arguments), blocks)})) return 1;\n"
+
+
+def _array(*arguments: str) -> str:
+    """What a kernel that is alone is called with (kernels/emit.py)."""
+    return f"(void*[]){{{', '.join(arguments)}}}"
 
 
 def _row(rows: Rows) -> str:
-    return f"{{{rows.first}, {rows.end}, {rows.need}, {rows.line}}}"
+    return f"{{{rows.first}, {rows.again}, {rows.end}, {rows.need}}}"
 
 
 def _part(index: int, part: Part, symbols: Mapping[str, str]) -> str:
     """Make the rows of one stage in one step."""
     now = f"now[{index}]"
-    arguments = ", ".join(map(_argument, part.arguments))
+    arguments = _array(*map(_argument, part.arguments))
     (rows, *less), calls = (
         [str(count) for count, _, _ in part.kernels],
         [f"{symbols[key]}({arguments})" for _, key, _ in part.kernels],
@@ -271,7 +319,7 @@ def _part(index: int, part: Part, symbols: Mapping[str, str]) -> str:
     call, advance = (f"{many}{' : '.join(which)}" for which in (calls, [rows, *less]))
     return (
         f"    r = {_begin(index, part.lines)};\n"
-        f"{_border(now, part.lines)}"
+        f"{_border(index, part.lines)}"
         f"    for (int n; r < {now}.end; r += n) {{\n"
         f"      n = {advance};\n      if ({call}) return 1;\n    }}\n"
     )
@@ -281,17 +329,20 @@ def _begin(index: int, own: Lines | None) -> str:
     """The first row to make; what is there already is moved to the front."""
     if own is None:
         return f"now[{index}].first"
-    return f"kept({_argument(own.start)}, {own.line}, was ? was + {index} : 0, now + {index})"
+    was = f"was ? was + {index} : 0"
+    return f"kept(lines[{index}], {own.line}, count[{index}], {was}, now + {index}, at + {index})"
 
 
-def _border(now: str, own: Lines | None) -> str:
-    """All lines of a band's first step, then the lines below the image."""
+def _border(index: int, own: Lines | None) -> str:
+    """Around a band's first step, and the lines below the image."""
     if own is None or own.border is None:
         return ""
-    at = _argument(own.start)
+    now, (left, right) = f"now[{index}]", own.sides
+    above = f"{now}.first < 0 ? -{now}.first : 0"
     return (
-        f"    if (!was) memset({at}, {own.border}, {own.line * own.count}L);\n"
-        f"    else if ({now}.need > {now}.end)\n"
-        f"      memset({at} + {own.line}L * ({now}.line + {now}.end - {now}.first), {own.border}, "
+        f"    if (!was)\n      around(lines[{index}], {own.line}, count[{index}], {left}, {right}, "
+        f"{above}, {own.border});\n"
+        f"    if ({now}.need > {now}.end)\n"
+        f"      memset(lines[{index}] + {own.line}L * (at[{index}] + {now}.end), {own.border}, "
         f"{own.line}L * ({now}.need - {now}.end));\n"
     )

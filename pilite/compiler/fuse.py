@@ -5,7 +5,8 @@ made from it, is gone before it is read: it costs three times its bytes of memor
 back, read). Of all ways to cut the program into chains, the one with the least such traffic is chosen, among
 equals the one whose threads idle least (barriers, uneven shares, rows computed twice), then the one that
 chains fewest stages. A chain fits if the lines of all bands that share a cache and its weights take at most
-half of it, its weights, which every step reads, a quarter, and if bands compute little twice.
+half of it (of a cache of their own as much as survives there), its weights, which every step reads, a
+quarter, and if bands compute little twice.
 """
 
 from __future__ import annotations
@@ -17,7 +18,9 @@ from math import prod
 from typing import TypeAlias
 
 from pilite.compiler.chains import ADDITIONS, CONVOLUTIONS, Candidates, Chain, chain, is_border
+from pilite.compiler.choose import layout
 from pilite.compiler.cpu import Cpu
+from pilite.compiler.kernels import tuning
 from pilite.compiler.kernels.emit import PARALLEL_ELEMENTS, PARALLEL_MACS
 from pilite.compiler.layout import Layout
 from pilite.compiler.program import ARENA, Program, Stage, Value
@@ -27,9 +30,9 @@ from pilite.errors import PiliteError
 OFF, AUTO, ALL = "off", "auto", "all"
 MODES = (OFF, AUTO, ALL)
 DEFAULT = OFF
-MOST_ROWS = 8  # of a step
-MOST_ROOM = 4  # steps behind each other in a buffer
-FEW_MOVES = 0.1  # of the rows
+MOST_ROWS = 14  # of a step
+ROOMS = (1, 2, 3, 4, 6, 8, 12, 16)  # steps behind each other in a buffer
+CALL = 512  # bytes that move in the time in which a kernel is called and begins
 SURVIVES = 0.7  # of the cache: a value and what is made from it
 TRAFFIC = 3  # bytes of memory traffic for each byte of a value that the cache loses
 BARRIER = PARALLEL_MACS  # multiplications that one thread does while a parallel region begins and ends
@@ -87,25 +90,22 @@ class _Rule:
         if self.rows:
             return chain(self.program, stages, self.rows, 1 + self.rows % 3)
         most = min(MOST_ROWS, height)
-        options = [
-            chain(self.program, stages, rows, room)
-            for rows in range(1, most + 1)
-            for room in range(1, MOST_ROOM + 1)
-        ]
+        options = [chain(self.program, stages, rows, room) for rows in range(1, most + 1) for room in ROOMS]
         fitting = [c for c in options if self.bytes(c) <= self._room] or options[:1]
         return min(fitting, key=self._cost)
 
-    def _cost(self, c: Chain) -> tuple[int, int, float, int]:
-        """Rows of the longest band; those that depthwise tiles lack; the share that moves, if much; rows."""
-        volume = sum(v.shape[1] * c.line_bytes(v) for v in c.inner)
+    def _cost(self, c: Chain) -> tuple[int, float, int, int]:
+        """Rows of the longest band; the share that depthwise tiles lack; bytes that move, or as many that
+        would in the time of the calls; rows.
+        """
         calls = [n for n, s in zip(c.pieces, c.stages, strict=True) if isinstance(s.spec, QDepthwiseConv2D)]
-        lacking = max(self.cpu.depthwise_lines - min(calls, default=MOST_ROWS), 0)
-        return -(-c.steps // self.cpu.cores) * c.rows, lacking, max(c.copied / volume, FEW_MOVES), c.rows
+        lacking = max((-n % self.cpu.depthwise_lines / n for n in calls), default=0.0)
+        return c.longest(self.cpu.cores), lacking, c.copied + CALL * c.steps * len(c.stages), c.rows
 
     @property
     def _room(self) -> int:
-        """Bytes of the second-level cache for a chain."""
-        return self.cpu.l2_bytes // 2
+        """Bytes of the second-level cache for a chain; as much as survives in one that nobody shares."""
+        return self.cpu.l2_bytes // 2 if self.cpu.l2_shared else int(SURVIVES * self.cpu.l2_bytes)
 
     def bytes(self, c: Chain) -> int:
         """In one cache at the same time."""
@@ -148,7 +148,8 @@ class _Rule:
         cores = self.cpu.cores
         if isinstance(unit, Chain):
             work = sum(map(self.work, unit.stages))
-            return self.barrier + work * _uneven(unit.steps, cores) + twice(unit, cores) / cores
+            uneven = unit.longest(cores) / unit.output.shape[1] - 1 / cores
+            return self.barrier + work * uneven + twice(unit, cores) / cores
         work = self.work(unit)
         return self.barrier if work >= PARALLEL_MACS else work * (1 - 1 / cores)
 
@@ -161,6 +162,16 @@ class _Rule:
         """Of one stage, in multiplications."""
         values = self.program.values
         return macs((stage,), values) or ELEMENT * prod(values[stage.output].shape)
+
+    def in_one_region(self, stage: Stage, reader: Stage) -> bool:
+        """Whether one barrier can serve both (regions.py)."""
+        by_channel = reads_by_channel(reader, stage) and isinstance(stage.spec, CONVOLUTIONS)
+        return by_channel and all(map(self._shares, (stage, reader)))
+
+    def _shares(self, stage: Stage) -> bool:
+        """Whether threads can share the channels of its kernel."""
+        y = self.program.values[stage.output]
+        return tuning.choose(stage.spec, stage.arrays, layout(y), self.cpu)[0].family.share > 0
 
     @cached_property
     def _held(self) -> dict[int, int]:
@@ -222,7 +233,7 @@ def _pair(rule: _Rule, best: Sequence[_Best], first: int) -> _Best:
     while end < len(stages) and is_border(stages[end]):
         end += 1
     single = _single(rule, best, first)
-    if end == len(stages) or not _in_one_region(stages[first], stages[end]):
+    if end == len(stages) or not rule.in_one_region(stages[first], stages[end]):
         return single
     after = _single(rule, best, end)
     traffic = after.traffic + rule.traffic(rule.program.values[stages[first].output])
@@ -230,10 +241,6 @@ def _pair(rule: _Rule, best: Sequence[_Best], first: int) -> _Best:
     work = rule.work(stages[first]) + rule.work(stages[end])
     idle = best[end + 1].idle + rule.barrier + work * _uneven(blocks, rule.cpu.cores)
     return _Best(traffic, idle, after.chained, tuple(stages[first : end + 1]), end + 1)
-
-
-def _in_one_region(stage: Stage, reader: Stage) -> bool:
-    return reads_by_channel(reader, stage) and isinstance(stage.spec, CONVOLUTIONS)
 
 
 def reads_by_channel(reader: Stage, stage: Stage) -> bool:

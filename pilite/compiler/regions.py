@@ -21,7 +21,7 @@ from tvm_ffi import structural_walk
 from pilite.compiler.bands import Banded
 from pilite.compiler.chains import is_border
 from pilite.compiler.choose import Chosen
-from pilite.compiler.entry import Pointer, RegionCall, SharedPart
+from pilite.compiler.entry import Call, Pointer, RegionCall, SharedPart
 from pilite.compiler.fuse import ALL, BARRIER, ELEMENT, OFF, Verdict, longest, reads_by_channel
 from pilite.compiler.kernels.emit import Share, emitting
 from pilite.compiler.plan import SLACK, align
@@ -100,11 +100,18 @@ class Region:
                 place(part.stage.output),
             )
             blocks = self.unit // part.kernel.family.share
-            parts.append(SharedPart(*_function(part, functions), arguments, blocks))
+            whole = Call(part.key, _whole(part, functions), arguments)
+            parts.append(SharedPart(*_function(part, functions), whole, blocks))
         return RegionCall(tuple(parts), self.units, arena, self._band_bytes, self.bands)
 
 
 Unit: TypeAlias = Chosen | Banded | Region
+
+
+def _whole(part: Chosen, functions: dict[str, tirx.PrimFunc]) -> tirx.PrimFunc:
+    if part.key not in functions:
+        functions[part.key] = part.function()
+    return functions[part.key]
 
 
 def _function(part: Chosen, functions: dict[str, tirx.PrimFunc]) -> tuple[str, tirx.PrimFunc]:

@@ -18,6 +18,8 @@ from pilite.compiler import cpu as cpus
 from pilite.compiler.kernels.emit import (
     IMPORT,
     Param,
+    Share,
+    emitting,
     function,
     load,
     loop,
@@ -84,6 +86,18 @@ def test_a_text_that_kernels_bring_along_is_linked_once_and_serves_all_of_them()
     assert str(module).count(IMPORT) == 4
     assert str(aot.imported_once(module)).count(IMPORT) == 1
     assert "pilite_reload" not in aot.assembly(calls, a53)  # in line, everywhere
+
+
+@pytest.mark.parametrize(("cpu", "hidden"), [("cortex-a53", True), ("cortex-a72", False)])
+def test_where_a_shared_loop_starts_is_unknown_to_llvm_on_in_order_cores(cpu: str, hidden: bool) -> None:
+    def body(x: Any, y: Any) -> None:
+        with loop(4, parallel=True) as i:
+            store(y, i * 4, load(x, i * 4, 4), 4)
+
+    with emitting(Share.ROWS):
+        kernel = function("kernel", [Param("x", "int32", 16), Param("y", "int32", 16)], body)
+
+    assert ("pilite_unknown" in str(aot.lowered({"kernel": kernel}, cpus.load(cpu)))) is hidden
 
 
 def test_equal_operators_of_a_model_are_compiled_once() -> None:

@@ -85,10 +85,10 @@ def test_more_threads_than_bands_give_the_same_bits(rows: None, monkeypatch: pyt
 
 
 @pytest.mark.parametrize("rows", [3], indirect=True)
-def test_a_buffer_that_is_one_line_too_small_is_noticed(rows: None, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Negative control: without room, the last row lies where the next stage writes."""
+def test_a_buffer_that_is_too_small_is_noticed(rows: None, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Negative control: the last rows lie where the next stage writes, for one band with the lines of all."""
     enough = chains._lines
-    monkeypatch.setattr(chains, "_lines", lambda *arguments: enough(*arguments) - 1)
+    monkeypatch.setattr(chains, "_lines", lambda *arguments: enough(*arguments) // 4)
 
     with pytest.raises(AssertionError, match="wrong results"):
         batch.check_bits([made(CHAINS["stride 1"], "int8", 0)], native.HERE)
@@ -103,20 +103,25 @@ def test_every_row_is_made_once_by_one_band_and_is_there_when_it_is_read(name: s
     for chain in chained(CHAINS[name], mode):
         heights = [chain.values[stage.output].shape[1] for stage in chain.stages]
         assert all(made <= height for made, height in zip(chain.made(1), heights, strict=True))
+        before: dict[int, chains.Rows] = {}
         for step in chain.table:
-            for rows, lines in zip(step, chain.lines, strict=False):
-                assert rows.line >= 0
-                assert rows.line + rows.count <= lines
+            assert all(rows.count <= lines for rows, lines in zip(step, chain.lines, strict=False))
             held = dict(zip((stage.output for stage in chain.stages), step, strict=True))
             for stage in chain.stages:
-                check_reads(chain, stage, held)
+                check_reads(chain, stage, held, before)
+            before = held
 
 
-def check_reads(chain: Chain, stage: Any, held: dict[int, chains.Rows]) -> None:
+def check_reads(
+    chain: Chain, stage: Any, held: dict[int, chains.Rows], before: dict[int, chains.Rows]
+) -> None:
+    """What a band that begins here makes, and what one makes that goes on."""
     for index, reach in zip(stage.inputs, chains.reaches(stage), strict=True):
         if index in held:
             assert held[index].first <= reach.first(held[stage.output].first)
             assert reach.end(held[stage.output].end) <= held[index].need
+        if index in held and before:
+            assert held[index].first <= held[index].again <= reach.first(before[stage.output].end)
 
 
 def test_a_reach_is_the_window_of_a_row() -> None:
@@ -202,13 +207,32 @@ def test_a_value_is_lost_if_what_is_made_from_it_does_not_fit_beside_it() -> Non
     assert chained(two, cpu=replace(cache, l2_bytes=640 * 1024)) == []
 
 
+def test_the_longest_band_counts_the_rows_of_the_last_step_as_they_are() -> None:
+    (chain,) = chained(lambda net: [pairs(net, net.input(1, 33, 33, 256), 256)])
+
+    assert (chain.rows, chain.steps) == (4, 9)
+    assert [chain.longest(bands) for bands in (1, 2, 4)] == [33, 17, 9]
+
+
+def test_no_region_is_counted_on_that_kernels_cannot_share() -> None:
+    """The depthwise kernels of AVX-512 compute all channels at once."""
+    p = program(lambda net: [net.depthwise(net.conv(net.input(1, 14, 14, 64), 384, (1, 1)))])
+    conv, depthwise = (s for s in p.stages if "weight" in s.arrays)
+    shared = [
+        fuse._Rule(p, cpus.load(cpu), False, 0).in_one_region(conv, depthwise)
+        for cpu in ("cortex-a53", "x86-64-v4")
+    ]
+
+    assert shared == [True, False]
+
+
 def test_steps_have_the_rows_that_depthwise_tiles_want() -> None:
     def pair(net: Net) -> list[int]:
         return [pairs(net, net.input(1, 33, 33, 256), 256)]
 
     found = [chained(pair, cpu=replace(A53, depthwise_lines=lines))[0].pieces[0] for lines in (1, 3)]
 
-    assert found == [1, 3]
+    assert found == [4, 3]
 
 
 def test_a_cache_of_its_own_holds_one_band() -> None:

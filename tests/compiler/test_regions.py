@@ -8,7 +8,7 @@ import pytest
 
 from pilite.compiler import chains, fuse, lower, tflite
 from pilite.compiler import cpu as cpus
-from pilite.compiler.entry import RegionCall
+from pilite.compiler.entry import Call, RegionCall
 from pilite.compiler.numerics import Numerics
 from pilite.compiler.regions import Region
 from pilite.compiler.schedule import Scheduled, schedule
@@ -141,6 +141,15 @@ def test_an_addition_joins_the_convolution_before_it() -> None:
     (region,) = joined(residual)
 
     assert len(region.parts) == 2
+
+
+def test_a_thread_that_is_alone_calls_the_kernels_of_a_build_without_regions() -> None:
+    graph = expanded(14, 14, 64, channels=384)
+    (region,) = joined(graph)
+    own = {call.key for call in scheduled(graph, fuse.OFF).calls if isinstance(call, Call)}
+
+    assert {part.whole.key for part in region.parts} <= own
+    assert all("T.parallel(" in part.whole.function.script() for part in region.parts)
 
 
 def test_off_joins_nothing() -> None:

@@ -20,13 +20,13 @@ from tvm.script.ir_builder import tirx as T
 from pilite.compiler.cpu import Cpu
 from pilite.compiler.fixedpoint import Requant
 from pilite.compiler.kernels.emit import (
-    PARALLEL_MACS,
     Param,
     Share,
     assign,
     blocks_loop,
     blocks_param,
     function,
+    is_worth_a_barrier,
     load,
     loop,
     minimum,
@@ -285,7 +285,9 @@ class _Code:
         n, oh, ow, _ = self.y.shape
         rows, tiles = n * oh, -(-ow // self.width)
         rows_outside = rows >= ROWS_PARALLEL or blocks < 4 or share() is Share.ROWS
-        parallel = rows * ow * blocks * self.strategy.block * prod(self.spec.window.kernel) >= PARALLEL_MACS
+        parallel = is_worth_a_barrier(
+            rows * ow * blocks * self.strategy.block * prod(self.spec.window.kernel)
+        )
         by_row = loop(rows, parallel=parallel and rows_outside)
         by_block = blocks_loop(blocks, self.buffers, parallel=parallel and not rows_outside)
         outer, inner = (by_row, by_block) if rows_outside else (by_block, by_row)

@@ -23,13 +23,13 @@ from tvm import tirx
 
 from pilite.compiler.kernels.depthwise import block_starts
 from pilite.compiler.kernels.emit import (
-    PARALLEL_MACS,
     Param,
     Share,
     assign,
     blocks_loop,
     blocks_param,
     function,
+    is_worth_a_barrier,
     load,
     loop,
     minimum,
@@ -198,7 +198,7 @@ class _Code:
     def loops(self, blocks: int) -> None:
         n, oh, ow, _ = self.y.shape
         height = _rows_of_tile(oh, self.spec)
-        parallel = prod((n, oh, ow, blocks, BLOCK, *self.spec.window.kernel)) >= PARALLEL_MACS
+        parallel = is_worth_a_barrier(prod((n, oh, ow, blocks, BLOCK, *self.spec.window.kernel)))
         for first, lines, tiles in _cut(oh, height):
             with self._tasks((n, tiles, blocks), parallel) as (image, tile, block):
                 for left, pixels, count in _cut(ow, self.plan.pixels):
@@ -208,12 +208,12 @@ class _Code:
 
     @contextmanager
     def _tasks(self, extents: tuple[int, int, int], parallel: bool) -> Iterator[list[Any]]:
-        """Images x tiles x blocks: one loop for the threads, or two where one thread has some blocks."""
-        if share() is not Share.BLOCKS:
+        """Images x tiles x blocks: one loop for the threads, or two where one thread has rows or blocks."""
+        if share() is Share.WHOLE:
             with loop(prod(extents), parallel=parallel) as p:
                 yield split(p, extents)
             return
-        with loop(prod(extents[:2])) as p, blocks_loop(extents[2], self.buffers) as block:
+        with loop(prod(extents[:2]), parallel=parallel) as p, blocks_loop(extents[2], self.buffers) as block:
             yield [*split(p, extents[:2]), block]
 
     def tile(self, row: Sequence[Any], block: Any, column: Any, lines: int, pixels: int) -> None:

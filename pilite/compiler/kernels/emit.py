@@ -15,12 +15,13 @@ from dataclasses import dataclass
 from enum import Enum
 from typing import Any
 
-from tvm import tirx
+from tvm import ir, tirx
 from tvm.script.ir_builder import IRBuilder
 from tvm.script.ir_builder import tirx as T
 
 STACK_LIMIT_BYTES = 1024
 IMPORT = "pragma_import_llvm"  # attribute of a statement: LLVM text that it calls
+SHARED = "pilite.shared"  # annotation of a loop in a kernel for rows that threads share in one for all
 SOURCE = "pilite.source"  # attribute of a function: the C file beside it that it calls
 
 # Work below which a barrier costs more than sharing saves: about 10 us of one core.
@@ -40,15 +41,25 @@ class Param:
 def function(name: str, params: Sequence[Param], body: Callable[..., None]) -> tirx.PrimFunc:
     """A PrimFunc over raw, non-aliasing pointers; `body` gets one flat buffer per parameter.
 
-    LLVM is not told so of a kernel that is alone, as it does not know it in the bodies of parallel loops: it
-    would keep the row sums of a tile over all blocks, as vectors on the stack.
+    A kernel that is alone gets them in an array, as the body of a parallel loop does. Of both LLVM knows that
+    two buffers differ, and not that assembler code keeps to those it is given: with `noalias` of parameters
+    it would keep the row sums of a tile over all blocks, as vectors on the stack.
     """
     with IRBuilder() as builder, T.prim_func():
         T.func_name(name)
-        T.func_attr({"tirx.noalias": not is_alone()})
-        handles = [T.arg(p.name, T.handle(p.dtype, "global")) for p in params]
+        T.func_attr({"tirx.noalias": True})
+        handles = (
+            _unpacked(params) if is_alone() else [T.arg(p.name, T.handle(p.dtype, "global")) for p in params]
+        )
         body(*(T.decl_buffer((p.size,), p.dtype, data=h) for p, h in zip(params, handles, strict=True)))
     return builder.get()
+
+
+def _unpacked(params: Sequence[Param]) -> list[Any]:
+    """The pointers of `params`, read from an array of them, the only parameter."""
+    array = T.decl_buffer((len(params),), "int64", data=T.arg("pointers", T.handle("int64", "global")))
+    types = [ir.PointerType(ir.PrimType(p.dtype), "global") for p in params]
+    return [T.Bind(T.reinterpret(pointer, array[i]), pointer) for i, pointer in enumerate(types)]
 
 
 def registers(lanes: int, dtype: str) -> Any:
@@ -173,6 +184,11 @@ def is_alone() -> bool:
     return share() is not Share.WHOLE
 
 
+def is_worth_a_barrier(macs: int) -> bool:
+    """Whether threads share the work of the kernel that is emitted; one for rows has the same loops."""
+    return share() is Share.ROWS or macs >= PARALLEL_MACS
+
+
 def blocks_param() -> list[Param]:
     """The last parameter of a kernel for a share of the blocks of channels: the first one, and their end."""
     return [Param("blocks", "int32", 2)] if share() is Share.BLOCKS else []
@@ -190,6 +206,9 @@ def blocks_loop(
 
 def loop(extent: int, *, parallel: bool = False) -> AbstractContextManager[Any]:
     """A loop of `extent` steps; one step needs no loop and yields index 0."""
+    if parallel and share() is Share.ROWS:
+        shared: AbstractContextManager[Any] = T.serial(0, extent, annotations={SHARED: True})
+        return shared
     if extent == 1:
         return nullcontext(0)
     frame = T.parallel if parallel and not is_alone() else T.serial
@@ -199,6 +218,8 @@ def loop(extent: int, *, parallel: bool = False) -> AbstractContextManager[Any]:
 
 def split(index: Any, extents: Sequence[int]) -> list[Any]:
     """Row-major coordinates of a flat `index`; dimensions of extent 1 cost nothing."""
+    if all(extent == 1 for extent in extents):
+        return [*(0 for _ in extents[1:]), index]
     coordinates: list[Any] = []
     rest = index
     for position in range(len(extents) - 1, -1, -1):

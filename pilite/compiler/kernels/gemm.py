@@ -245,7 +245,7 @@ class _Code:
 
     def rows_outside(self) -> None:
         """Each tile of rows meets all columns: A stays in L1, W is streamed."""
-        with loop(self.geo.tiles, parallel=self.geo.parallel) as p:
+        with self.geo.walk(parallel=self.geo.parallel) as p:
             if self.full:
                 with blocks_loop(self.full, self.buffers) as b:
                     self.tile(p, b, self.nr)
@@ -256,10 +256,10 @@ class _Code:
         """Each block of columns meets all rows: W is read once."""
         if self.full:
             blocks = blocks_loop(self.full, self.buffers, parallel=self.geo.parallel)
-            with blocks as b, loop(self.geo.tiles) as p:
+            with blocks as b, self.geo.walk() as p:
                 self.tile(p, b, self.nr)
         if self.rest:
-            with loop(self.geo.tiles, parallel=self.geo.parallel) as p:
+            with self.geo.walk(parallel=self.geo.parallel) as p:
                 self.tile(p, self.full, self.rest)
 
     def tile(self, position: Any, block: Any, count: int) -> None:

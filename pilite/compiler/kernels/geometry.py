@@ -9,17 +9,18 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from math import prod
-from typing import Any
+from typing import Any, TypeAlias
 
 from tvm import tirx
 
-from pilite.compiler.kernels.emit import PARALLEL_MACS, loop, minimum, split
+from pilite.compiler.kernels.emit import Share, is_worth_a_barrier, loop, minimum, share, split
 from pilite.compiler.layout import Layout
 from pilite.compiler.spec import QConv2D
 
 ADDRESS_COST = (
     1.04  # work of a tile whose pixels lie on two lines, to that of one on a line: about MR compares
 )
+Position: TypeAlias = tuple[Any, Any]  # of a tile: its strip, and its number there
 
 
 @dataclass(frozen=True)
@@ -105,17 +106,29 @@ class Geometry:
     @property
     def parallel(self) -> bool:
         """Whether the work is worth a barrier."""
-        return self.pixels * self.channels * self.runs.count * self.runs.length >= PARALLEL_MACS
+        return is_worth_a_barrier(self.pixels * self.channels * self.runs.count * self.runs.length)
 
-    def first(self, tile: Any) -> tuple[Any, Any]:
+    @contextmanager
+    def walk(self, *, parallel: bool = False) -> Iterator[Position]:
+        """Loop over the tiles: one that threads can share; for rows one in another, which divides less."""
+        extents = self.pixels // self.strip, -(-self.strip // self.tile)
+        if share() is not Share.ROWS:
+            with loop(self.tiles, parallel=parallel) as tile:
+                strip, t = split(tile, extents)
+                yield strip, t
+            return
+        with loop(extents[0]) as strip, loop(extents[1], parallel=parallel) as t:
+            yield strip, t
+
+    def first(self, position: Position) -> tuple[Any, Any]:
         """(strip, first pixel in it) of a tile; the last tile of a strip is moved back to stay inside."""
-        strip, t = split(tile, (self.pixels // self.strip, -(-self.strip // self.tile)))
+        strip, t = position
         start = t * self.tile
         return strip, start if self.strip % self.tile == 0 else minimum(start, self.strip - self.tile)
 
-    def offsets(self, tile: Any, grid: Grid) -> tuple[Any, ...]:
+    def offsets(self, position: Position, grid: Grid) -> tuple[Any, ...]:
         """Where each pixel of a tile lies."""
-        strip, start = self.first(tile)
+        strip, start = self.first(position)
         if not self.whole_images:
             image, line = split(strip, (self.images, self.lines))
             base = grid.at(image, line, start)
