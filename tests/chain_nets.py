@@ -47,6 +47,15 @@ CHAINS: dict[str, Graph] = {
     "1 x 1 of stride 2": lambda net: [
         net.depthwise(net.conv(net.conv(net.input(1, 11, 10, 8), 12, (1, 1)), 16, (1, 1), Window((2, 2))))
     ],
+    "1 x 1 of stride 2 behind two": lambda net: [
+        net.conv(
+            net.conv(net.conv(net.input(1, 15, 10, 8), 12, (1, 1)), 16, (1, 1)), 9, (1, 1), Window((2, 2))
+        )
+    ],
+    "strides beyond their windows": lambda net: [
+        net.conv(net.depthwise(net.conv(net.input(1, 17, 9, 8), 12, (1, 1))), 9, (1, 1), Window((2, 2))),
+        net.conv(net.depthwise(net.conv(net.input(1, 19, 9, 8), 8, (1, 1))), 9, (2, 2), Window((3, 3))),
+    ],
     "columns": lambda net: [
         block(net, net.input(1, 19, 1, 3), 5, 9),
         block(net, net.input(1, 18, 3, 3), 3, 9, 1, True),

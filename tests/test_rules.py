@@ -30,6 +30,14 @@ FORBIDDEN_WORDS = {
 }
 
 
+TOP_LEVEL = {
+    *(".ci", "artifacts", "boards", "docker", "docs", "examples", "loader", "models"),
+    *("pilite", "tests", "toolchains", "tasks.py", "run.py", ".gitignore"),
+    *("pyproject.toml", "requirements.in", "requirements.lock", "LICENSE"),
+    *("ARCHITECTURE.md", "CHANGELOG.md", "CONTRIBUTING.md", "README.md", "RESULTS.md"),
+}
+
+
 @dataclass(frozen=True)
 class ImportRule:
     """Files below `where` import none of `never`, but for the (file, module) pairs in `allowed`."""
@@ -117,6 +125,14 @@ def test_listing_the_tasks_loads_no_heavy_package() -> None:
     code = f"import sys, tasks; print([name for name in {heavy} if name in sys.modules])"
     done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=True)
     assert done.stdout == "[]\n"
+
+
+def test_nothing_lies_at_the_top_by_accident() -> None:
+    """DESIGN.md fixes the top level; a slip of the shell once left a file there."""
+    tracked = subprocess.run(["git", "ls-files"], cwd=ROOT, capture_output=True, text=True, check=False)
+    if tracked.returncode:
+        pytest.skip("no git checkout")
+    assert {name.partition("/")[0] for name in tracked.stdout.split()} <= TOP_LEVEL
 
 
 def test_no_file_is_longer_than_the_ceiling() -> None:

@@ -21,7 +21,7 @@ from pilite.compiler.kernels.emit import Share, emitting
 from pilite.compiler.plan import SLACK, align
 from pilite.compiler.program import Program, Stage, Value
 
-ALONE = 0.34  # of a cache that bands share: lines of a band that is alone, and weights
+ALONE = 0.34  # of a shared cache: lines and weights of a band while no other band runs
 Functions = dict[str, tirx.PrimFunc]
 
 

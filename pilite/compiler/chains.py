@@ -110,7 +110,7 @@ class Chain:
             readers = [(r, s.output) for s in self.stages for r in reaches_of(s, value.index)]
             need = max(reach.end(found[y].end) for reach, y in readers)
             first = min(reach.first(found[y].first) for reach, y in readers)
-            again = min(reach.first(made.get(y, found[y].first)) for reach, y in readers)
+            again = min(reach.first(max(made.get(y, found[y].first), found[y].again)) for reach, y in readers)
             found[value.index] = Rows(first, again, min(need, value.shape[1]), need)
         return tuple(found[stage.output] for stage in self.stages)
 
@@ -172,14 +172,19 @@ def _lines(column: Sequence[Rows], piece: int, room: int) -> int:
 
 
 def _moved(column: Sequence[Rows], lines: int) -> int:
-    """Rows that move to the front, over all steps, as `kept` of the C code does (entry.py)."""
-    at, moved = -column[0].first, 0  # the line of row 0
+    """Rows that move to the front, over all steps."""
+    return sum(moved for _, moved in placed(column, lines))
+
+
+def placed(column: Sequence[Rows], lines: int) -> Iterator[tuple[int, int]]:
+    """The line of row 0 in each step of one band, and the rows that move: what `kept` of entry.py does."""
+    at = -column[0].first
+    yield at, 0
     for rows, after in pairwise(column):
         again = max(rows.end - after.again, 0)
-        if not again or at + after.need > lines:
-            moved += again
-            at = -after.again
-    return moved
+        ends = not again or at + after.need > lines
+        at = -after.again if ends else at
+        yield at, again if ends else 0
 
 
 def reaches(stage: Stage) -> tuple[Reach, ...]:

@@ -129,7 +129,9 @@ def _converted(node: Node, graph: Graph) -> bool:
     To int16 LiteRT's builtin kernel for NEON has XNNPACK's formula: optimized_ops.h AffineQuantize.
     """
     x, y = graph.tensors[node.inputs[0]], graph.tensors[node.outputs[0]]
-    if len(x.shape) > MAX_RANK or x.dtype == "int16":
+    if y.dtype == "int16":
+        return x.dtype == "float32"
+    if len(x.shape) > MAX_RANK:
         return False
     return x.dtype == "float32" or (x.dtype == y.dtype and 2.0**-8 <= ratios(node, graph)[0] <= 2.0**7)
 
@@ -305,7 +307,8 @@ def _eights(node: Node, graph: Graph) -> str | None:
     x, y = graph.tensors[node.inputs[0]], graph.tensors[node.outputs[0]]
     if (x.dtype, y.dtype) != ("float32", "int16") or y.elements % 8 == 0:
         return None
-    return f"turns {y.elements} floats into int16; LiteRT rounds what is left of eights otherwise; {REF}"
+    last = f"the last {y.elements % 8} of {y.elements} floats"
+    return f"turns floats into int16, of which LiteRT rounds {last} otherwise; {REF}"
 
 
 def _softmax(node: Node, graph: Graph) -> str | None:
@@ -318,7 +321,7 @@ def _softmax(node: Node, graph: Graph) -> str | None:
 _SUMS = (_narrow, _normal_scales, _bias_scale, _weights, _multiplier, _range)
 _XNNPACK = "XNNPACK"
 _ROUNDED = "XNNPACK: int8 fp32, uint8 rndnu, on Cortex-A53 rndnu16"
-_WIDE = "int16 builtin, equal to ref, with 64-bit bias"
+_WIDE_SUMS = "int16 builtin, equal to ref, with 64-bit bias"
 _BUILTIN = "builtin, equal to ref"
 _MOVED = Policy("moves bytes")
 
@@ -374,8 +377,8 @@ POLICIES: dict[str, Policy] = {
     "ADD": Policy("XNNPACK; int16 and beyond its scales builtin", _added, (_normal_scales, _range_if_taken)),
     "AVERAGE_POOL_2D": Policy(_BUILTIN, _never),
     "CONCATENATION": _MOVED,
-    "CONV_2D": Policy(f"{_ROUNDED}; {_WIDE}", rules=(_biased, *_SUMS)),
-    "DEPTHWISE_CONV_2D": Policy(f"{_ROUNDED} beyond 25 taps; {_WIDE}", rules=(_biased, *_SUMS)),
+    "CONV_2D": Policy(f"{_ROUNDED}; {_WIDE_SUMS}", rules=(_biased, *_SUMS)),
+    "DEPTHWISE_CONV_2D": Policy(f"{_ROUNDED} beyond 25 taps; {_WIDE_SUMS}", rules=(_biased, *_SUMS)),
     "CUSTOM:TFLite_Detection_PostProcess": Policy("builtin, as ref", _never),
     "DEQUANTIZE": Policy(_XNNPACK, rules=(_normal_scales,)),
     "EXPAND_DIMS": _MOVED,
@@ -392,5 +395,5 @@ POLICIES: dict[str, Policy] = {
     "SOFTMAX": Policy("builtin of aarch64", _never, (_softmax,)),
     "SQUEEZE": _MOVED,
     "SUM": Policy("XNNPACK: fp32; integers builtin", _eight_bit, (_wide, _no_float, _normal_scales)),
-    "TRANSPOSE_CONV": Policy(f"{_ROUNDED}; {_WIDE}", rules=(_convolved_back, _covered, _biased, *_SUMS)),
+    "TRANSPOSE_CONV": Policy(f"{_ROUNDED}; {_WIDE_SUMS}", rules=(_convolved_back, _covered, _biased, *_SUMS)),
 }

@@ -126,7 +126,7 @@ class Requant:
 
 @dataclass(frozen=True)
 class Multiplier:
-    """A non-negative real number as TFLite stores it."""
+    """A real number as TFLite stores it."""
 
     mantissa: int
     exponent: int  # > 0: shift left; < 0: shift right

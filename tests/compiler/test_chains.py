@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -104,12 +105,24 @@ def test_every_row_is_made_once_by_one_band_and_is_there_when_it_is_read(name: s
         heights = [chain.values[stage.output].shape[1] for stage in chain.stages]
         assert all(made <= height for made, height in zip(chain.made(1), heights, strict=True))
         before: dict[int, chains.Rows] = {}
+        check_lines(chain)
         for step in chain.table:
-            assert all(rows.count <= lines for rows, lines in zip(step, chain.lines, strict=False))
             held = dict(zip((stage.output for stage in chain.stages), step, strict=True))
             for stage in chain.stages:
                 check_reads(chain, stage, held, before)
             before = held
+
+
+def check_lines(chain: Chain) -> None:
+    """Every band writes and reads within its lines."""
+    for bands in (1, 2, 4):
+        edges = [chain.steps * band // bands for band in range(bands + 1)]
+        for first, end in pairwise(edges):
+            columns = list(zip(*chain.table[first:end], strict=True))[:-1]
+            for column, lines in zip(columns, chain.lines, strict=False):
+                starts = [at for at, _ in chains.placed(column, lines)]
+                assert all(at + rows.need <= lines for at, rows in zip(starts, column, strict=True))
+                assert all(at + rows.again >= 0 for at, rows in zip(starts, column, strict=True))
 
 
 def check_reads(
@@ -121,7 +134,8 @@ def check_reads(
             assert held[index].first <= reach.first(held[stage.output].first)
             assert reach.end(held[stage.output].end) <= held[index].need
         if index in held and before:
-            assert held[index].first <= held[index].again <= reach.first(before[stage.output].end)
+            begins = max(before[stage.output].end, held[stage.output].again)
+            assert held[index].first <= held[index].again <= reach.first(begins)
 
 
 def test_a_reach_is_the_window_of_a_row() -> None:

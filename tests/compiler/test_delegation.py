@@ -70,7 +70,7 @@ REFUSED = {
     ),
     "16 bits that are quantized": (
         one("QUANTIZE", [TensorSpec("x", (4,), "float32")], value(4, name="y", dtype="int16", zero_point=0)),
-        "turns 4 floats into int16; LiteRT rounds what is left of eights otherwise",
+        "turns floats into int16, of which LiteRT rounds the last 4 of 4 floats otherwise",
     ),
     "16 bits of a power of two": (
         one(

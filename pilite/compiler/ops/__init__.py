@@ -37,7 +37,8 @@ class Op:
 
 
 _QUANTIZED = "uint8 per tensor, int8 per channel"
-_WEIGHTED = f"{_QUANTIZED}, int16 with int8 weights and 64-bit or 32-bit bias"
+_WIDE = "int16 with int8 weights and 64-bit or 32-bit bias"
+_WEIGHTED = f"{_QUANTIZED}, {_WIDE}"
 _BYTES = "uint8, int8"
 _WORDS = "uint8, int8, int16"
 _ACTIVATIONS = "fused NONE, RELU, RELU6, RELU_N1_TO_1"
@@ -155,7 +156,7 @@ _OPS: dict[str, Op] = {
     "EXPAND_DIMS": Op(shape.reshape, _WHOLE, "a view: no bytes move"),
     "FULLY_CONNECTED": Op(
         wide.by_dtype(conv.fully_connected, wide.fully_connected),
-        f"{_WEIGHTED} or per tensor",
+        f"{_QUANTIZED} or per tensor, {_WIDE}",
         _ACTIVATIONS,
         "exact: 2.14; f64 variant by option",
     ),

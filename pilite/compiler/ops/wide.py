@@ -69,7 +69,7 @@ def fully_connected(node: Node, b: Builder) -> None:
 
 
 def arrays(node: Node, b: Builder, weight: npt.NDArray[Any]) -> dict[str, npt.NDArray[Any]]:
-    """A per-tensor FULLY_CONNECTED multiplies its scales in float32, all others in double."""
+    """A per-tensor FULLY_CONNECTED of older kernels multiplies scales in float32, all others in double."""
     x, w, bias, y = weighted(node, b)
     scales: Sequence[float] = quant(w).scales
     single = node.op == "FULLY_CONNECTED" and len(scales) == 1
