@@ -23,9 +23,14 @@ class Sample:
     y: Layout
     arrays: s.Arrays = field(default_factory=dict)
 
+    @property
+    def scales_in_float64(self) -> bool:
+        rounding = getattr(getattr(self.spec, "requant", None), "rounding", None)
+        return rounding is Rounding.FLOAT64 or getattr(self.spec, "scaling", "") == "float64"
+
 
 REQUANT = Requant(Rounding.GEMMLOWP, 3, -128, 127, left=True)
-HALF, TINY = Multiplier(1 << 30, 0), Multiplier(1 << 30, -19)
+HALF, SIXTEENTH, TINY = (Multiplier(1 << 30, exponent) for exponent in (0, -3, -19))
 UNEVEN = Multiplier(1_234_567_891, 0)
 SMALL, LARGE = 6, 64  # pixels along a side: one task, and work for several threads
 
@@ -119,16 +124,22 @@ def wide(side: int) -> list[Sample]:
     x, y = Layout((1, side, side, 4), "int16", Halo(1, 1, 1, 1)), Layout((1, side, side, 8), "int16")
     arrays: dict[str, Any] = {"bias": np.arange(8, dtype=np.int64), "mantissa": np.full(8, 20_000, np.int32)}
     arrays |= {"right": np.full(8, 22, np.int32), "weight": np.ones((8, 3, 3, 4), np.int8)}
+    high = arrays | {"mantissa": np.full(8, 1 << 30, np.int32), "right": np.full(8, 5, np.int32)}
     real = arrays | {"scale": np.full(8, 0.001)}
     deep = arrays | {"weight": np.ones((8, 3, 3), np.int8)}
     limits = (-32768, 32767)
     tables: s.Arrays = {"exp": fixedpoint16.exponentials(), "reciprocal": fixedpoint16.reciprocals()}
     return [
         Sample("conv, int16", s.QConv16(window(3), 0, *limits, "reduced"), (x,), y, arrays),
-        Sample("conv, int16 in 32 bits", s.QConv16(window(3), 0, *limits, "gemmlowp"), (x,), y, arrays),
+        Sample("conv, int16 in 32 bits", s.QConv16(window(3), 0, *limits, "gemmlowp"), (x,), y, high),
         Sample("conv, int16 in float64", s.QConv16(window(3), 0, *limits, "float64"), (x,), y, real),
         Sample("depthwise, int16", s.QConv16(window(3), 2, *limits, "reduced"), (x,), y, deep),
-        Sample("mean, int16", spec16.QMean16((1, 2), TINY, *limits), (y,), Layout((1, 1, 1, 8), "int16")),
+        Sample(
+            "mean, int16",
+            spec16.QMean16((1, 2), Multiplier(1 << 30, -3), *limits),
+            (y,),
+            Layout((1, 1, 1, 8), "int16"),
+        ),
         Sample("softmax, int16", spec16.Softmax16(UNEVEN), (y,), y, tables),
         Sample("add, int16", spec16.QAdd16(15, (HALF, HALF), Multiplier(1 << 30, -14), *limits), (y, y), y),
         Sample("average, int16", s.Pool("average", window(3), *limits, round_half_up=False), (y,), y),

@@ -15,7 +15,6 @@ import pytest
 from _pytest.mark.structures import ParameterSet
 
 from pilite.compiler import cpu as cpus
-from pilite.compiler.fixedpoint import Rounding
 from pilite.compiler.kernels import select
 from pilite.compiler.layout import Halo, Layout
 from pilite.compiler.spec import Fill, Move
@@ -78,8 +77,7 @@ def run(sample: Sample, needed: tuple[Halo, ...], cpu: cpus.Cpu) -> KernelRun:
 
 def takes_borders(sample: Sample) -> bool:
     """Fill exists for borders; constants in float64 do not pass through the loader."""
-    requant = getattr(sample.spec, "requant", None)
-    return not isinstance(sample.spec, Fill) and getattr(requant, "rounding", None) is not Rounding.FLOAT64
+    return not isinstance(sample.spec, Fill) and not sample.scales_in_float64
 
 
 SAMPLES = [sample for sample in samples(SMALL) if takes_borders(sample)]

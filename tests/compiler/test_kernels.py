@@ -32,7 +32,6 @@ STACK_BYTES = 8192
 
 
 FLOAT_SPECS = (s.QMeanFloat, s.SoftmaxTable)  # from and to integers, computed in float32 as XNNPACK does
-FLOAT_ROUNDINGS = (Rounding.FLOAT64, Rounding.FLOAT32)
 
 
 def is_float(sample: Sample) -> bool:
@@ -40,7 +39,7 @@ def is_float(sample: Sample) -> bool:
     dtypes = {layout.dtype for layout in (*sample.xs, sample.y)}
     weights = isinstance(sample.spec, s.Bilinear) and sample.spec.real
     real = "float32" in dtypes or weights or isinstance(sample.spec, FLOAT_SPECS)
-    return real or requant.rounding in FLOAT_ROUNDINGS
+    return real or sample.scales_in_float64 or requant.rounding is Rounding.FLOAT32
 
 
 @dataclass(frozen=True, eq=False)

@@ -218,7 +218,7 @@ def loop(extent: int, *, parallel: bool = False) -> AbstractContextManager[Any]:
 
 def split(index: Any, extents: Sequence[int]) -> list[Any]:
     """Row-major coordinates of a flat `index`; dimensions of extent 1 cost nothing."""
-    if all(extent == 1 for extent in extents):  # a loop all the same, if LLVM is not to know its start
+    if extents and all(extent == 1 for extent in extents):  # a loop whose start LLVM shall not know
         return [*(0 for _ in extents[1:]), index]
     coordinates: list[Any] = []
     rest = index
