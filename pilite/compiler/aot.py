@@ -14,7 +14,7 @@ of one past those of the other.
 from __future__ import annotations
 
 import tempfile
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -108,14 +108,15 @@ def _passes(cpu: Cpu) -> Iterable[Any]:
         transform.VectorizeLoop(True),
         transform.LowerTVMBuiltin(),
         transform.LowerIntrin(),
-        *([_ordered] if cpu.is_host_free else []),
-        *([unknown_starts] if cpu.in_order else []),
+        *([_of_each(order.ordered)] if cpu.is_host_free else []),
+        *([_of_each(unknown_starts)] if cpu.in_order else []),
         imported_once,
     )
 
 
-def _ordered(module: tvm.IRModule) -> tvm.IRModule:
-    return tvm.IRModule({name: order.ordered(function) for name, function in module.functions.items()})
+def _of_each(change: Callable[[tirx.PrimFunc], tirx.PrimFunc]) -> Callable[[tvm.IRModule], tvm.IRModule]:
+    """The pass that changes every function."""
+    return lambda module: tvm.IRModule({name: change(f) for name, f in module.functions.items()})
 
 
 _UNKNOWN = """define linkonce_odr i32 @pilite_unknown(i32 %n) alwaysinline nounwind {
@@ -125,8 +126,8 @@ _UNKNOWN = """define linkonce_odr i32 @pilite_unknown(i32 %n) alwaysinline nounw
 """
 
 
-def unknown_starts(module: tvm.IRModule) -> tvm.IRModule:
-    """The same module, where LLVM does not know that loops of emit.SHARED start at 0.
+def unknown_starts(function: tirx.PrimFunc) -> tirx.PrimFunc:
+    """The same function, where LLVM does not know that loops of emit.SHARED start at 0.
 
     Neither does it know where the share of a thread starts in the body of a parallel loop; so what is inside
     becomes the same code in both. Of constants it proves more: it unrolls depthwise tiles, which spill, and
@@ -141,11 +142,7 @@ def unknown_starts(module: tvm.IRModule) -> tvm.IRModule:
         loop = tirx.For(made.loop_var, start, made.extent, made.kind, made.body)
         return tirx.AttrStmt(tirx.IntImm("int32", 0), IMPORT, ir.StringImm(_UNKNOWN), loop)
 
-    changed = {
-        name: f.with_body(structural_mutate(f.body, (tirx.For, visit)))
-        for name, f in module.functions.items()
-    }
-    return tvm.IRModule(changed)
+    return function.with_body(structural_mutate(function.body, (tirx.For, visit)))
 
 
 def imported_once(module: tvm.IRModule) -> tvm.IRModule:

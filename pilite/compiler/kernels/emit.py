@@ -27,6 +27,7 @@ SOURCE = "pilite.source"  # attribute of a function: the C file beside it that i
 # Work below which a barrier costs more than sharing saves: about 10 us of one core.
 PARALLEL_MACS = 65536
 PARALLEL_ELEMENTS = 16384
+FEWEST_TASKS = 4  # that are worth sharing
 
 
 @dataclass(frozen=True)
@@ -187,6 +188,11 @@ def is_alone() -> bool:
 def is_worth_a_barrier(macs: int) -> bool:
     """Whether threads share the work of the kernel that is emitted; one for rows has the same loops."""
     return share() is Share.ROWS or macs >= PARALLEL_MACS
+
+
+def is_worth_sharing(elements: int, tasks: int) -> bool:
+    """Whether threads share so many tasks of a kernel without sums of products."""
+    return elements >= PARALLEL_ELEMENTS and tasks >= FEWEST_TASKS
 
 
 def blocks_param() -> list[Param]:

@@ -11,10 +11,10 @@ from tvm.script.ir_builder import tirx as T
 
 from pilite.compiler.kernels.copy import nested
 from pilite.compiler.kernels.emit import (
-    PARALLEL_ELEMENTS,
     Param,
     constant,
     function,
+    is_worth_sharing,
     load,
     loop,
     split,
@@ -130,7 +130,7 @@ def arg_extreme(name: str, spec: ArgExtreme, x: Layout, y: Layout) -> tirx.PrimF
     count = prod(extents)
 
     def body(source: Any, out: Any) -> None:
-        with loop(count, parallel=x.elements >= PARALLEL_ELEMENTS and count >= 4) as index:
+        with loop(count, parallel=is_worth_sharing(x.elements, count)) as index:
             at = split(index, extents) if extents else []
             start = x.start + sum((i * x.strides[axis] for i, axis in zip(at, kept, strict=True)), 0)
             best, place = T.alloc_buffer((1,), x.dtype), T.alloc_buffer((1,), "int32")

@@ -22,6 +22,18 @@ def call(dtype: str, intrinsic: str, *arguments: Any) -> Any:
     return T.call_llvm_pure_intrin(dtype, intrinsic, *arguments)
 
 
+def round_half_away(x: Any, real: str, lanes: int) -> Any:
+    """A float32 or float64 value as a whole one: truncated, and one more where a half or more is left."""
+    size = real.removeprefix("float")
+    dtype, suffix = (real, f"f{size}") if lanes == 1 else (f"{real}x{lanes}", f"v{lanes}f{size}")
+    zero, half, one = (constant(value, real, lanes) for value in (0.0, 0.5, 1.0))
+    whole = call(dtype, f"llvm.trunc.{suffix}", x)
+    rest = x - whole
+    up = tirx.Select(rest >= half, one, zero)
+    down = tirx.Select(rest <= constant(-0.5, real, lanes), one, zero)
+    return whole + up - down
+
+
 class Isa(ABC):
     """One row of the table."""
 
@@ -51,15 +63,8 @@ class Isa(ABC):
         return self.fill(self.encode_right(bits))
 
     def scale_float64(self, x: Any, scale: Any) -> Any:
-        """round_half_away: truncate, then add the sign of the fraction where it is at least one half."""
-        product = T.Cast(self.f64, x) * scale
-        whole = call(self.f64, f"llvm.trunc.v{self.lanes}f64", product)
-        rest = product - whole
-        half, one = (T.broadcast(T.float64(f), self.lanes) for f in (0.5, 1.0))
-        zero = T.broadcast(T.float64(0.0), self.lanes)
-        up = tirx.Select(rest >= half, one, zero)
-        down = tirx.Select(rest <= zero - half, one, zero)
-        return T.Cast(self.i32, whole + up - down)
+        """round_half_away(x * scale)."""
+        return T.Cast(self.i32, round_half_away(T.Cast(self.f64, x) * scale, "float64", self.lanes))
 
     @property
     def f32(self) -> str:

@@ -7,7 +7,7 @@ from typing import Any
 from tvm import tirx
 from tvm.script.ir_builder import tirx as T
 
-from pilite.compiler.kernels.emit import PARALLEL_ELEMENTS, Param, function, loop, store
+from pilite.compiler.kernels.emit import Param, function, is_worth_sharing, loop, store
 from pilite.compiler.kernels.isa import call
 from pilite.compiler.kernels.reduce import walk
 from pilite.compiler.kernels.scalars import high_mul, saturate
@@ -27,7 +27,7 @@ def l2(name: str, spec: L2Norm, x: Layout, y: Layout) -> tirx.PrimFunc:
     leading = range(len(x.shape) - 1)
 
     def body(source: Any, out: Any) -> None:
-        with loop(rows, parallel=x.elements >= PARALLEL_ELEMENTS and rows >= 4) as r:
+        with loop(rows, parallel=is_worth_sharing(x.elements, rows)) as r:
             ox, oy = (v.start + walk(v, leading, r) for v in (x, y))
 
             def centred(k: Any) -> Any:

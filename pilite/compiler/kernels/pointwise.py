@@ -18,6 +18,7 @@ from pilite.compiler.kernels.emit import (
     blocks_param,
     constant,
     function,
+    is_worth_sharing,
     load,
     loop,
     share,
@@ -25,7 +26,7 @@ from pilite.compiler.kernels.emit import (
     store,
     store_first,
 )
-from pilite.compiler.kernels.isa import Isa, call
+from pilite.compiler.kernels.isa import Isa, call, round_half_away
 from pilite.compiler.layout import Layout
 from pilite.compiler.requantize import requantize
 from pilite.compiler.spec import (
@@ -175,18 +176,12 @@ def quantize_float(name: str, spec: QuantizeFloat, x: Layout, y: Layout) -> tirx
     """
 
     def value(v: Any, lanes: int) -> Any:
-        dtype, suffix = ("float32", "f32") if lanes == 1 else (f"float32x{lanes}", f"v{lanes}f32")
-
         def const(f: float) -> Any:
             return T.float32(f) if lanes == 1 else T.broadcast(T.float32(f), lanes)
 
-        quotient = v / const(spec.scale)
-        truncated = call(dtype, f"llvm.trunc.{suffix}", quotient)
-        rest = quotient - truncated
-        up = tirx.Select(rest >= const(0.5), const(1.0), const(0.0))
-        down = tirx.Select(rest <= const(-0.5), const(1.0), const(0.0))
+        whole = round_half_away(v / const(spec.scale), "float32", lanes)
         low, high = (const(float(limit - spec.zero_point)) for limit in ends(y.dtype))
-        rounded = tirx.max(tirx.min(truncated + up - down, high), low)
+        rounded = tirx.max(tirx.min(whole, high), low)
         wide = T.Cast("int32" if lanes == 1 else f"int32x{lanes}", rounded) + constant(
             spec.zero_point, "int32", lanes
         )
@@ -310,7 +305,7 @@ def _strided(
     count = prod(extents)
 
     def body(source: Any, out: Any) -> None:
-        with loop(count, parallel=count * length >= PARALLEL_ELEMENTS and count >= 4) as index:
+        with loop(count, parallel=is_worth_sharing(count * length, count)) as index:
             at = split(index, extents) if extents else []
             ox = x.start + sum((i * d[1] for i, d in zip(at, outer, strict=True)), 0)
             oy = start + sum((i * d[2] for i, d in zip(at, outer, strict=True)), 0)

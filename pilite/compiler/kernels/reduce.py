@@ -16,6 +16,7 @@ from pilite.compiler.kernels.emit import (
     assign,
     constant,
     function,
+    is_worth_sharing,
     load,
     loop,
     minimum,
@@ -179,7 +180,7 @@ def _mean(
 
     def body(source: Any, out: Any) -> None:
         extents = [x.shape[i] for i in kept]
-        with loop(prod(extents), parallel=x.elements >= PARALLEL_ELEMENTS and prod(extents) >= 4) as index:
+        with loop(prod(extents), parallel=is_worth_sharing(x.elements, prod(extents))) as index:
             at = split(index, extents) if extents else []
             ox = x.start + sum((i * x.strides[d] for i, d in zip(at, kept, strict=True)), 0)
             oy = y.start + sum((i * y.strides[d] for i, d in zip(at, kept, strict=True)), 0)
@@ -233,7 +234,7 @@ def plain(name: str, spec: Reduce, x: Layout, y: Layout) -> tirx.PrimFunc:
     extents = [x.shape[i] for i in kept]
 
     def body(source: Any, out: Any) -> None:
-        with loop(prod(extents), parallel=x.elements >= PARALLEL_ELEMENTS and prod(extents) >= 4) as index:
+        with loop(prod(extents), parallel=is_worth_sharing(x.elements, prod(extents))) as index:
             at = split(index, extents) if extents else []
             ox, oy = (
                 v.start + sum((i * v.strides[d] for i, d in zip(at, kept, strict=True)), 0) for v in (x, y)
@@ -272,7 +273,7 @@ def softmax(name: str, spec: Softmax, x: Layout, y: Layout) -> tirx.PrimFunc:
     leading = range(len(x.shape) - 1)
 
     def body(source: Any, table: Any, out: Any) -> None:
-        with loop(rows, parallel=x.elements >= PARALLEL_ELEMENTS and rows >= 4) as r:
+        with loop(rows, parallel=is_worth_sharing(x.elements, rows)) as r:
             ox, oy = (v.start + walk(v, leading, r) for v in (x, y))
             best, total = T.alloc_buffer((1,), "int32"), T.alloc_buffer((1,), "int32")
             T.buffer_store(best, T.int32(-128), [0])
@@ -311,7 +312,7 @@ def softmax_table(name: str, spec: SoftmaxTable, x: Layout, y: Layout) -> tirx.P
     leading = range(len(x.shape) - 1)
 
     def body(source: Any, table: Any, out: Any) -> None:
-        with loop(rows, parallel=x.elements >= PARALLEL_ELEMENTS and rows >= 4) as r:
+        with loop(rows, parallel=is_worth_sharing(x.elements, rows)) as r:
             ox, oy = (v.start + walk(v, leading, r) for v in (x, y))
             best, total = T.alloc_buffer((1,), "int32"), T.alloc_buffer((1,), "int32")
             T.buffer_store(best, T.int32(-128), [0])

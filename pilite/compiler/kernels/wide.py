@@ -9,25 +9,25 @@ from typing import Any
 from tvm import tirx
 from tvm.script.ir_builder import tirx as T
 
+from pilite.compiler.fixedpoint16 import INT16_MAX, INT16_MIN, STEPS
 from pilite.compiler.kernels.elements import scaled64
 from pilite.compiler.kernels.emit import (
-    PARALLEL_ELEMENTS,
     PARALLEL_MACS,
     Param,
     function,
+    is_worth_sharing,
     loop,
     split,
     store,
 )
-from pilite.compiler.kernels.isa import call
+from pilite.compiler.kernels.isa import call, round_half_away
 from pilite.compiler.kernels.reduce import scalar_sum, walk
 from pilite.compiler.kernels.scalars import divide_pot64, high_mul
 from pilite.compiler.layout import Layout
 from pilite.compiler.spec import QConv16
 from pilite.compiler.spec16 import QMean16, Softmax16
 
-LOW, HIGH = -(1 << 15), (1 << 15) - 1
-TABLE = 513  # entries
+TABLE = STEPS + 1  # entries
 
 
 def conv(name: str, spec: QConv16, x: Layout, y: Layout) -> tirx.PrimFunc:
@@ -87,11 +87,7 @@ def _float64(total: Any, scale: Any) -> Any:
     """round_half_away(float64(total) * scale), saturated to 32 bits."""
     product = T.Cast("float64", total) * scale
     product = tirx.max(tirx.min(product, T.float64((1 << 31) - 1)), T.float64(-(1 << 31)))
-    whole = call("float64", "llvm.trunc.f64", product)
-    rest = product - whole
-    up = tirx.Select(rest >= T.float64(0.5), T.int32(1), T.int32(0))
-    down = tirx.Select(rest <= T.float64(-0.5), T.int32(1), T.int32(0))
-    return T.Cast("int32", whole) + up - down
+    return T.Cast("int32", round_half_away(product, "float64", 1))
 
 
 SCALED: dict[str, Callable[..., Any]] = {"reduced": _reduced, "gemmlowp": _gemmlowp, "float64": _float64}
@@ -110,7 +106,7 @@ def mean(name: str, spec: QMean16, x: Layout, y: Layout) -> tirx.PrimFunc:
     count = prod(x.shape[i] for i in kept)
 
     def body(source: Any, out: Any) -> None:
-        with loop(count, parallel=x.elements >= PARALLEL_ELEMENTS and count >= 4) as index:
+        with loop(count, parallel=is_worth_sharing(x.elements, count)) as index:
             ox, oy = (v.start + walk(v, kept, index) for v in (x, y))
             total = T.Cast("int64", scalar_sum(source, x, spec.axes, ox))
             scaled = scaled64(total, spec.multiplier, 1)
@@ -129,17 +125,17 @@ def softmax(name: str, spec: Softmax16, x: Layout, y: Layout) -> tirx.PrimFunc:
     leading = range(len(x.shape) - 1)
 
     def body(source: Any, exp: Any, reciprocal: Any, out: Any) -> None:
-        with loop(rows, parallel=x.elements >= PARALLEL_ELEMENTS and rows >= 4) as r:
+        with loop(rows, parallel=is_worth_sharing(x.elements, rows)) as r:
             ox, oy = (v.start + walk(v, leading, r) for v in (x, y))
             best, total = T.alloc_buffer((1,), "int32"), T.alloc_buffer((1,), "int32")
-            T.buffer_store(best, T.int32(LOW), [0])
+            T.buffer_store(best, T.int32(INT16_MIN), [0])
             T.buffer_store(total, T.int32(0), [0])
             with loop(depth) as k:
                 T.buffer_store(best, tirx.max(best[0], T.Cast("int32", source[ox + k])), [0])
             with loop(depth) as k:
                 distance = T.Cast("int64", T.Cast("int32", source[ox + k]) - best[0])
-                place = scaled64(distance, spec.multiplier, 1) + T.int64(HIGH)
-                held = _interpolated(exp, T.Cast("int32", _clamped(place, LOW, HIGH)))
+                place = scaled64(distance, spec.multiplier, 1) + T.int64(INT16_MAX)
+                held = _interpolated(exp, T.Cast("int32", _clamped(place, INT16_MIN, INT16_MAX)))
                 store(out, oy + k, T.Cast("int16", held[0]), 1)
                 T.buffer_store(total, total[0] + held[0], [0])
             bits = T.alloc_buffer((1,), "int64")
@@ -147,11 +143,11 @@ def softmax(name: str, spec: Softmax16, x: Layout, y: Layout) -> tirx.PrimFunc:
             T.buffer_store(bits, T.int64(31) - zeros, [0])
             sum_ = T.Cast("int64", total[0]) << (T.int64(30) - bits[0])
             place = ((sum_ + T.int64(1 << 13)) >> T.int64(14)) - T.int64((1 << 15) + (1 << 16))
-            factor = _interpolated(reciprocal, T.Cast("int32", _clamped(place, LOW, HIGH)))
+            factor = _interpolated(reciprocal, T.Cast("int32", _clamped(place, INT16_MIN, INT16_MAX)))
             with loop(depth) as k:
                 product = T.Cast("int64", out[oy + k]) * T.Cast("int64", factor[0])
                 result = (product + (T.int64(1) << (bits[0] - T.int64(1)))) >> bits[0]
-                store(out, oy + k, T.Cast("int16", _clamped(result, 0, HIGH)), 1)
+                store(out, oy + k, T.Cast("int16", _clamped(result, 0, INT16_MAX)), 1)
 
     params = [Param("x", "int16", x.size), Param("exp", "int16", TABLE), Param("reciprocal", "int16", TABLE)]
     return function(name, [*params, Param("y", "int16", y.size)], body)
