@@ -10,7 +10,7 @@ all rows that it needs.
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from itertools import pairwise
 
@@ -60,13 +60,15 @@ class Rows:
 class Chain:
     """Consecutive stages of a program, the borders between them left out, and the rows of a step.
 
-    `room`: how many steps can add their rows to a buffer before rows move.
+    `room`: how many steps can add their rows to a buffer before rows move. `table`: the rows of every value,
+    by step and stage, whatever the room.
     """
 
     stages: tuple[Stage, ...]
     values: tuple[Value, ...]  # of the program
     rows: int
     room: int = 1
+    table: tuple[tuple[Rows, ...], ...] = field(default=(), repr=False)
 
     @property
     def output(self) -> Value:
@@ -93,13 +95,12 @@ class Chain:
         ends = [min(self.steps * b // bands * self.rows, self.output.shape[1]) for b in range(bands + 1)]
         return max(end - first for first, end in pairwise(ends))
 
-    @cached_property
-    def table(self) -> tuple[tuple[Rows, ...], ...]:
-        """The rows of every value, by step and stage."""
+    def with_table(self) -> Chain:
+        """This chain with its table."""
         found: list[tuple[Rows, ...]] = []
         for step in range(self.steps):
             found.append(self._step(step, found[-1] if found else ()))
-        return tuple(found)
+        return replace(self, table=tuple(found))
 
     def _step(self, step: int, before: Sequence[Rows]) -> tuple[Rows, ...]:
         made = {stage.output: rows.end for stage, rows in zip(self.stages, before, strict=False)}
@@ -259,4 +260,5 @@ def is_border(stage: Stage) -> bool:
 
 def chain(program: Program, stages: Sequence[Stage], rows: int, room: int = 1) -> Chain:
     """The chain of these stages whose steps make so many rows."""
-    return Chain(tuple(stages), program.values, min(rows, program.values[stages[-1].output].shape[1]), room)
+    height = program.values[stages[-1].output].shape[1]
+    return Chain(tuple(stages), program.values, min(rows, height), room).with_table()

@@ -12,7 +12,7 @@ quarter, and if bands compute little twice.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from math import prod
 from typing import TypeAlias
@@ -90,7 +90,8 @@ class _Rule:
         if self.rows:
             return chain(self.program, stages, self.rows, 1 + self.rows % 3)
         most = min(MOST_ROWS, height)
-        options = [chain(self.program, stages, rows, room) for rows in range(1, most + 1) for room in ROOMS]
+        heights = [chain(self.program, stages, rows) for rows in range(1, most + 1)]
+        options = [replace(c, room=room) for c in heights for room in ROOMS]
         fitting = [c for c in options if self.bytes(c) <= self._room] or options[:1]
         return min(fitting, key=self._cost)
 
