@@ -27,7 +27,7 @@ import time
 from pathlib import Path
 from typing import Any
 
-PROTOCOL = 2  # a job of another number is refused; results of different numbers are not compared
+PROTOCOL = 3  # a job of another number is refused; results of different numbers are not compared
 
 PATIENCE = 4  # times the most seconds, for a runtime so slow that its rounds would be too few to decide
 

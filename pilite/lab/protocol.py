@@ -5,7 +5,7 @@ The model is MLPerf Inference's SingleStream (official: 600 s and 1,024 queries 
 | effort   | processes of a row | least rounds | least runs | least s of timed runs | most s of a model |
 |----------|--------------------|--------------|------------|-----------------------|-------------------|
 | quick    | 1                  | 6            | 20         | 0.2                   | 30                |
-| default  | 4                  | 20           | 100        | 2                     | 150               |
+| default  | 8                  | 64           | 100        | 2                     | 300               |
 | official | 8                  | 48           | 1,024      | 600                   | 28,800            |
 
 All runs of a turn are timed and count. Official, whose turns take 1 s, keeps the times of at most 50 of one.
@@ -65,12 +65,12 @@ QUICK = Settings(
 DEFAULT = replace(
     QUICK,
     effort="default",
-    sessions=4,
-    least_rounds=20,
+    sessions=8,
+    least_rounds=64,
     least_runs=100,
     least_s=2,
-    most_s=150,
-    slot_ms=100,
+    most_s=300,
+    slot_ms=40,
     warm_ms=200,
     warm_most_ms=5_000,
     total_s=2_400,

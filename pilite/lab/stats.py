@@ -16,7 +16,6 @@ Array = npt.NDArray[np.float64]
 Numbers = npt.NDArray[np.intp]
 
 RESAMPLES = 2000
-PIECE = 4_000_000  # runs that are drawn at once
 CONFIDENCE = 0.95
 LEAST_ROUNDS = 6  # the rank test cannot reach 5 % with fewer
 RESOLUTION = 0.05  # an interval that holds 1.0 and is wider than this on a side decides nothing
@@ -50,7 +49,7 @@ def flat(rounds: Rounds) -> Array:
 
 @dataclass(frozen=True)
 class Comparison:
-    """How many times faster ours is: a ratio of medians, its 95 % interval, a rank test, and a verdict.
+    """How many times faster ours is: the middle ratio of rounds, its 95 % interval, a rank test, a verdict.
 
     `verdict` is "faster", "slower", "same" (the interval holds 1.0 and is narrower than RESOLUTION on both
     sides) or "undecided"; only an undecided comparison has no ratio to show.
@@ -66,19 +65,24 @@ class Comparison:
 def compare(ours: Rounds, rival: Rounds, sessions: Sequence[int] = (), seed: int = 0) -> Comparison:
     """Compare two rows of one race. `sessions`: rounds of each session; empty: one session.
 
+    Each round has a ratio, of the rival's median and ours: their turns were one after the other, so a clock
+    that sags for a while, or a neighbour on the same core, divides out. The speed-up is the median of these.
     The interval is a percentile bootstrap over whole rounds: runs of one round share the board's state and
-    are not independent, and both runtimes had their turn in each round. With several sessions these are drawn
-    first, then rounds within them: runs of one process share its layout of memory.
-    The test is Wilcoxon's signed-rank test of the rounds' median times.
+    are not independent. With several sessions these are drawn first, then rounds within them: runs of one
+    process share its layout of memory. The test is Wilcoxon's signed-rank test of the ratios' logarithms.
     """
     rounds = min(len(ours), len(rival))
-    a, b = np.asarray(ours[:rounds], np.float64), np.asarray(rival[:rounds], np.float64)
-    drawn = _draw(_parts(rounds, sessions), seed)
-    spread = _pooled_medians(b, drawn) / _pooled_medians(a, drawn)
+    ratios = medians(rival[:rounds]) / medians(ours[:rounds])
+    spread = np.median(ratios[_draw(_parts(rounds, sessions), seed)], axis=1)
     tail = 50 * (1 - CONFIDENCE)
-    low, high = np.percentile(spread, [tail, 100 - tail])
-    ratio, p_value = float(np.median(b) / np.median(a)), _rank_test(a, b)
-    return Comparison(ratio, float(low), float(high), p_value, _verdict(rounds, low, high, p_value))
+    low, high = np.percentile(spread, [tail, 100 - tail]).tolist()
+    p_value = _rank_test(np.log(ratios))
+    return Comparison(float(np.median(ratios)), low, high, p_value, _verdict(rounds, low, high, p_value))
+
+
+def medians(rounds: Rounds) -> Array:
+    """(rounds,): the median of the runs of each, in ms."""
+    return np.asarray([np.median(turn) for turn in rounds], np.float64)
 
 
 def _parts(rounds: int, sessions: Sequence[int]) -> list[Numbers]:
@@ -103,21 +107,9 @@ def _draw(parts: Sequence[Numbers], seed: int) -> Numbers:
     return np.asarray(lines, np.intp)
 
 
-def _pooled_medians(runs: Array, drawn: Numbers) -> Array:
-    """The median of all runs of each line of round numbers, in parts that fit into memory."""
-    step = max(1, PIECE // max(1, runs.shape[1] * drawn.shape[1]))
-    starts = range(0, len(drawn), step)
-    return np.concatenate(
-        [np.median(runs[drawn[i : i + step]].reshape(len(drawn[i : i + step]), -1), axis=1) for i in starts]
-    )
-
-
-def _rank_test(a: Array, b: Array) -> float:
+def _rank_test(logs: Array) -> float:
     """Chance of a difference like this between equal runtimes; 1.0 where every round is a tie."""
-    difference = np.log(np.median(b, axis=1)) - np.log(np.median(a, axis=1))
-    if len(difference) < 2 or not difference.any():
-        return 1.0
-    return float(wilcoxon(difference).pvalue)
+    return float(wilcoxon(logs).pvalue) if len(logs) > 1 and logs.any() else 1.0
 
 
 def _verdict(rounds: int, low: float, high: float, p_value: float) -> str:
@@ -137,11 +129,11 @@ def drift(rounds: Rounds) -> float | None:
 
     A trend is one that Kendall's test is sure of and that is larger than DRIFT; its size is Theil and Sen's.
     """
-    medians = np.asarray([np.median(turn) for turn in rounds], np.float64)
-    if len(medians) < LEAST_ROUNDS or np.ptp(medians) == 0:
+    middles = medians(rounds)
+    if len(middles) < LEAST_ROUNDS or np.ptp(middles) == 0:
         return None
-    whole = float(theilslopes(medians).slope * (len(medians) - 1) / np.median(medians))
-    test: Any = kendalltau(np.arange(len(medians)), medians)
+    whole = float(theilslopes(middles).slope * (len(middles) - 1) / np.median(middles))
+    test: Any = kendalltau(np.arange(len(middles)), middles)
     return whole if abs(whole) > DRIFT and test.pvalue < SURE else None
 
 

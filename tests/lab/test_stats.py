@@ -91,12 +91,18 @@ def test_what_differs_between_processes_widens_the_interval() -> None:
     assert seeing.high - seeing.low > 2 * (blind.high - blind.low)
 
 
-def test_medians_of_many_runs_are_taken_in_parts(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_what_hits_both_in_a_round_divides_out() -> None:
+    """A neighbour on the same core doubles the times of whole rounds; 5 % are found all the same."""
     rng = np.random.default_rng(7)
-    ours, theirs = noisy(rng, 10, 1), noisy(rng, 12, 1)
-    whole = stats.compare(ours, theirs)
-    monkeypatch.setattr(stats, "PIECE", 100)
-    assert stats.compare(ours, theirs) == whole
+    busy = rng.choice([1.0, 1.4, 2.0], (64, 1))
+    ours, theirs = busy * rng.normal(10, 0.3, (64, 5)), busy * rng.normal(10.5, 0.3, (64, 5))
+    found = stats.compare(ours.tolist(), theirs.tolist(), [8] * 8)
+    assert (found.verdict, found.high - found.low < 0.04) == ("faster", True)
+    assert stats.compare(ours.tolist(), (theirs / 1.05).tolist(), [8] * 8).verdict == "same"
+
+
+def test_rounds_may_have_different_numbers_of_runs() -> None:
+    assert stats.compare([[1.0, 1.0], [1.0]] * 4, [[3.0], [2.0, 2.0, 9.0]] * 4).ratio == 2.5
 
 
 def test_a_trend_is_a_drift_and_noise_is_none() -> None:
