@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import shutil
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
@@ -14,6 +15,8 @@ from pilite.lab.boards import Board
 from pilite.lab.connection import Connection
 from tests.conftest import missing_docker, missing_vm
 from tests.lab.stub import ARTIFACTS, share
+
+WORKER = os.environ.get("PYTEST_XDIST_WORKER", "alone")
 
 # Sending numpy takes half a minute: beds on the container share it, and Python's byte code.
 SHARE = 'rm -rf "$2" && mkdir -p "$1/site" "$1/pycache" "$2" && ln -s "$1/site" "$1/pycache" "$2"'
@@ -66,10 +69,13 @@ def container_bed(tmp_path: Path, request: pytest.FixtureRequest) -> Iterator[Be
 
 @pytest.fixture(scope="session")
 def vm() -> Iterator[Board]:
-    """A `vm` board of the tests' own, with an empty disk; forgotten after the last test."""
+    """A `vm` board of this process's own, with an empty disk; forgotten after the last test.
+
+    Of this process: tests that run beside cut its power.
+    """
     if missing_vm():
         pytest.skip(missing_vm())
-    board = replace(boards.load("vm", ARTIFACTS), name="vm-test")
+    board = replace(boards.load("vm", ARTIFACTS), name=f"vm-test-{WORKER}")
     boards.stop(board, ARTIFACTS)
     yield board
     boards.stop(board, ARTIFACTS)
