@@ -254,7 +254,7 @@ STORE: dict[str, Callable[[tuple[int, ...], Any], list[Field]]] = {
     "activation": lambda slots, value: [(slots[0], "Int8", schema.ACTIVATIONS.index(value))],
     "number": lambda slots, value: [(slots[0], "Int32", value)],
     "pair": lambda slots, value: [(slot, "Int32", v) for slot, v in zip(slots, value, strict=True)],
-    "dtype": lambda slots, value: [(slots[0], "Int8", schema.DTYPES.index(value))],
+    "dtype": lambda slots, value: [(slots[0], "Int8", code)] if (code := schema.DTYPES.index(value)) else [],
     "mode": lambda slots, value: [(slots[0], "Int8", value)],
     "flag": lambda slots, value: [(slots[0], "Bool", value)],
     "on": lambda slots, value: [] if value else [(slots[0], "Bool", value)],

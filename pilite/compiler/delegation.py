@@ -20,7 +20,6 @@ import numpy as np
 from pilite.compiler.fixedpoint import INT8_MIN, activation_range, nearest_xnnpack
 from pilite.compiler.fixedpoint16 import powers
 from pilite.compiler.graph import ABSENT, Graph, Node, Tensor, TransposeConv
-from pilite.compiler.rules import has_narrow_sums
 from pilite.compiler.schema import MOVES
 from pilite.compiler.shapes import extent
 from pilite.compiler.tensors import quoted
@@ -39,10 +38,6 @@ class Policy:
     text: str  # for `invoke ops`
     takes: Callable[[Node, Graph], bool] = lambda node, graph: True
     rules: tuple[Rule, ...] = ()
-
-    @property
-    def row(self) -> str:
-        return f"{self.text}; int16 refused" if _wide in self.rules else self.text
 
 
 def taken(node: Node, graph: Graph) -> bool:
@@ -172,7 +167,7 @@ def _normal_scales(node: Node, graph: Graph) -> str | None:
 
 
 def _biased(node: Node, graph: Graph) -> str | None:
-    if node.inputs[2] == ABSENT:
+    if node.inputs[2] == ABSENT and graph.tensors[node.inputs[0]].dtype != "int16":
         return f"has no bias, without which LiteRT fails or leaves it to a builtin kernel; {REF}"
     return None
 
@@ -208,18 +203,26 @@ def _convolved_back(node: Node, graph: Graph) -> str | None:
     return f"its output {y[1:3]} convolved back is {back}, not its input {x[1:3]}; LiteRT refuses it; {REF}"
 
 
-def _wide(node: Node, graph: Graph) -> str | None:
-    """LiteRT's builtin kernels for these operators round otherwise, or saturate where 2.14 wraps."""
-    if any(tensor.dtype == "int16" for tensor in _tensors(node, graph)):
-        return f"works on int16, about which numerics `xnnpack` promises nothing; {REF}"
-    return None
+def _small_scales(node: Node, graph: Graph) -> str | None:
+    """LiteRT compares int16 values as it does those of 8 bits."""
+    operands = [graph.tensors[i] for i in node.inputs]
+    if operands[0].dtype != "int16":
+        return None
+    scales = [0.0 if t.quant is None else t.quant.scale for t in operands]
+    if all(0 < scale < 1 - 2**-32 for scale in scales):
+        return None
+    return (
+        f"compares int16 values of scales {scales[0]:g} and {scales[1]:g}; LiteRT takes those below 1; {REF}"
+    )
 
 
 def _narrow(node: Node, graph: Graph) -> str | None:
-    """LiteRT asks an option of the operator, not its bias, how wide its sums are."""
-    if graph.tensors[node.inputs[0]].dtype == "int16" and has_narrow_sums(node, graph):
-        return f"has 16-bit values and no 64-bit bias, which LiteRT sums otherwise; {REF}"
-    return None
+    """LiteRT asks an option of the operator, not its bias, how wide sums are; it rounds 32 bits by CPU."""
+    bias = None if node.inputs[2] == ABSENT else graph.tensors[node.inputs[2]]
+    said = getattr(node.options, "bias_type", "") == "int32"
+    if graph.tensors[node.inputs[0]].dtype != "int16" or not (said or (bias and bias.dtype == "int32")):
+        return None
+    return f"has 16-bit values and a 32-bit bias, which LiteRT sums otherwise; {REF}"
 
 
 def _near_powers(*exponents: int) -> Rule:
@@ -321,53 +324,34 @@ def _softmax(node: Node, graph: Graph) -> str | None:
 _SUMS = (_narrow, _normal_scales, _bias_scale, _weights, _multiplier, _range)
 _XNNPACK = "XNNPACK"
 _ROUNDED = "XNNPACK: int8 fp32, uint8 rndnu, on Cortex-A53 rndnu16"
-_WIDE_SUMS = "int16 builtin, equal to ref, with 64-bit bias"
+_WIDE_SUMS = "int16 builtin, with 64-bit bias or none"
 _BUILTIN = "builtin, equal to ref"
 _MOVED = Policy("moves bytes")
 
 _SAME = Policy(_BUILTIN, _never)
+_UNCHANGED = ("CONCATENATION", "EXPAND_DIMS", "PADV2", "RESHAPE", "SQUEEZE")
 
 POLICIES: dict[str, Policy] = {
-    **dict.fromkeys(MOVES, _MOVED),
-    "ABS": _SAME,
-    "ARG_MAX": _SAME,
-    "ARG_MIN": _SAME,
-    "CAST": _SAME,
+    **dict.fromkeys((*MOVES, *_UNCHANGED), _MOVED),
+    **dict.fromkeys(("ABS", "ARG_MAX", "ARG_MIN", "CAST", "FLOOR_DIV", "HARD_SWISH", "NEG", "SQRT"), _SAME),
+    **dict.fromkeys(("GREATER", "GREATER_EQUAL", "LESS", "LESS_EQUAL", "NOT_EQUAL"), _SAME),
+    **dict.fromkeys(("LOGICAL_AND", "LOGICAL_NOT", "LOGICAL_OR", "SELECT", "SELECT_V2"), _SAME),
+    **dict.fromkeys(("MAXIMUM", "MINIMUM", "REDUCE_MAX", "REDUCE_MIN", "L2_NORMALIZATION"), _SAME),
+    **dict.fromkeys(("PRELU", "RELU", "RELU6", "RELU_N1_TO_1", "RESIZE_NEAREST_NEIGHBOR"), _SAME),
     "DIV": Policy("XNNPACK; integers builtin", _real),
-    "EQUAL": Policy(_BUILTIN, _never, (_wide,)),
-    "FLOOR_DIV": _SAME,
-    "GREATER": _SAME,
-    "GREATER_EQUAL": _SAME,
-    "HARD_SWISH": _SAME,
+    "EQUAL": Policy("builtin, equal to ref; int16 by scale", _never, (_small_scales,)),
     "LEAKY_RELU": Policy("XNNPACK; int16 and beyond its scales builtin", _leaked, (_normal_scales,)),
-    "LESS": _SAME,
-    "LESS_EQUAL": _SAME,
-    "LOGICAL_AND": _SAME,
-    "LOGICAL_NOT": _SAME,
-    "LOGICAL_OR": _SAME,
     "LOGISTIC": Policy(
         "XNNPACK, equal to ref; int16 builtin, not of scale 2**-12",
         _eight_bit,
         (_near_powers(-12), _normal_scales),
     ),
-    "MAXIMUM": _SAME,
-    "MINIMUM": _SAME,
     "MUL": Policy(
         "XNNPACK: rndnu; int16 and beyond its scales builtin", _multiplied, (_normal_scales, _range_if_taken)
     ),
-    "NEG": _SAME,
-    "NOT_EQUAL": _SAME,
-    "PRELU": _SAME,
-    "RELU": _SAME,
-    "RELU6": _SAME,
-    "RELU_N1_TO_1": _SAME,
     "RESIZE_BILINEAR": Policy(
         "XNNPACK: 11 bits; int16 builtin", _eight_bit, rules=(_normal_scales, _same_quantization)
     ),
-    "RESIZE_NEAREST_NEIGHBOR": _SAME,
-    "SELECT": _SAME,
-    "SELECT_V2": _SAME,
-    "SQRT": _SAME,
     "SUB": Policy("XNNPACK; int16 and beyond its scales builtin", _added, (_normal_scales, _range_if_taken)),
     "TANH": Policy(
         "XNNPACK, equal to ref; int16 builtin, not of scale 2**-12 or 2**-11",
@@ -376,24 +360,18 @@ POLICIES: dict[str, Policy] = {
     ),
     "ADD": Policy("XNNPACK; int16 and beyond its scales builtin", _added, (_normal_scales, _range_if_taken)),
     "AVERAGE_POOL_2D": Policy(_BUILTIN, _never),
-    "CONCATENATION": _MOVED,
     "CONV_2D": Policy(f"{_ROUNDED}; {_WIDE_SUMS}", rules=(_biased, *_SUMS)),
     "DEPTHWISE_CONV_2D": Policy(f"{_ROUNDED} beyond 25 taps; {_WIDE_SUMS}", rules=(_biased, *_SUMS)),
     "CUSTOM:TFLite_Detection_PostProcess": Policy("builtin, as ref", _never),
     "DEQUANTIZE": Policy(_XNNPACK, rules=(_normal_scales,)),
-    "EXPAND_DIMS": _MOVED,
-    "FULLY_CONNECTED": Policy(f"{_ROUNDED}; int16 builtin, with 64-bit bias", rules=_SUMS),
-    "L2_NORMALIZATION": _SAME,
+    "FULLY_CONNECTED": Policy(f"{_ROUNDED}; int16 builtin, with 64-bit bias or none", rules=_SUMS),
     "MAX_POOL_2D": Policy("XNNPACK; int16 builtin", _max_pooled, (_same_quantization, _range_if_taken)),
     "MEAN": Policy("XNNPACK: fp32; int16 builtin", _eight_bit, (_normal_scales,)),
     "PAD": Policy("XNNPACK moves bytes", rules=(_same_quantization,)),
-    "PADV2": _MOVED,
     "QUANTIZE": Policy("XNNPACK; sign flips, int16 builtin", _converted, (_normal_scales, _flipped, _eights)),
-    "REDUCE_MAX": _SAME,
-    "REDUCE_MIN": _SAME,
-    "RESHAPE": _MOVED,
     "SOFTMAX": Policy("builtin of aarch64", _never, (_softmax,)),
-    "SQUEEZE": _MOVED,
-    "SUM": Policy("XNNPACK: fp32; integers builtin", _eight_bit, (_wide, _no_float, _normal_scales)),
-    "TRANSPOSE_CONV": Policy(f"{_ROUNDED}; {_WIDE_SUMS}", rules=(_convolved_back, _covered, _biased, *_SUMS)),
+    "SUM": Policy(
+        "XNNPACK: fp32; integers builtin, int16 saturates", _eight_bit, (_no_float, _normal_scales)
+    ),
+    "TRANSPOSE_CONV": Policy(f"{_ROUNDED}; {_WIDE_SUMS}", rules=(_convolved_back, _covered, *_SUMS)),
 }

@@ -65,7 +65,10 @@ class Tensor:
 
 
 # Options: one typed record per operator kind. `padding` is "SAME" or "VALID";
-# `activation` is "NONE", "RELU", "RELU6" or "RELU_N1_TO_1".
+# `activation` is "NONE", "RELU", "RELU6" or "RELU_N1_TO_1". `bias_type` says how wide newer kernels sum
+# 16-bit values; UNSAID is what a file has that does not.
+
+UNSAID = "float32"
 
 
 @dataclass(frozen=True)
@@ -74,6 +77,7 @@ class Conv2D:
     stride: tuple[int, int]  # (h, w)
     dilation: tuple[int, int]  # (h, w)
     activation: str
+    bias_type: str = field(default=UNSAID, repr=False)
 
 
 @dataclass(frozen=True)
@@ -91,12 +95,14 @@ class TransposeConv:
     stride: tuple[int, int]
     activation: str
     shape: tuple[int, ...] = ()  # of the output, from an operand
+    bias_type: str = field(default=UNSAID, repr=False)
 
 
 @dataclass(frozen=True)
 class FullyConnected:
     activation: str
     keep_num_dims: bool
+    bias_type: str = field(default=UNSAID, repr=False)
 
 
 @dataclass(frozen=True)

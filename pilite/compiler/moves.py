@@ -110,6 +110,8 @@ def _slice(stored: Table | None, operands: Operands, y: Tensor) -> dict[str, Any
 
 def _transpose(stored: Table | None, operands: Operands, y: Tensor) -> dict[str, Any]:
     rank = len(operand(operands, 0).shape)
+    if operand(operands, 1).dtype != "int32":
+        raise Unfit(f"its permutation is {operand(operands, 1).dtype}, TFLite takes int32")
     permutation = [positive(axis, rank) for axis in constant(operands, 1, "permutation")]
     if sorted(permutation) != list(range(rank)):
         raise Unfit(f"its permutation {permutation} does not name each of {rank} dimensions once")

@@ -97,7 +97,17 @@ def _pair(attribute: str, h: int, w: int, default: int = 0) -> OptionField:
     return OptionField(attribute, "pair", (h, w), default)
 
 
-CONV_2D = (_padding(0), _pair("stride", 2, 1), _activation(3), _pair("dilation", 5, 4, default=1))
+def _bias_type(slot: int) -> OptionField:
+    return OptionField("bias_type", "dtype", (slot,))
+
+
+CONV_2D = (
+    _padding(0),
+    _pair("stride", 2, 1),
+    _activation(3),
+    _pair("dilation", 5, 4, default=1),
+    _bias_type(6),
+)
 DEPTHWISE_CONV_2D = (
     _padding(0),
     _pair("stride", 2, 1),
@@ -105,9 +115,9 @@ DEPTHWISE_CONV_2D = (
     _activation(4),
     _pair("dilation", 6, 5, default=1),
 )
-TRANSPOSE_CONV = (_padding(0), _pair("stride", 2, 1), _activation(3))
+TRANSPOSE_CONV = (_padding(0), _pair("stride", 2, 1), _activation(3), _bias_type(4))
 POOL_2D = (_padding(0), _pair("stride", 2, 1), _pair("window", 4, 3), _activation(5))
-FULLY_CONNECTED = (_activation(0), OptionField("keep_num_dims", "flag", (2,)))
+FULLY_CONNECTED = (_activation(0), OptionField("keep_num_dims", "flag", (2,)), _bias_type(4))
 CONCATENATION = (OptionField("axis", "number", (0,)), _activation(1))
 
 

@@ -66,11 +66,19 @@ REFUSED = {
     ),
     "16 bits with a 32-bit bias": (
         conv(replace(X, dtype="int16", zero_points=(0,)), y=replace(Y, dtype="int16", zero_points=(0,))),
-        "has 16-bit values and no 64-bit bias, which LiteRT sums otherwise",
+        "has 16-bit values and a 32-bit bias, which LiteRT sums otherwise",
     ),
     "16 bits that are quantized": (
         one("QUANTIZE", [TensorSpec("x", (4,), "float32")], value(4, name="y", dtype="int16", zero_point=0)),
         "turns floats into int16, of which LiteRT rounds the last 4 of 4 floats otherwise",
+    ),
+    "16 bits of no small scale": (
+        one(
+            "EQUAL",
+            [value(4, dtype="int16", scale=1.5, zero_point=0), value(4, dtype="int16", zero_point=0)],
+            TensorSpec("y", (4,), "bool"),
+        ),
+        "compares int16 values of scales 1.5 and 0.1; LiteRT takes those below 1",
     ),
     "16 bits of a power of two": (
         one(

@@ -117,6 +117,10 @@ REFUSED = {
         split(0, 3, 2),
         "operator #0 SPLIT: it splits 3 values along axis 0 into 2 equal parts; convert the model again",
     ),
+    "permutation of another dtype": (
+        one("TRANSPOSE", [value(2, 3), integers(1, 0, dtype="int64")], value(3, 2, name="y")),
+        "operator #0 TRANSPOSE: its permutation is int64, TFLite takes int32; convert the model again",
+    ),
     "permutation": (
         one("TRANSPOSE", [value(2, 3), integers(0, 0)], value(2, 3, name="y"), graph.Transpose(())),
         "operator #0 TRANSPOSE: its permutation [0, 0] does not name each of 2 dimensions once; "

@@ -77,6 +77,7 @@ STORED = {
     "multiplier": ("depth_multiplier",),
     "block": ("block_size",),
     "edge": ("mode",),
+    "bias_type": ("quantized_bias_type",),
 }
 COUNTS = {"PACK": "values_count", "SPLIT": "num_splits", "SPLIT_V": "num_splits", "UNPACK": "num"}
 

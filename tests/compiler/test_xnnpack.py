@@ -12,17 +12,19 @@ from collections.abc import Iterator, Sequence
 import numpy as np
 import pytest
 
+from models.zoo.writer import OpSpec, write
 from pilite.compiler import delegation, tflite
+from pilite.compiler.graph import Binary
 from pilite.errors import ModelError
 from pilite.lab import oracle
 from tests import one_op
 from tests.batch import TURNS, Truth, check_bits, turned
 from tests.draw import Array, OneOp
 from tests.native import ARTIFACTS, EVERY_CPU, HERE
+from tests.small import value
 
-# In an order that is XNNPACK's own; rounded, saturated or compared otherwise by LiteRT's builtin kernels.
-WIDE = ("EQUAL", "SUM")
-REFUSED = [("SUM", "float32"), *((op, "int16") for op in WIDE)]
+WIDE = ("EQUAL", "SUM")  # of int16 compare by scale and saturate, where those of `ref` do not
+REFUSED = [("SUM", "float32")]  # in an order that is XNNPACK's own
 ROWS = [row for row in one_op.ROWS if row[0] in delegation.POLICIES and row not in REFUSED]
 FIRST = 3_000_000  # of the numbers, which no other test uses
 TRIES = 60  # to find one that is not refused
@@ -119,7 +121,8 @@ def test_older_litert_gives_the_same_bits_except_where_the_readme_says(
     check_bits(left, HERE, truth=truth, numerics="xnnpack")
 
 
-NEWER = ("MEAN",)  # older XNNPACK adds the zero point after it rounds: ties differ
+# Older XNNPACK adds the zero point of a MEAN after it rounds; older kernels compare int16 as it is stored.
+NEWER = ("EQUAL", "MEAN")
 UNPREPARED = ("REDUCE_",)  # older XNNPACK takes some of REDUCE_MAX and REDUCE_MIN and then fails
 
 
@@ -131,9 +134,24 @@ def test_xnnpack_is_not_ref() -> None:
         check_bits(cases, HERE, truth=litert(cases, "litert@cortex-a72"))
 
 
-def test_a_tie_of_a_mean_is_decided_by_its_zero_point_and_one_rounding() -> None:
-    """fma, not a product and a sum: this is where XNNPACK on x86-64 differs."""
+def test_ties_of_means_and_squares_are_decided_by_their_zero_points_and_one_rounding() -> None:
+    """fma, not a product and a sum: this is where a MEAN of XNNPACK on x86-64 differs."""
     cases = [one_op.seeded("MEAN", dtype, number) for dtype, number in (("int8", 17), ("uint8", 15))]
+    cases += [squares(dtype, *activation) for dtype in one_op.DTYPES for activation in ACTIVATIONS]
 
     check_bits(cases, HERE, truth=litert(cases, "litert@cortex-a76"), numerics="xnnpack")
     assert all(np.prod(case.inputs[0].shape) for case in cases)
+
+
+ACTIVATIONS = (("NONE", 0.1), ("RELU", 0.02), ("RELU6", 0.4))  # with the output's scale
+
+
+def squares(dtype: str, activation: str, scale: float) -> OneOp:
+    """Of every value, a product of one tensor with itself; many are ties."""
+    every = np.arange(256, dtype=np.uint8).view(dtype)
+    x, y = (
+        value(256, dtype=dtype, scale=s, zero_point=z, name=n)
+        for n, s, z in (("x", 0.05, 77), ("y", scale, 9))
+    )
+    model = write([x, y], [OpSpec("MUL", (0, 0), (1,), Binary(activation))], [0], [1])
+    return OneOp(f"square of {dtype}, {activation}", model, [every])

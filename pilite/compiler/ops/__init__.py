@@ -207,7 +207,7 @@ def table() -> list[dict[str, str]]:
             "dtypes": op.dtypes,
             "limits": op.limits,
             "numerics": op.numerics,
-            "xnnpack": delegation.POLICIES[name].row if name in delegation.POLICIES else "refused",
+            "xnnpack": delegation.POLICIES[name].text if name in delegation.POLICIES else "refused",
         }
         for name, op in OPS.items()
     ]

@@ -7,9 +7,9 @@ from collections.abc import Callable
 import numpy as np
 
 from pilite.compiler import graph
-from pilite.compiler.fixedpoint import Multiplier, Rndnu, nearest_tflite, nearest_xnnpack
-from pilite.compiler.graph import Node
-from pilite.compiler.ops.common import clamp, plain_requant, quant
+from pilite.compiler.fixedpoint import Int64, Multiplier, Rndnu, nearest_tflite, nearest_xnnpack
+from pilite.compiler.graph import Node, Tensor
+from pilite.compiler.ops.common import by_table, centred, clamp, plain_requant, quant
 from pilite.compiler.program import Builder, signed_zero_point
 from pilite.compiler.spec import Cast, Elementwise, QCompare, QMul, QPrelu
 from pilite.compiler.spec16 import QMul16
@@ -65,12 +65,25 @@ def mul(node: Node, b: Builder) -> None:
         b.emit(wide, widened(node, b), b.value(node.outputs[0]))
         return
     taken = b.delegated(node)
+    if taken and node.inputs[0] == node.inputs[1]:
+        by_table(b, b.value(node.inputs[0]), node.outputs[0], _squares(left, y, node.options.activation))
+        return
     spec = QMul(
         (signed_zero_point(left), signed_zero_point(right)),
         Rndnu.of(real) if taken else Multiplier.of(real),
         plain_requant(y, node.options.activation, nearest_xnnpack if taken else nearest_tflite),
     )
     b.emit(spec, widened(node, b), b.value(node.outputs[0]))
+
+
+def _squares(x: Tensor, y: Tensor, activation: str) -> Int64:
+    """XNNPACK makes a square of a product of one tensor with itself, by a table of
+    round_half_even(x * x * (1 / so) + zo), all in float32.
+    """
+    real = centred(x).astype(F32) * F32(quant(x).scale)
+    stored = real * real * (F32(1) / F32(quant(y).scale)) + F32(quant(y).zero_point)
+    moved = np.rint(stored.astype(np.float64)).astype(np.int64) + signed_zero_point(y) - quant(y).zero_point
+    return np.clip(moved, *clamp(y, activation, nearest_xnnpack))
 
 
 def prelu(node: Node, b: Builder) -> None:
@@ -92,7 +105,10 @@ def compare(kind: str) -> Callable[[Node, Builder], None]:
 
     def lower(node: Node, b: Builder) -> None:
         left, right = (b.tensor(i) for i in node.inputs)
-        if left.dtype not in ("int8", "uint8"):
+        scaled = (
+            ("int8", "uint8", "int16") if kind == "equal" and b.numerics.is_xnnpack else ("int8", "uint8")
+        )
+        if left.dtype not in scaled:
             plain(kind)(node, b)
             return
         spec = QCompare(

@@ -10,18 +10,20 @@ import numpy.typing as npt
 
 from pilite.compiler.fixedpoint import (
     XNNPACK,
+    Int64,
     Nearest,
     Requant,
     Rounding,
     activation_range,
     ends,
+    every,
     is_large,
     nearest_tflite,
     operands,
 )
 from pilite.compiler.graph import Quant, Tensor
-from pilite.compiler.program import signed_zero_point, storage
-from pilite.compiler.spec import Window
+from pilite.compiler.program import Builder, signed_zero_point, storage
+from pilite.compiler.spec import Table, Window
 
 T = TypeVar("T", bound=np.generic)
 
@@ -130,3 +132,21 @@ def folded_bias(
         total = total + np.asarray(bias.data, np.int64)
     wrapped: npt.NDArray[np.int32] = total.astype(np.uint64).astype(np.uint32).view(np.int32)
     return wrapped
+
+
+# Results of every stored value.
+
+
+def centred(x: Tensor) -> Int64:
+    """q - zero_point of every stored value."""
+    return every(storage(x.dtype)) - signed_zero_point(x)
+
+
+def by_table(b: Builder, source: int, tensor: int, values: Int64) -> None:
+    """`tensor` = values[source - its least value], saturated; the identity moves nothing."""
+    dtype, given = storage(b.tensor(tensor).dtype), b.values[source].dtype
+    results = np.clip(values, *ends(dtype))
+    if dtype == given and np.array_equal(results, every(given)):
+        b.view(tensor, source)
+    else:
+        b.emit(Table(), (source,), b.value(tensor), {"table": results.astype(dtype)})

@@ -11,7 +11,6 @@ from pilite.compiler import fixedpoint16, graph
 from pilite.compiler.fixedpoint import (
     Int64,
     Multiplier,
-    ends,
     every,
     multiply,
     nearest_xnnpack,
@@ -19,8 +18,8 @@ from pilite.compiler.fixedpoint import (
 )
 from pilite.compiler.graph import Node, Tensor
 from pilite.compiler.ops.broadcasting import plain, widened
-from pilite.compiler.ops.common import clamp, plain_requant, quant
-from pilite.compiler.program import Builder, signed_zero_point, storage
+from pilite.compiler.ops.common import by_table, centred, clamp, plain_requant, quant
+from pilite.compiler.program import Builder, signed_zero_point
 from pilite.compiler.spec import (
     Broadcast,
     DequantizeFloat,
@@ -29,7 +28,6 @@ from pilite.compiler.spec import (
     QuantizeFloatEven,
     QWeightedAdd,
     Spec,
-    Table,
 )
 from pilite.compiler.spec16 import QAdd16
 
@@ -132,25 +130,10 @@ def quantize(node: Node, b: Builder) -> None:
     by_table(b, source, node.outputs[0], multiply(centred(x), m) + signed_zero_point(y))
 
 
-def centred(x: Tensor) -> Int64:
-    """q - zero_point of every stored value."""
-    return every(storage(x.dtype)) - signed_zero_point(x)
-
-
 def _converted(x: Tensor, y: Tensor) -> Int64:
     """XNNPACK's conversion by a multiplier with 8 fractional bits (xnn_init_qs8_cvt_scalar_params)."""
     multiplier = round(float(np.float32(256) * (np.float32(quant(x).scale) / np.float32(quant(y).scale))))
     return shift_right_ties_up(centred(x) * multiplier, 8) + signed_zero_point(y)
-
-
-def by_table(b: Builder, source: int, tensor: int, values: Int64) -> None:
-    """`tensor` = values[source - its least value], saturated; the identity moves nothing."""
-    dtype, given = storage(b.tensor(tensor).dtype), b.values[source].dtype
-    results = np.clip(values, *ends(dtype))
-    if dtype == given and np.array_equal(results, every(given)):
-        b.view(tensor, source)
-    else:
-        b.emit(Table(), (source,), b.value(tensor), {"table": results.astype(dtype)})
 
 
 def dequantize(node: Node, b: Builder) -> None:

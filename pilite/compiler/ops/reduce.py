@@ -93,7 +93,10 @@ def total(node: Node, b: Builder) -> None:
     options = node.options
     assert isinstance(options, graph.Mean)
     x, y = b.tensor(node.inputs[0]), b.tensor(node.outputs[0])
-    if y.dtype not in ("int8", "uint8"):
+    if y.dtype == "int16" and b.numerics.is_xnnpack:
+        saturated = QMean16(options.axes, Multiplier.of(1.0), *clamp(y, "NONE"))
+        b.emit(saturated, (b.value(node.inputs[0]),), _kept(node, b, b.value(node.outputs[0])))
+    elif y.dtype not in ("int8", "uint8"):
         _plain(node, b, "add", 0)
     elif b.delegated(node):
         n = math.prod(x.shape[i] for i in options.axes)

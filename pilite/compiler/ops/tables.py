@@ -17,8 +17,7 @@ from pilite.compiler.fixedpoint import (
     shift_right_ties_up,
 )
 from pilite.compiler.graph import Node, Tensor
-from pilite.compiler.ops.common import clamp, quant
-from pilite.compiler.ops.elementwise import by_table, centred
+from pilite.compiler.ops.common import by_table, centred, clamp, quant
 from pilite.compiler.program import Builder, signed_zero_point
 
 F32 = np.float32

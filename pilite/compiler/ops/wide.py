@@ -90,12 +90,13 @@ def arrays(node: Node, b: Builder, weight: npt.NDArray[Any]) -> dict[str, npt.ND
 
 
 def scaling(node: Node, b: Builder) -> str:
-    """Newer kernels of FULLY_CONNECTED, which numerics xnnpack has too, scale in float64."""
-    newer = b.numerics.is_xnnpack or b.numerics.fully_connected is Rounding.FLOAT64
+    """Numerics xnnpack promises 64-bit sums only. Newer kernels of FULLY_CONNECTED scale them in float64."""
+    xnnpack, dense = b.numerics.is_xnnpack, node.op == "FULLY_CONNECTED"
     bias = node.inputs[2]
-    if node.op == "FULLY_CONNECTED" and newer and (bias == ABSENT or b.tensor(bias).dtype == "int64"):
+    wide = bias == ABSENT or b.tensor(bias).dtype == "int64"
+    if dense and (xnnpack or (b.numerics.fully_connected is Rounding.FLOAT64 and wide)):
         return "float64"
-    return "gemmlowp" if has_narrow_sums(node, b.graph) else "reduced"
+    return "gemmlowp" if not xnnpack and has_narrow_sums(node, b.graph) else "reduced"
 
 
 def _whole(real: float) -> tuple[int, int]:
