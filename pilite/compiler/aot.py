@@ -13,6 +13,7 @@ of one past those of the other.
 
 from __future__ import annotations
 
+import functools
 import tempfile
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
@@ -27,7 +28,7 @@ from tvm_ffi import StructuralMutator, structural_mutate
 from pilite.compiler import entry, order
 from pilite.compiler.cpu import Cpu
 from pilite.compiler.entry import ENTRY, AnyCall, Call, Pointer
-from pilite.compiler.kernels.emit import IMPORT, SHARED, SOURCE
+from pilite.compiler.kernels.emit import HIDDEN, IMPORT, IN_ORDER, SHARED, SOURCE
 from pilite.compiler.link import Code
 from pilite.errors import CompileError
 
@@ -104,12 +105,13 @@ def lowered(functions: Mapping[str, tirx.PrimFunc], cpu: Cpu) -> tvm.IRModule:
 
 def _passes(cpu: Cpu) -> Iterable[Any]:
     transform = tirx.transform
+    starts = (HIDDEN, IN_ORDER) if cpu.in_order else (HIDDEN,)
     return (
         transform.VectorizeLoop(True),
         transform.LowerTVMBuiltin(),
         transform.LowerIntrin(),
         *([_of_each(order.ordered)] if cpu.is_host_free else []),
-        *([_of_each(unknown_starts)] if cpu.in_order else []),
+        _of_each(functools.partial(unknown_starts, starts=starts)),
         imported_once,
     )
 
@@ -126,8 +128,8 @@ _UNKNOWN = """define linkonce_odr i32 @pilite_unknown(i32 %n) alwaysinline nounw
 """
 
 
-def unknown_starts(function: tirx.PrimFunc) -> tirx.PrimFunc:
-    """The same function, where LLVM does not know that loops of emit.SHARED start at 0.
+def unknown_starts(function: tirx.PrimFunc, starts: Sequence[str]) -> tirx.PrimFunc:
+    """The same function, where LLVM does not know that loops of emit.SHARED with these `starts` begin at 0.
 
     Neither does it know where the share of a thread starts in the body of a parallel loop; so what is inside
     becomes the same code in both. Of constants it proves more: it unrolls depthwise tiles, which spill, and
@@ -136,7 +138,7 @@ def unknown_starts(function: tirx.PrimFunc) -> tirx.PrimFunc:
 
     def visit(node: tirx.For, mutator: StructuralMutator) -> Any:
         made = mutator.default_mutate(node)
-        if SHARED not in node.annotations:
+        if node.annotations.get(SHARED) not in starts:
             return made
         start = tirx.call_extern("int32", "pilite_unknown", made.min)
         loop = tirx.For(made.loop_var, start, made.extent, made.kind, made.body)

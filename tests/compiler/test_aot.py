@@ -16,7 +16,9 @@ from tvm.script.ir_builder import tirx as T
 from pilite.compiler import aot, lower, tflite
 from pilite.compiler import cpu as cpus
 from pilite.compiler.kernels.emit import (
+    HIDDEN,
     IMPORT,
+    IN_ORDER,
     Param,
     Share,
     emitting,
@@ -88,10 +90,15 @@ def test_a_text_that_kernels_bring_along_is_linked_once_and_serves_all_of_them()
     assert "pilite_reload" not in aot.assembly(calls, a53)  # in line, everywhere
 
 
-@pytest.mark.parametrize(("cpu", "hidden"), [("cortex-a53", True), ("cortex-a72", False)])
-def test_where_a_shared_loop_starts_is_unknown_to_llvm_on_in_order_cores(cpu: str, hidden: bool) -> None:
+@pytest.mark.parametrize(
+    ("cpu", "start", "hidden"),
+    [("cortex-a53", IN_ORDER, True), ("cortex-a72", IN_ORDER, False), ("cortex-a72", HIDDEN, True)],
+)
+def test_llvm_does_not_know_where_a_shared_loop_starts_on_these_cores(
+    cpu: str, start: str, hidden: bool
+) -> None:
     def body(x: Any, y: Any) -> None:
-        with loop(4, parallel=True) as i:
+        with loop(4, parallel=True, start=start) as i:
             store(y, i * 4, load(x, i * 4, 4), 4)
 
     with emitting(Share.ROWS):

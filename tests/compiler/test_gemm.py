@@ -19,6 +19,7 @@ from pilite.compiler import spec as s
 from pilite.compiler.cpu import Cpu
 from pilite.compiler.fixedpoint import Multiplier, Requant, Rounding, multiply, wrap_int32
 from pilite.compiler.kernels import KERNELS, Kernel
+from pilite.compiler.kernels.emit import HIDDEN, Share, emitting
 from pilite.compiler.kernels.families import Gemm
 from pilite.compiler.layout import Halo, Layout
 from tests.kernels import KernelRun, results
@@ -157,3 +158,24 @@ def _wants(kernel: Kernel, case: Case, a: dict[str, Array]) -> bool:
 def interior(y: Array, like: Array) -> Array:
     r = (y.shape[1] - like.shape[0]) // 2
     return y[0, r : r + like.shape[0], r : r + like.shape[1]]
+
+
+@pytest.mark.parametrize(
+    ("name", "cpu_name"),
+    [("qs8_gemm_8x8c4__neondot", "cortex-a76"), ("qs8_gemm_4x8c2__neon_a53", "cortex-a53")],
+)
+@pytest.mark.parametrize("weights", [(-127, 127), (-55, 200)], ids=["int8", "with row sums"])
+def test_for_rows_of_a_chain_tiles_without_row_sums_are_one_loop(
+    name: str, cpu_name: str, weights: tuple[int, int]
+) -> None:
+    """LLVM does not know where it starts: else it finishes short sums row by row, and spills."""
+    cpu = cpus.load(cpu_name)
+    kernel = next(k for k in KERNELS if k.name == name)
+    case = Case((2, 112, 16), 96, weights=weights, border=True)
+    a = arrays(case, np.random.default_rng(1))
+    window, x, y = layouts(case)
+    variant, _ = kernel.family.prepare(s.QConv2D(window, case.requant), a)
+    with emitting(Share.ROWS):
+        function = kernel.family.emit("k", s.QConv2D(window, case.requant), variant, (x,), y, cpu)
+
+    assert (HIDDEN in function.script()) is (variant.offset == 0)

@@ -22,6 +22,7 @@ from tvm.script.ir_builder import tirx as T
 STACK_LIMIT_BYTES = 1024
 IMPORT = "pragma_import_llvm"  # attribute of a statement: LLVM text that it calls
 SHARED = "pilite.shared"  # annotation of a loop in a kernel for rows that threads share in one for all
+HIDDEN, IN_ORDER = "hidden", "in order"  # where LLVM shall not know its start: everywhere, in-order cores
 SOURCE = "pilite.source"  # attribute of a function: the C file beside it that it calls
 
 # Work below which a barrier costs more than sharing saves: about 10 us of one core.
@@ -210,10 +211,10 @@ def blocks_loop(
     return frame
 
 
-def loop(extent: int, *, parallel: bool = False) -> AbstractContextManager[Any]:
-    """A loop of `extent` steps; one step needs no loop and yields index 0."""
+def loop(extent: int, *, parallel: bool = False, start: str = IN_ORDER) -> AbstractContextManager[Any]:
+    """A loop of `extent` steps; one step needs no loop and yields index 0. `start`: see SHARED."""
     if parallel and share() is Share.ROWS:
-        shared: AbstractContextManager[Any] = T.serial(0, extent, annotations={SHARED: True})
+        shared: AbstractContextManager[Any] = T.serial(0, extent, annotations={SHARED: start})
         return shared
     if extent == 1:
         return nullcontext(0)

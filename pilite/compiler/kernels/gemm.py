@@ -16,6 +16,7 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Sequence
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
@@ -39,7 +40,7 @@ from pilite.compiler.kernels.emit import (
     store_first,
     whole,
 )
-from pilite.compiler.kernels.geometry import Geometry, Runs, geometry
+from pilite.compiler.kernels.geometry import Geometry, Position, Runs, geometry
 from pilite.compiler.kernels.isa import Isa, call
 from pilite.compiler.kernels.packing import Int, channel_constants, channel_order, channel_params, pick
 from pilite.compiler.layout import Layout
@@ -96,6 +97,10 @@ class Strategy(ABC):
     @abstractmethod
     def narrow(self, rows: Sequence[Sequence[Any]], requant: Requant) -> list[list[tuple[Any, int, int]]]:
         """Per row the (int8 vector, lanes, first lane) pieces that hold its channels in order."""
+
+    def nests(self, variant: Variant) -> bool:
+        """Whether a tile gains where the tiles of rows are a loop in a loop over lines."""
+        return True
 
     def bias(self, buffer: Any, offset: Any) -> Any:
         """The vector that a sum starts from."""
@@ -245,7 +250,7 @@ class _Code:
 
     def rows_outside(self) -> None:
         """Each tile of rows meets all columns: A stays in L1, W is streamed."""
-        with self.geo.walk(parallel=self.geo.parallel) as p:
+        with self._tiles() as p:
             if self.full:
                 with blocks_loop(self.full, self.buffers) as b:
                     self.tile(p, b, self.nr)
@@ -259,8 +264,12 @@ class _Code:
             with blocks as b, self.geo.walk() as p:
                 self.tile(p, b, self.nr)
         if self.rest:
-            with self.geo.walk(parallel=self.geo.parallel) as p:
+            with self._tiles() as p:
                 self.tile(p, self.full, self.rest)
+
+    def _tiles(self) -> AbstractContextManager[Position]:
+        """The tiles of rows, which threads share."""
+        return self.geo.walk(parallel=self.geo.parallel, nested=self.strategy.nests(self.variant))
 
     def tile(self, position: Any, block: Any, count: int) -> None:
         """One register tile: multiply, requantize, store `count` channels of every row."""

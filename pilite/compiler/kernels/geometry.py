@@ -13,7 +13,7 @@ from typing import Any, TypeAlias
 
 from tvm import tirx
 
-from pilite.compiler.kernels.emit import Share, is_worth_a_barrier, loop, minimum, share, split
+from pilite.compiler.kernels.emit import HIDDEN, Share, is_worth_a_barrier, loop, minimum, share, split
 from pilite.compiler.layout import Layout
 from pilite.compiler.spec import QConv2D
 
@@ -109,11 +109,14 @@ class Geometry:
         return is_worth_a_barrier(self.pixels * self.channels * self.runs.count * self.runs.length)
 
     @contextmanager
-    def walk(self, *, parallel: bool = False) -> Iterator[Position]:
-        """Loop over the tiles: one that threads can share; for rows one in another, which divides less."""
+    def walk(self, *, parallel: bool = False, nested: bool = True) -> Iterator[Position]:
+        """Loop over the tiles: one that threads can share; for rows one in another, which divides less.
+
+        For rows that are not `nested`, LLVM makes of a tile what it makes where threads share the loop.
+        """
         extents = self.pixels // self.strip, -(-self.strip // self.tile)
-        if share() is not Share.ROWS:
-            with loop(self.tiles, parallel=parallel) as tile:
+        if share() is not Share.ROWS or not nested:
+            with loop(self.tiles, parallel=parallel, start=HIDDEN) as tile:
                 strip, t = split(tile, extents)
                 yield strip, t
             return
