@@ -28,6 +28,14 @@ def test_what_is_written_is_read_back_sorted(tmp_path: Path) -> None:
     assert [path.name for path in tmp_path.iterdir()] == ["x.lock"]
 
 
+def test_both_architectures_have_the_same_versions() -> None:
+    versions = [
+        {(one.name, one.version) for one in lock.read(recipe.FOLDER / f"packages.{arch}.lock").values()}
+        for arch in recipe.ARCHITECTURES.values()
+    ]
+    assert versions[0] == versions[1]
+
+
 BAD = {
     "no hash": ("libc6 2.36-9\n", "x.lock:1: 'libc6 2.36-9' is not 'name version sha256'"),
     "short hash": (f"libc6 2.36-9 {A[:63]}\n", "x.lock:1:"),
