@@ -119,7 +119,7 @@ def _differences(
     cases: Sequence[Case], cpu: str, options: dict[str, Any], truth: Truth, turns: Turns
 ) -> Iterator[str]:
     """One line per result that is not TFLite's."""
-    graph = merged([tflite.parse(case.model, case.name) for case in cases])
+    graph = merged([tflite.parse(case.model, case.name, options["numerics"]) for case in cases])
     with tempfile.TemporaryDirectory() as folder:
         path = compiled(graph, cpu, Path(folder) / "model.so", options)
         runners = {f"{cpu}, {n} threads": native.opened(path, cpu, n) for n in THREADS}

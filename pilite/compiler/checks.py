@@ -53,10 +53,11 @@ MAX_NORMALIZED_RANK = 4
 MOST_CLASSES = 2**16  # of SOFTMAX on 16-bit values: its sum has 16 bits and 15 of fraction
 
 
-def refusal(node: Node, graph: Graph, *, may_be_constant: bool = False) -> str | None:
+def refusal(node: Node, graph: Graph, numerics: str = "ref", *, may_be_constant: bool = False) -> str | None:
     """The first rule that the operator breaks. `may_be_constant`: all its operands, that is."""
+    own = (*CHECKS[node.op], *(OF_REF.get(node.op, ()) if numerics == "ref" else ()))
     last = (_shape,) if may_be_constant else (_shape, _computed)
-    reasons = (rule(node, graph) for rule in (_stateless, _symmetric, *CHECKS[node.op], *last))
+    reasons = (rule(node, graph) for rule in (_stateless, _symmetric, *own, *last))
     return next((reason for reason in reasons if reason), None)
 
 
@@ -186,7 +187,10 @@ def _per_channel_rank(node: Node, graph: Graph) -> str | None:
     """TFLite 2.14 takes the output's first two dimensions for rows and channels, the rest stays unwritten."""
     w, rank = graph.tensors[node.inputs[1]], len(output(node, graph).shape)
     if quant(w).per_axis and rank != 2:
-        return f"has a scale per channel and {rank} output dimensions; TFLite 2.14 computes only 2; {AGAIN}"
+        return (
+            f"has scales per channel and {rank} output dimensions, 2.14 computes only 2; "
+            "use `--numerics xnnpack`"
+        )
     return None
 
 
@@ -220,7 +224,7 @@ CHECKS: dict[str, tuple[Rule, ...]] = {
     "DEPTHWISE_CONV_2D": WEIGHTED,
     "DEQUANTIZE": (to_float,),
     "EXPAND_DIMS": (moves.movable, equal_quant),
-    "FULLY_CONNECTED": (*WEIGHTED, _per_channel_rank),
+    "FULLY_CONNECTED": WEIGHTED,
     "L2_NORMALIZATION": (eight_bit, _normalization),
     "MAX_POOL_2D": (quantized, fused_activation),
     "MEAN": (quantized, _sum),
@@ -235,3 +239,5 @@ CHECKS: dict[str, tuple[Rule, ...]] = {
     "SUM": (_total,),
     "TRANSPOSE_CONV": WEIGHTED,
 }
+# Where older kernels, which numerics ref promises, compute nothing that is meant.
+OF_REF: dict[str, tuple[Rule, ...]] = {"FULLY_CONNECTED": (_per_channel_rank,)}

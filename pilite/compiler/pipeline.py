@@ -135,14 +135,25 @@ def _versions() -> str:
 
 
 def build_isolated(
-    model: Path, operators: Sequence[int], *arguments: Any, rounding: Mapping[int, str], **options: Any
+    model: Path,
+    operators: Sequence[int],
+    name: str,
+    cpu: str,
+    numerics: str,
+    artifacts: Path,
+    *,
+    rounding: Mapping[int, str],
+    **options: Any,
 ) -> list[Path]:
     """Artifacts that hold these operators, isolated, between them; other arguments as of `build`."""
-    groups = isolate.groups(tflite.read(model), operators)
+    groups = isolate.groups(tflite.read(model, numerics), operators)
     return [
         build(
             model,
-            *arguments,
+            name,
+            cpu,
+            numerics,
+            artifacts,
             isolated=group,
             rounding={i: rounding[i] for i in group if i in rounding},
             **options,

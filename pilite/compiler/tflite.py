@@ -53,7 +53,7 @@ def parse(data: bytes, name: str, numerics: str = "ref") -> Graph:
     """The graph in the bytes of a .tflite file; `name` stands for the file in messages. Raises ModelError."""
     try:
         file = container.read(data)
-        graph, refusals = _graph(file, name)
+        graph, refusals = _graph(file, name, numerics)
         if numerics == "xnnpack" and not refusals:
             refusals = _unpromised(file, graph)
     except Foreign as e:
@@ -73,7 +73,7 @@ class Refusal:
     reason: str
 
 
-def _graph(file: Container, name: str) -> tuple[Graph, list[Refusal]]:
+def _graph(file: Container, name: str, numerics: str) -> tuple[Graph, list[Refusal]]:
     tensors, faults = read_tensors(file)
     refusals = [
         *_model_refusals(file),
@@ -96,7 +96,7 @@ def _graph(file: Container, name: str) -> tuple[Graph, list[Refusal]]:
     tensors = _sized(nodes, tuple(shown.get(t.index, t) for t in tensors))
     digest = hashlib.sha256(file.data).hexdigest()
     graph = Graph(name, tensors, tuple(nodes), file.inputs, file.outputs, digest)
-    reasons = ((file.operators[node.index], checks.refusal(node, graph)) for node in nodes)
+    reasons = ((file.operators[node.index], checks.refusal(node, graph, numerics)) for node in nodes)
     return graph, refusals + [Refusal(operator, reason) for operator, reason in reasons if reason]
 
 

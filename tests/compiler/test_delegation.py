@@ -12,6 +12,10 @@ from pilite.compiler import delegation, tflite
 from pilite.compiler.graph import Add, Graph, Pad, Pool2D, TransposeConv
 from pilite.compiler.ops import OPS
 from pilite.errors import ModelError
+from tests import oracle
+from tests.batch import check_bits
+from tests.draw import OneOp
+from tests.native import HERE
 from tests.small import CONV, DENSE, DEPTHWISE, POOL, bias, integers, one, per_axis, value, weights
 
 X, Y = value(1, 5, 5, 3), value(1, 5, 5, 4, name="y", scale=0.5)
@@ -184,3 +188,23 @@ def test_an_operator_without_a_policy_is_refused(monkeypatch: pytest.MonkeyPatch
     monkeypatch.delitem(delegation.POLICIES, "CONV_2D")
     with pytest.raises(ModelError, match=r"#0 CONV_2D: numerics `xnnpack` promises nothing about it"):
         graph(conv())
+
+
+@pytest.mark.slow
+def test_scales_per_channel_and_any_number_of_dimensions_give_the_bits_of_litert() -> None:
+    """Of a FULLY_CONNECTED, where the reference kernel of 2.14 leaves most of the output open."""
+    cases = [dense_per_channel(*shape) for shape in ((40,), (2, 3, 40), (2, 1, 3, 40))]
+
+    check_bits(cases, HERE, truth=oracle.litert_default, numerics="xnnpack")
+
+
+def dense_per_channel(*shape: int) -> OneOp:
+    x, y = value(*shape), value(*shape[:-1], 33, name="y", scale=3.7)
+    w = per_axis(weights(33, 40), 0)
+    scales = [0.1 * scale for scale in w.scales]
+    b = replace(bias(33), scales=scales, zero_points=[0] * 33)
+    data = np.random.default_rng(1).integers(-128, 128, shape).astype(np.int8)
+    w = replace(w, data=np.random.default_rng(2).integers(-127, 128, w.shape).astype(np.int8))
+    return OneOp(
+        f"dense of {shape}", one("FULLY_CONNECTED", [x, w, b], y, replace(DENSE, keep_num_dims=True)), [data]
+    )
