@@ -133,7 +133,8 @@ def unknown_starts(function: tirx.PrimFunc, starts: Sequence[str]) -> tirx.PrimF
 
     Neither does it know where the share of a thread starts in the body of a parallel loop; so what is inside
     becomes the same code in both. Of constants it proves more: it unrolls depthwise tiles, which spill, and
-    orders stores so that an in-order core waits. Other cores gain from shorter addresses.
+    orders stores so that an in-order core waits. Out-of-order cores gain from shorter addresses,
+    except in loops of emit.HIDDEN.
     """
 
     def visit(node: tirx.For, mutator: StructuralMutator) -> Any:

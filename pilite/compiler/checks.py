@@ -1,6 +1,6 @@
 """What may be compiled: for each operator, the rules under which TFLite's arithmetic is known and promised.
 
-    refusal(node, graph)  ->  the reason and the next step, or None
+    refusal(node, graph, numerics)  ->  the reason and the next step, or None
 
 The rules are those of TFLite's kernels, plus those cases where a kernel computes something that nobody means
 (ignored zero points, overflow). Rules that operators share are in rules.py.
@@ -188,7 +188,7 @@ def _per_channel_rank(node: Node, graph: Graph) -> str | None:
     w, rank = graph.tensors[node.inputs[1]], len(output(node, graph).shape)
     if quant(w).per_axis and rank != 2:
         return (
-            f"has scales per channel and {rank} output dimensions, 2.14 computes only 2; "
+            f"has scales per channel and {rank} output dimensions, TFLite 2.14 computes only 2; "
             "use `--numerics xnnpack`"
         )
     return None

@@ -11,6 +11,7 @@ channel and CPU: nobody can promise that.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import TypeAlias
@@ -19,7 +20,7 @@ import numpy as np
 
 from pilite.compiler.fixedpoint import INT8_MIN, activation_range, nearest_xnnpack
 from pilite.compiler.fixedpoint16 import powers
-from pilite.compiler.graph import ABSENT, Graph, Node, Tensor, TransposeConv
+from pilite.compiler.graph import ABSENT, Graph, Mean, Node, Tensor, TransposeConv
 from pilite.compiler.schema import MOVES
 from pilite.compiler.shapes import extent
 from pilite.compiler.tensors import quoted
@@ -27,6 +28,7 @@ from pilite.compiler.tensors import quoted
 Rule: TypeAlias = Callable[[Node, Graph], str | None]
 
 MAX_RANK = 6  # XNN_MAX_TENSOR_DIMS
+MOST_SUMMED = 2**16  # values of int16 whose sum 32 bits always hold
 REF = "compile with `--numerics ref`"
 BUILTIN = f"so LiteRT leaves it to a builtin kernel that rounds by shape and CPU; {REF}"
 
@@ -203,17 +205,38 @@ def _convolved_back(node: Node, graph: Graph) -> str | None:
     return f"its output {y[1:3]} convolved back is {back}, not its input {x[1:3]}; LiteRT refuses it; {REF}"
 
 
+def _one_scale(tensor: Tensor) -> str | None:
+    count = len(tensor.quant.scales) if tensor.quant else 0
+    if count == 1:
+        return None
+    name = quoted(tensor.name)
+    return f"its {tensor.dtype} tensor {name} has {count} scales, of which LiteRT needs one here; {REF}"
+
+
 def _small_scales(node: Node, graph: Graph) -> str | None:
     """LiteRT compares int16 values as it does those of 8 bits."""
     operands = [graph.tensors[i] for i in node.inputs]
     if operands[0].dtype != "int16":
         return None
-    scales = [0.0 if t.quant is None else t.quant.scale for t in operands]
-    if all(0 < scale < 1 - 2**-32 for scale in scales):
-        return None
+    several = next((reason for reason in map(_one_scale, operands) if reason), None)
+    scales = [float(_scale(t)) for t in operands] if not several else []
+    if several or all(0 < scale < 1 - 2**-32 for scale in scales):
+        return several
     return (
         f"compares int16 values of scales {scales[0]:g} and {scales[1]:g}; LiteRT takes those below 1; {REF}"
     )
+
+
+def _wide_sum(node: Node, graph: Graph) -> str | None:
+    """LiteRT makes sums of int16 in 32 bits and scales them."""
+    x = graph.tensors[node.inputs[0]]
+    if x.dtype != "int16":
+        return None
+    assert isinstance(node.options, Mean)
+    count = math.prod(x.shape[axis] for axis in node.options.axes)
+    if count > MOST_SUMMED:
+        return f"sums {count} values, more than the 32 bits of LiteRT's sum hold; {REF}"
+    return _one_scale(x)
 
 
 def _narrow(node: Node, graph: Graph) -> str | None:
@@ -222,7 +245,7 @@ def _narrow(node: Node, graph: Graph) -> str | None:
     said = getattr(node.options, "bias_type", "") == "int32"
     if graph.tensors[node.inputs[0]].dtype != "int16" or not (said or (bias and bias.dtype == "int32")):
         return None
-    return f"has 16-bit values and a 32-bit bias, which LiteRT sums otherwise; {REF}"
+    return f"has 16-bit values and 32-bit sums, which LiteRT rounds otherwise; {REF}"
 
 
 def _near_powers(*exponents: int) -> Rule:
@@ -360,18 +383,18 @@ POLICIES: dict[str, Policy] = {
     ),
     "ADD": Policy("XNNPACK; int16 and beyond its scales builtin", _added, (_normal_scales, _range_if_taken)),
     "AVERAGE_POOL_2D": Policy(_BUILTIN, _never),
-    "CONV_2D": Policy(f"{_ROUNDED}; {_WIDE_SUMS}", rules=(_biased, *_SUMS)),
+    "CONV_2D": Policy(f"{_ROUNDED}; int16 builtin, with 64-bit bias", rules=(_biased, *_SUMS)),
     "DEPTHWISE_CONV_2D": Policy(f"{_ROUNDED} beyond 25 taps; {_WIDE_SUMS}", rules=(_biased, *_SUMS)),
     "CUSTOM:TFLite_Detection_PostProcess": Policy("builtin, as ref", _never),
     "DEQUANTIZE": Policy(_XNNPACK, rules=(_normal_scales,)),
-    "FULLY_CONNECTED": Policy(f"{_ROUNDED}; int16 builtin, with 64-bit bias or none", rules=_SUMS),
+    "FULLY_CONNECTED": Policy(f"{_ROUNDED}; {_WIDE_SUMS}", rules=_SUMS),
     "MAX_POOL_2D": Policy("XNNPACK; int16 builtin", _max_pooled, (_same_quantization, _range_if_taken)),
     "MEAN": Policy("XNNPACK: fp32; int16 builtin", _eight_bit, (_normal_scales,)),
     "PAD": Policy("XNNPACK moves bytes", rules=(_same_quantization,)),
     "QUANTIZE": Policy("XNNPACK; sign flips, int16 builtin", _converted, (_normal_scales, _flipped, _eights)),
     "SOFTMAX": Policy("builtin of aarch64", _never, (_softmax,)),
     "SUM": Policy(
-        "XNNPACK: fp32; integers builtin, int16 saturates", _eight_bit, (_no_float, _normal_scales)
+        "XNNPACK: fp32; integers builtin, int16 saturates", _eight_bit, (_wide_sum, _no_float, _normal_scales)
     ),
     "TRANSPOSE_CONV": Policy(f"{_ROUNDED}; {_WIDE_SUMS}", rules=(_convolved_back, _covered, *_SUMS)),
 }

@@ -11,7 +11,7 @@ import numpy.typing as npt
 from scipy.signal import find_peaks
 from scipy.stats import gaussian_kde, kendalltau, theilslopes, wilcoxon
 
-Rounds = Sequence[Sequence[float]]  # [round][run] in ms; every round has the same number of runs
+Rounds = Sequence[Sequence[float]]  # [round][run] in ms
 Array = npt.NDArray[np.float64]
 Numbers = npt.NDArray[np.intp]
 

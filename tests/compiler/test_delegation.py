@@ -9,7 +9,7 @@ import pytest
 
 from models.zoo.writer import OpSpec, TensorSpec, write
 from pilite.compiler import delegation, tflite
-from pilite.compiler.graph import Add, Graph, Pad, Pool2D, TransposeConv
+from pilite.compiler.graph import Add, Graph, Mean, Pad, Pool2D, TransposeConv
 from pilite.compiler.ops import OPS
 from pilite.errors import ModelError
 from tests import oracle
@@ -70,7 +70,7 @@ REFUSED = {
     ),
     "16 bits with a 32-bit bias": (
         conv(replace(X, dtype="int16", zero_points=(0,)), y=replace(Y, dtype="int16", zero_points=(0,))),
-        "has 16-bit values and a 32-bit bias, which LiteRT sums otherwise",
+        "has 16-bit values and 32-bit sums, which LiteRT rounds otherwise",
     ),
     "16 bits that are quantized": (
         one("QUANTIZE", [TensorSpec("x", (4,), "float32")], value(4, name="y", dtype="int16", zero_point=0)),
@@ -83,6 +83,30 @@ REFUSED = {
             TensorSpec("y", (4,), "bool"),
         ),
         "compares int16 values of scales 1.5 and 0.1; LiteRT takes those below 1",
+    ),
+    "16 bits compared by several scales": (
+        one(
+            "EQUAL",
+            [
+                replace(value(2, dtype="int16", zero_point=0), scales=(0.1, 0.2), zero_points=(0, 0), axis=0),
+                value(2, dtype="int16", zero_point=0),
+            ],
+            TensorSpec("y", (2,), "bool"),
+        ),
+        "its int16 tensor 'x' has 2 scales, of which LiteRT needs one here",
+    ),
+    "16 bits summed without a scale": (
+        one("SUM", [TensorSpec("x", (2, 4), "int16")], TensorSpec("y", (2,), "int16"), Mean((1,), False)),
+        "its int16 tensor 'x' has 0 scales, of which LiteRT needs one here",
+    ),
+    "more 16 bits than a sum holds": (
+        one(
+            "SUM",
+            [value(2, 65537, dtype="int16", zero_point=0)],
+            value(2, name="y", dtype="int16", zero_point=0),
+            Mean((1,), False),
+        ),
+        "sums 65537 values, more than the 32 bits of LiteRT's sum hold",
     ),
     "16 bits of a power of two": (
         one(

@@ -212,7 +212,7 @@ def blocks_loop(
 
 
 def loop(extent: int, *, parallel: bool = False, start: str = IN_ORDER) -> AbstractContextManager[Any]:
-    """A loop of `extent` steps; one step needs no loop and yields index 0. `start`: see SHARED."""
+    """A loop of `extent` steps; one step needs no loop and yields index 0. `start`: see HIDDEN."""
     if parallel and share() is Share.ROWS:
         shared: AbstractContextManager[Any] = T.serial(0, extent, annotations={SHARED: start})
         return shared
