@@ -188,7 +188,7 @@ def _per_channel_rank(node: Node, graph: Graph) -> str | None:
     w, rank = graph.tensors[node.inputs[1]], len(output(node, graph).shape)
     if quant(w).per_axis and rank != 2:
         return (
-            f"has scales per channel and {rank} output dimensions, TFLite 2.14 computes only 2; "
+            f"has scales per channel and {rank} output dimensions, TFLite 2.14 computes 2; "
             "use `--numerics xnnpack`"
         )
     return None

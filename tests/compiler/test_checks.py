@@ -181,7 +181,7 @@ REFUSED = {
     ),
     "dense per channel, three dimensions": (
         dense(value(2, 1, 6), per_axis(weights(4, 6), 0), B, value(2, 1, 4, name="y"), keep=True),
-        "has scales per channel and 3 output dimensions, 2.14 computes only 2; use `--numerics xnnpack`",
+        "has scales per channel and 3 output dimensions, TFLite 2.14 computes 2; use `--numerics xnnpack`",
     ),
     "add shapes": (
         add(value(2, 3), value(2, 4), value(2, 4)),

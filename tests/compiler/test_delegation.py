@@ -217,18 +217,25 @@ def test_an_operator_without_a_policy_is_refused(monkeypatch: pytest.MonkeyPatch
 @pytest.mark.slow
 def test_scales_per_channel_and_any_number_of_dimensions_give_the_bits_of_litert() -> None:
     """Of a FULLY_CONNECTED, where the reference kernel of 2.14 leaves most of the output open."""
-    cases = [dense_per_channel(*shape) for shape in ((40,), (2, 3, 40), (2, 1, 3, 40))]
+    cases = [
+        dense_per_channel(dtype, *shape)
+        for shape in ((40,), (2, 3, 40), (2, 1, 3, 40))
+        for dtype in ("int8", "int16")
+    ]
 
     check_bits(cases, HERE, truth=oracle.litert_default, numerics="xnnpack")
 
 
-def dense_per_channel(*shape: int) -> OneOp:
-    x, y = value(*shape), value(*shape[:-1], 33, name="y", scale=3.7)
+def dense_per_channel(dtype: str, *shape: int) -> OneOp:
+    wide = dtype == "int16"
+    x = value(*shape, dtype=dtype, zero_point=0 if wide else 3)
+    y = value(*shape[:-1], 33, name="y", dtype=dtype, scale=70 if wide else 3.7, zero_point=0 if wide else 3)
     w = per_axis(weights(33, 40), 0)
-    scales = [0.1 * scale for scale in w.scales]
-    b = replace(bias(33), scales=scales, zero_points=[0] * 33)
-    data = np.random.default_rng(1).integers(-128, 128, shape).astype(np.int8)
+    scales = [x.scales[0] * scale for scale in w.scales]
+    b = bias(33, dtype="int64" if wide else "int32")
+    b = replace(b, scales=scales, zero_points=[0] * 33)
+    edges = np.iinfo(dtype)
+    data = np.random.default_rng(1).integers(edges.min, edges.max + 1, shape).astype(dtype)
     w = replace(w, data=np.random.default_rng(2).integers(-127, 128, w.shape).astype(np.int8))
-    return OneOp(
-        f"dense of {shape}", one("FULLY_CONNECTED", [x, w, b], y, replace(DENSE, keep_num_dims=True)), [data]
-    )
+    model = one("FULLY_CONNECTED", [x, w, b], y, replace(DENSE, keep_num_dims=True))
+    return OneOp(f"{dtype} dense of {shape}", model, [data])
