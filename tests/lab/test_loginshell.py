@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import shutil
 import subprocess
+from pathlib import Path
 
 import pytest
 
@@ -11,17 +12,17 @@ from pilite.lab import loginshell
 
 ODD = 'it\'s "odd" $HOME `id` \\ \\\\ * ~ !! %s ünï 火\n\ttwo lines; # no comment\\n'
 SHELLS = [found for found in ("sh", "bash", "zsh", "fish", "tcsh", "ksh") if shutil.which(found)]
-NOISE = "echo hello; echo warning >&2; "
+NOISE = "echo hello; echo warning >&2; "  # tcsh writes both into a file that is called 2
 
 
-def ran(shell: str, line: str) -> subprocess.CompletedProcess[str]:
-    return subprocess.run([shell, "-c", line], capture_output=True, text=True, check=False)
+def ran(shell: str, line: str, cwd: Path | None = None) -> subprocess.CompletedProcess[str]:
+    return subprocess.run([shell, "-c", line], capture_output=True, text=True, check=False, cwd=cwd)
 
 
 @pytest.mark.parametrize("shell", SHELLS)
-def test_words_arrive_as_they_are_behind_every_login_shell(shell: str) -> None:
+def test_words_arrive_as_they_are_behind_every_login_shell(shell: str, tmp_path: Path) -> None:
     command = ["sh", "-c", 'printf "%s|%s" "$1" "$COLOUR"; echo no >&2; exit 3', "sh", ODD]
-    done = ran(shell, NOISE + loginshell.line(command, 9, 1, {"COLOUR": ODD}))
+    done = ran(shell, NOISE + loginshell.line(command, 9, 1, {"COLOUR": ODD}), tmp_path)
     assert (done.returncode, loginshell.output(done.stdout)) == (3, f"{ODD}|{ODD}")
     assert loginshell.output(done.stderr) == "no\n"
 
