@@ -21,6 +21,7 @@ import numpy as np
 from pilite.compiler.fixedpoint import INT8_MIN, activation_range, nearest_xnnpack
 from pilite.compiler.fixedpoint16 import powers
 from pilite.compiler.graph import ABSENT, Graph, Mean, Node, Tensor, TransposeConv
+from pilite.compiler.rules import operand
 from pilite.compiler.schema import MOVES
 from pilite.compiler.shapes import extent
 from pilite.compiler.tensors import quoted
@@ -175,7 +176,7 @@ def _biased(node: Node, graph: Graph) -> str | None:
 
 
 def _bias_scale(node: Node, graph: Graph) -> str | None:
-    bias = None if node.inputs[2] == ABSENT else graph.tensors[node.inputs[2]]
+    bias = operand(node, graph, 2)
     if bias is not None and bias.quant is None:
         return f"its bias {bias.name!r} has no scale, {BUILTIN}"
     return None
@@ -218,10 +219,12 @@ def _small_scales(node: Node, graph: Graph) -> str | None:
     operands = [graph.tensors[i] for i in node.inputs]
     if operands[0].dtype != "int16":
         return None
-    several = next((reason for reason in map(_one_scale, operands) if reason), None)
-    scales = [float(_scale(t)) for t in operands] if not several else []
-    if several or all(0 < scale < 1 - 2**-32 for scale in scales):
+    several = next(filter(None, map(_one_scale, operands)), None)
+    if several:
         return several
+    scales = [float(_scale(t)) for t in operands]
+    if all(0 < scale < 1 - 2**-32 for scale in scales):
+        return None
     return (
         f"compares int16 values of scales {scales[0]:g} and {scales[1]:g}; LiteRT takes those below 1; {REF}"
     )
@@ -241,7 +244,7 @@ def _wide_sum(node: Node, graph: Graph) -> str | None:
 
 def _narrow(node: Node, graph: Graph) -> str | None:
     """LiteRT asks an option of the operator, not its bias, how wide sums are; it rounds 32 bits by CPU."""
-    bias = None if node.inputs[2] == ABSENT else graph.tensors[node.inputs[2]]
+    bias = operand(node, graph, 2)
     said = getattr(node.options, "bias_type", "") == "int32"
     if graph.tensors[node.inputs[0]].dtype != "int16" or not (said or (bias and bias.dtype == "int32")):
         return None
@@ -345,20 +348,18 @@ def _softmax(node: Node, graph: Graph) -> str | None:
 
 
 _SUMS = (_narrow, _normal_scales, _bias_scale, _weights, _multiplier, _range)
-_XNNPACK = "XNNPACK"
 _ROUNDED = "XNNPACK: int8 fp32, uint8 rndnu, on Cortex-A53 rndnu16"
 _WIDE_SUMS = "int16 builtin, with 64-bit bias or none"
-_BUILTIN = "builtin, equal to ref"
 _MOVED = Policy("moves bytes")
 
-_SAME = Policy(_BUILTIN, _never)
+_SAME = Policy("builtin, equal to ref", _never)
 _UNCHANGED = ("CONCATENATION", "EXPAND_DIMS", "PADV2", "RESHAPE", "SQUEEZE")
 
 POLICIES: dict[str, Policy] = {
     **dict.fromkeys((*MOVES, *_UNCHANGED), _MOVED),
     **dict.fromkeys(("ABS", "ARG_MAX", "ARG_MIN", "CAST", "FLOOR_DIV", "HARD_SWISH", "NEG", "SQRT"), _SAME),
-    **dict.fromkeys(("GREATER", "GREATER_EQUAL", "LESS", "LESS_EQUAL", "NOT_EQUAL"), _SAME),
-    **dict.fromkeys(("LOGICAL_AND", "LOGICAL_NOT", "LOGICAL_OR", "SELECT", "SELECT_V2"), _SAME),
+    **dict.fromkeys(("GREATER", "GREATER_EQUAL", "LESS", "LESS_EQUAL", "NOT_EQUAL", "SELECT"), _SAME),
+    **dict.fromkeys(("LOGICAL_AND", "LOGICAL_NOT", "LOGICAL_OR", "SELECT_V2", "AVERAGE_POOL_2D"), _SAME),
     **dict.fromkeys(("MAXIMUM", "MINIMUM", "REDUCE_MAX", "REDUCE_MIN", "L2_NORMALIZATION"), _SAME),
     **dict.fromkeys(("PRELU", "RELU", "RELU6", "RELU_N1_TO_1", "RESIZE_NEAREST_NEIGHBOR"), _SAME),
     "DIV": Policy("XNNPACK; integers builtin", _real),
@@ -382,11 +383,10 @@ POLICIES: dict[str, Policy] = {
         (_near_powers(-12, -11), _normal_scales),
     ),
     "ADD": Policy("XNNPACK; int16 and beyond its scales builtin", _added, (_normal_scales, _range_if_taken)),
-    "AVERAGE_POOL_2D": Policy(_BUILTIN, _never),
     "CONV_2D": Policy(f"{_ROUNDED}; int16 builtin, with 64-bit bias", rules=(_biased, *_SUMS)),
     "DEPTHWISE_CONV_2D": Policy(f"{_ROUNDED} beyond 25 taps; {_WIDE_SUMS}", rules=(_biased, *_SUMS)),
     "CUSTOM:TFLite_Detection_PostProcess": Policy("builtin, as ref", _never),
-    "DEQUANTIZE": Policy(_XNNPACK, rules=(_normal_scales,)),
+    "DEQUANTIZE": Policy("XNNPACK", rules=(_normal_scales,)),
     "FULLY_CONNECTED": Policy(f"{_ROUNDED}; {_WIDE_SUMS}", rules=_SUMS),
     "MAX_POOL_2D": Policy("XNNPACK; int16 builtin", _max_pooled, (_same_quantization, _range_if_taken)),
     "MEAN": Policy("XNNPACK: fp32; int16 builtin", _eight_bit, (_normal_scales,)),

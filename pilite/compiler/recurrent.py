@@ -11,9 +11,20 @@ import numpy as np
 import numpy.typing as npt
 
 from pilite.compiler.fixedpoint16 import GATE_INTEGER_BITS
-from pilite.compiler.graph import ABSENT, Graph, Lstm, Node, Tensor
+from pilite.compiler.graph import Graph, Lstm, Node, Tensor
 from pilite.compiler.operands import Mismatch
-from pilite.compiler.rules import AGAIN, EIGHT_BIT, HYBRID, Rule, output, overflows, per_tensor, quant, reach
+from pilite.compiler.rules import (
+    AGAIN,
+    EIGHT_BIT,
+    HYBRID,
+    Rule,
+    operand,
+    output,
+    overflows,
+    per_tensor,
+    quant,
+    reach,
+)
 from pilite.compiler.tensors import FULL_INTEGER
 
 OP = "UNIDIRECTIONAL_SEQUENCE_LSTM"
@@ -27,11 +38,6 @@ ABSENT_ONES |= dict.fromkeys(range(20, 24), "layer normalization")
 GATE_SCALE = 2.0 ** (GATE_INTEGER_BITS - 15)  # of a gate before its function
 HIDDEN_BITS = 30  # behind the point of gate times cell
 MOST_INTEGER_BITS = 6  # of a cell: TFLite's tanh knows no more
-
-
-def operand(node: Node, graph: Graph, i: int) -> Tensor | None:
-    index = node.inputs[i] if i < len(node.inputs) else ABSENT
-    return None if index == ABSENT else graph.tensors[index]
 
 
 def tensor(node: Node, graph: Graph, i: int) -> Tensor:

@@ -90,11 +90,17 @@ def sums_of_bytes(node: Node, graph: Graph) -> str | None:
     return per_tensor(x) or per_tensor(y)
 
 
+def operand(node: Node, graph: Graph, i: int) -> Tensor | None:
+    """Its operand i; None if it has none there."""
+    index = node.inputs[i] if i < len(node.inputs) else ABSENT
+    return None if index == ABSENT else graph.tensors[index]
+
+
 def has_narrow_sums(node: Node, graph: Graph) -> bool:
     """TFLite sums products of int16 in 32 bits where the bias has those. Without a bias only
     DEPTHWISE_CONV_2D sums in 64.
     """
-    bias = None if node.inputs[2] == ABSENT else graph.tensors[node.inputs[2]]
+    bias = operand(node, graph, 2)
     return node.op != "DEPTHWISE_CONV_2D" and (bias is None or bias.dtype == "int32")
 
 
@@ -231,8 +237,8 @@ def accumulator(node: Node, graph: Graph) -> str | None:
 
 
 def largest_bias(node: Node, graph: Graph) -> int:
-    data = None if node.inputs[2] == ABSENT else graph.tensors[node.inputs[2]].data
-    return 0 if data is None else int(np.abs(data.astype(np.int64)).max())
+    bias = operand(node, graph, 2)
+    return 0 if bias is None or bias.data is None else int(np.abs(bias.data.astype(np.int64)).max())
 
 
 def rescale(node: Node, graph: Graph) -> str | None:

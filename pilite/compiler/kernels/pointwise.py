@@ -176,11 +176,8 @@ def quantize_float(name: str, spec: QuantizeFloat, x: Layout, y: Layout) -> tirx
     """
 
     def value(v: Any, lanes: int) -> Any:
-        def const(f: float) -> Any:
-            return T.float32(f) if lanes == 1 else T.broadcast(T.float32(f), lanes)
-
-        whole = round_half_away(v / const(spec.scale), "float32", lanes)
-        low, high = (const(float(limit - spec.zero_point)) for limit in ends(y.dtype))
+        whole = round_half_away(v / constant(spec.scale, "float32", lanes), "float32", lanes)
+        low, high = (constant(limit - spec.zero_point, "float32", lanes) for limit in ends(y.dtype))
         rounded = tirx.max(tirx.min(whole, high), low)
         wide = T.Cast("int32" if lanes == 1 else f"int32x{lanes}", rounded) + constant(
             spec.zero_point, "int32", lanes
@@ -219,7 +216,7 @@ def dequantize_float(name: str, spec: DequantizeFloat, x: Layout, y: Layout) -> 
             return base if lanes == 1 else f"{base}x{lanes}"
 
         centred = T.Cast(dtype("int32"), v) - constant(spec.zero_point, "int32", lanes)
-        factor = T.float64(spec.scale) if lanes == 1 else T.broadcast(T.float64(spec.scale), lanes)
+        factor = constant(spec.scale, "float64", lanes)
         return T.Cast(dtype("float32"), T.Cast(dtype("float64"), centred) * factor)
 
     return _convert(name, x, y, value)
