@@ -8,7 +8,7 @@ import numpy as np
 
 from models.zoo.writer import NO_OPTIONS
 from pilite.compiler import elements
-from pilite.compiler.graph import Add, ArgMax, Binary, LeakyRelu, Options, Resize
+from pilite.compiler.graph import Add, ArgMax, Binary, Gelu, LeakyRelu, Options, Resize
 from tests.draw import CHANNELS, Array, Draw, OneOp, Shape
 
 EIGHT_BIT = ("uint8", "int8")
@@ -55,6 +55,28 @@ def _leaky_relu(d: Draw, op: str) -> OneOp:
     return d.finish(
         op, (x,), y, LeakyRelu(d.pick((0.0, 0.01, 0.1, 0.25, 0.3, 1.0, d.near(1.0, 4), -d.near(0.5, 4))))
     )
+
+
+def _exp(d: Draw, op: str) -> OneOp:
+    """Mostly up to the end of the output's range."""
+    shape, scale = d.shape(), d.near(0.02, 4)
+    x = d.activation(shape, scale)
+    largest = scale * (127 - d.tensors[x].zero_points[0])
+    y = d.activation(shape, d.near(float(np.exp(min(largest, 30))) / 200, 3))
+    return d.finish(op, (x,), y)
+
+
+def _gelu(d: Draw, op: str) -> OneOp:
+    shape, scale = d.shape(), d.near(0.03, 6)
+    y = d.near(scale, 3)
+    return d.finish(op, (d.activation(shape, scale),), d.activation(shape, y), Gelu(d.chance(0.5)))
+
+
+def _rsqrt(d: Draw, op: str) -> OneOp:
+    """No value is below 0: TFLite fails."""
+    shape, scale = d.shape(), d.scale()
+    x = d.activation(shape, scale, -128)
+    return d.finish(op, (x,), d.activation(shape, d.near(float(scale**-0.5) / 200, 30)))
 
 
 def _cast(d: Draw, op: str) -> OneOp:
@@ -245,10 +267,13 @@ OPS: dict[str, Callable[[Draw, str], OneOp]] = {
     **dict.fromkeys(("ARG_MAX", "ARG_MIN"), _arg),
     **dict.fromkeys(("RESIZE_BILINEAR", "RESIZE_NEAREST_NEIGHBOR"), _resize),
     "CAST": _cast,
+    "EXP": _exp,
     "FLOOR_DIV": _floor_div,
+    "GELU": _gelu,
     "LEAKY_RELU": _leaky_relu,
     "LOGICAL_NOT": _unary,
     "PRELU": _prelu,
+    "RSQRT": _rsqrt,
 }
 # What tables of the door allow, and no more.
 DTYPES: dict[str, tuple[str, ...]] = {
@@ -261,5 +286,6 @@ DTYPES: dict[str, tuple[str, ...]] = {
     **dict.fromkeys(("LEAKY_RELU", "LOGISTIC", "RELU", "RELU6", "RESIZE_BILINEAR", "TANH"), QUANTIZED),
     "ABS": ("int8", "int16"),
     "CAST": elements.CASTABLE,
+    **dict.fromkeys(("EXP", "RSQRT"), ("int8",)),
     "RESIZE_NEAREST_NEIGHBOR": (*QUANTIZED, "float32"),
 }

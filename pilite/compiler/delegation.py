@@ -358,10 +358,10 @@ _UNCHANGED = ("CONCATENATION", "EXPAND_DIMS", "PADV2", "RESHAPE", "SQUEEZE")
 POLICIES: dict[str, Policy] = {
     **dict.fromkeys((*MOVES, *_UNCHANGED), _MOVED),
     **dict.fromkeys(("ABS", "ARG_MAX", "ARG_MIN", "CAST", "FLOOR_DIV", "HARD_SWISH", "NEG", "SQRT"), _SAME),
-    **dict.fromkeys(("GREATER", "GREATER_EQUAL", "LESS", "LESS_EQUAL", "NOT_EQUAL", "SELECT"), _SAME),
+    **dict.fromkeys(("GELU", "GREATER", "GREATER_EQUAL", "LESS", "LESS_EQUAL", "NOT_EQUAL", "SELECT"), _SAME),
     **dict.fromkeys(("LOGICAL_AND", "LOGICAL_NOT", "LOGICAL_OR", "SELECT_V2", "AVERAGE_POOL_2D"), _SAME),
-    **dict.fromkeys(("MAXIMUM", "MINIMUM", "REDUCE_MAX", "REDUCE_MIN", "L2_NORMALIZATION"), _SAME),
-    **dict.fromkeys(("PRELU", "RELU", "RELU6", "RELU_N1_TO_1", "RESIZE_NEAREST_NEIGHBOR"), _SAME),
+    **dict.fromkeys(("EXP", "MAXIMUM", "MINIMUM", "REDUCE_MAX", "REDUCE_MIN", "L2_NORMALIZATION"), _SAME),
+    **dict.fromkeys(("PRELU", "RELU", "RELU6", "RELU_N1_TO_1", "RESIZE_NEAREST_NEIGHBOR", "RSQRT"), _SAME),
     "DIV": Policy("XNNPACK; integers builtin", _real),
     "EQUAL": Policy("builtin, equal to ref; int16 by scale", _never, (_small_scales,)),
     "LEAKY_RELU": Policy("XNNPACK; int16 and beyond its scales builtin", _leaked, (_normal_scales,)),

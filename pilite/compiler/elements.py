@@ -95,6 +95,8 @@ def _selected(node: Node, graph: Graph) -> Shape:
 UNARY = (
     "ABS",
     "CAST",
+    "EXP",
+    "GELU",
     "HARD_SWISH",
     "LEAKY_RELU",
     "LOGICAL_NOT",
@@ -103,6 +105,7 @@ UNARY = (
     "RELU",
     "RELU6",
     "RELU_N1_TO_1",
+    "RSQRT",
     "SQRT",
     "TANH",
 )
@@ -242,6 +245,20 @@ def _swish(node: Node, graph: Graph) -> str | None:
     return f"its scales {scales} are too far apart for TFLite's 16 bits; {AGAIN}"
 
 
+def _exponential(node: Node, graph: Graph) -> str | None:
+    """TFLite turns the result in steps of the output into int32."""
+    x, y = activations(node, graph)[0], output(node, graph)
+    largest = quant(x).scale * (int(np.iinfo(x.dtype).max) - quant(x).zero_point)
+    return TOO_SMALL if largest - math.log(quant(y).scale) >= 31 * math.log(2) - 0.01 else None
+
+
+def _inverse_root(node: Node, graph: Graph) -> str | None:
+    """TFLite scales an inverse root with 20 bits of fraction."""
+    scale = quant(activations(node, graph)[0]).scale
+    ratio = 1 / (math.sqrt(scale) * quant(output(node, graph)).scale)
+    return TOO_SMALL if overflows(2**20, ratio / 2**20) else None
+
+
 def _fixed_output(scale: float, offset: int) -> Rule:
     """TFLite demands the output's scale and its zero point, counted from the smallest value; 1/32768 and 0 of
     int16.
@@ -313,11 +330,14 @@ CHECKS: dict[str, tuple[Rule, ...]] = {
     "ADD": (*PAIR, _words, fused_activation, _sum_scales, _powers),
     "CAST": (_castable,),
     "DIV": (*PAIR, fused_activation),
+    "EXP": (eight_bit, _signed, _exponential),
+    "GELU": (eight_bit, rescale),
     "HARD_SWISH": (eight_bit, rescale, _swish),
     "LEAKY_RELU": (quantized, rescale, _leaky),
     "LOGISTIC": (quantized, _clear_of_powers, _fixed_output(1 / 256, 0), _in_table),
     "MUL": (*PAIR, _words, fused_activation, _product),
     "PRELU": (eight_bit, _few_dimensions, rescale, _product),
+    "RSQRT": (eight_bit, _signed, _inverse_root),
     "SUB": (*PAIR, _words, fused_activation, _sum_scales, _powers),
     "TANH": (quantized, _clear_of_powers, _fixed_output(1 / 128, 128), _in_table),
 }

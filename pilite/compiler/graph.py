@@ -259,6 +259,11 @@ class LeakyRelu:
 
 
 @dataclass(frozen=True)
+class Gelu:
+    approximate: bool  # by tanh
+
+
+@dataclass(frozen=True)
 class ArgMax:
     """ARG_MAX and ARG_MIN."""
 
@@ -337,6 +342,7 @@ Options: TypeAlias = (
     | MirrorPad
     | Binary
     | LeakyRelu
+    | Gelu
     | ArgMax
     | Resize
     | Lstm

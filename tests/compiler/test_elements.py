@@ -64,6 +64,27 @@ def test_every_value_of_an_eight_bit_function_is_that_of_tflite(op: str, cpu: st
     check_bits([case(x) for x in quants], cpu)
 
 
+@pytest.mark.parametrize("scale", [2.0**-7, 0.001, 0.037, 1.0])
+@pytest.mark.parametrize("op", ["EXP", "GELU", "GELU by tanh", "RSQRT"])
+def test_every_value_of_a_function_that_has_a_table_is_that_of_tflite(op: str, scale: float) -> None:
+    """RSQRT of values from 0 on; EXP up to e; all that saturate too."""
+    x = value(256, scale=scale, zero_point=-128 if op == "RSQRT" else 127)
+    options = graph.Gelu(op != "GELU") if "GELU" in op else graph.NoOptions()
+    model = one(op.split()[0], [x], value(256, name="y", scale=0.0078125, zero_point=-100), options)
+
+    check_bits([OneOp(op, model, [EVERY.view(np.int8)])], native.HERE)
+
+
+def test_a_root_of_a_value_below_zero_is_that_of_zero(tmp_path: Path) -> None:
+    """TFLite fails there, when a model runs."""
+    model = one("RSQRT", [value(4, scale=1.0, zero_point=0)], value(4, name="y", scale=0.01, zero_point=0))
+    path = compiled(tflite.parse(model, "m"), native.HERE, tmp_path / "model.so")
+
+    (found,) = native.opened(path, native.HERE)(np.array([-128, -1, 0, 4], np.int8))
+
+    np.testing.assert_array_equal(found, [127, 127, 127, 50])
+
+
 def test_an_operand_that_broadcasts_is_not_copied() -> None:
     model = binary("MUL", value(1, 4, 4, 8), value(8, name="b"), value(1, 4, 4, 8, name="y"))
     program = lower.lower(tflite.parse(model, "m"), Numerics())
@@ -195,6 +216,18 @@ REFUSED = {
     "unsigned": (
         one("ABS", [value(4, dtype="uint8")], value(4, dtype="uint8", name="y")),
         f"operator #0 ABS: works on uint8, which TFLite's kernel refuses; {AGAIN} with int8",
+    ),
+    "exponential too large": (
+        one("EXP", [value(4, scale=0.25)], value(4, name="y", scale=0.0001)),
+        f"operator #0 EXP: its output scale is so small that TFLite's 32-bit arithmetic overflows; {AGAIN}",
+    ),
+    "unsigned root": (
+        one("RSQRT", [value(4, dtype="uint8")], value(4, dtype="uint8", name="y")),
+        f"operator #0 RSQRT: works on uint8, which TFLite's kernel refuses; {AGAIN} with int8",
+    ),
+    "root too large": (
+        one("RSQRT", [value(4, scale=1e-9)], value(4, name="y", scale=1e-6)),
+        f"operator #0 RSQRT: its output scale is so small that TFLite's 32-bit arithmetic overflows; {AGAIN}",
     ),
     "product too large": (
         binary("MUL", value(4, scale=8.0), value(4, scale=8.0), value(4, name="y", scale=0.0001)),

@@ -39,7 +39,7 @@ def test_field_numbers_are_those_of_the_generated_code(ours: type) -> None:
     assert fields.items() <= numbers.items()
 
 
-WITHOUT_OPTIONS = ("LOGISTIC", "PRELU", "RELU", "RELU6", "RELU_N1_TO_1", "SQRT", "TANH")
+WITHOUT_OPTIONS = ("LOGISTIC", "PRELU", "RELU", "RELU6", "RELU_N1_TO_1", "RSQRT", "SQRT", "TANH")
 
 
 BUILTIN = [op for op, known in schema.OPERATORS.items() if known.code != schema.CUSTOM]

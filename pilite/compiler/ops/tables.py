@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from typing import TypeAlias
 
@@ -19,6 +20,7 @@ from pilite.compiler.fixedpoint import (
 from pilite.compiler.graph import Node, Tensor
 from pilite.compiler.ops.common import by_table, centred, clamp, quant
 from pilite.compiler.program import Builder, signed_zero_point
+from pilite.compiler.roots import inverse_root
 
 F32 = np.float32
 Reals = npt.NDArray[np.float32]
@@ -59,6 +61,48 @@ def logistic(node: Node, x: Tensor, y: Tensor) -> Int64:
 def _exp(v: Reals) -> Reals:
     with np.errstate(over="ignore"):  # infinity, as TFLite has it
         return np.exp(v.astype(np.float64)).astype(F32)
+
+
+def exp(node: Node, x: Tensor, y: Tensor) -> Int64:
+    """exp.cc; the exponential is rounded to float32 once."""
+    return _function(x, y, _exp)
+
+
+def gelu(node: Node, x: Tensor, y: Tensor) -> Int64:
+    """reference/gelu.h, in float32; erfc and tanh are rounded once."""
+    assert isinstance(node.options, graph.Gelu)
+    return _function(x, y, _gelu_by_tanh if node.options.approximate else _gelu)
+
+
+def _gelu(v: Reals) -> Reals:
+    """x / 2 * erfc(-x / sqrt(2))"""
+    places = (v * F32(-math.sqrt(0.5))).astype(np.float64)
+    return F32(0.5) * v * np.array([math.erfc(place) for place in places], F32)
+
+
+def _gelu_by_tanh(v: Reals) -> Reals:
+    """x / 2 * (1 + tanh(sqrt(2 / pi) * (x + 0.044715 * x**3)))"""
+    place = F32(math.sqrt(2 / math.pi)) * (v + F32(0.044715) * v * v * v)
+    return F32(0.5) * v * (F32(1) + np.tanh(place.astype(np.float64)).astype(F32))
+
+
+ROOT_BITS = 20  # of fraction of an inverse root
+
+
+def rsqrt(node: Node, x: Tensor, y: Tensor) -> Int64:
+    """elementwise.cc RsqrtEvalQuantized. 0 gives the largest value, and so do values below: TFLite fails."""
+    to_output = Multiplier.of(1 / (float(np.sqrt(F32(quant(x).scale))) * quant(y).scale))
+    results = [_rsqrt(int(n), to_output) + signed_zero_point(y) for n in centred(x)]
+    return np.array(results, np.int64)
+
+
+def _rsqrt(n: int, to_output: Multiplier) -> int:
+    if n <= 0:
+        return 1 << 16  # saturates
+    root = inverse_root(n)
+    root = Multiplier(root.mantissa, root.exponent + ROOT_BITS)
+    scaled = Multiplier(to_output.mantissa, to_output.exponent - ROOT_BITS)
+    return int(multiply(multiply(np.array([1]), root), scaled)[0])
 
 
 def tanh(node: Node, x: Tensor, y: Tensor) -> Int64:
