@@ -146,6 +146,18 @@ def _shifted(d: Draw, op: str, left: Shape, right: Shape) -> OneOp:
     return d.finish(op, (a, b), y, _fused(op, d.fused(unit)))
 
 
+def _squared(d: Draw, op: str) -> OneOp:
+    """Outputs that hold most squares, or saturate; often equal scales."""
+    left, right, shape = _shapes(d, op)
+    if plain(d):
+        return _finish(d, op, (d.value(left), d.value(right)), d.value(shape))
+    scale = d.scale()
+    other = scale if d.chance(0.3) else d.near(scale, 8)
+    b = d.constant(right, other) if d.chance(0.25) else d.activation(right, other)
+    y = d.activation(shape, d.near(max(scale, other) ** 2 * 60, 20))
+    return d.finish(op, (d.activation(left, scale), b), y)
+
+
 def _fused(op: str, activation: str, *, powers: bool = True) -> Options:
     return Add(activation, powers) if op in ("ADD", "SUB") else Binary(activation)
 
@@ -224,6 +236,7 @@ def _numbers(d: Draw, op: str, index: int) -> Array:
         return np.abs(values) if op == "SQRT" else np.where(values == 0, np.float32(2), values)
     largest = d.pick((3, 1000, 2**31 - 1)) if op != "MUL" else d.pick((3, 1000, 40_000))
     largest = largest // 2 if op in ("ADD", "SUB") else largest
+    largest = min(largest, 20_000) if op == "SQUARED_DIFFERENCE" else largest
     values = d.rng.integers(-largest, largest, spec.shape, endpoint=True).astype(spec.dtype)
     return np.where(values == 0, 1, values).astype(spec.dtype) if "DIV" in op else values
 
@@ -274,6 +287,7 @@ OPS: dict[str, Callable[[Draw, str], OneOp]] = {
     "LOGICAL_NOT": _unary,
     "PRELU": _prelu,
     "RSQRT": _rsqrt,
+    "SQUARED_DIFFERENCE": _squared,
 }
 # What tables of the door allow, and no more.
 DTYPES: dict[str, tuple[str, ...]] = {
@@ -287,5 +301,6 @@ DTYPES: dict[str, tuple[str, ...]] = {
     "ABS": ("int8", "int16"),
     "CAST": elements.CASTABLE,
     **dict.fromkeys(("EXP", "RSQRT"), ("int8",)),
+    "SQUARED_DIFFERENCE": ("int8", *elements.NUMBERS["SQUARED_DIFFERENCE"]),
     "RESIZE_NEAREST_NEIGHBOR": (*QUANTIZED, "float32"),
 }

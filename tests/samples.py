@@ -76,9 +76,10 @@ def element_samples(image: Layout) -> list[Sample]:
     channel = replace(image, shape=(1, 1, 1, 24))
     both, around = (image, channel), replace(image, halo=Halo(1, 1, 1, 1))
     whole, real, long = (replace(image, dtype=dtype) for dtype in ("int32", "float32", "int64"))
-    kinds = ("add", "sub", "mul", "div", "floor_div", "maximum", "minimum")
+    kinds = ("add", "sub", "mul", "div", "floor_div", "maximum", "minimum", "squared_difference")
     return [
         Sample("sub", s.QAdd(20, (1, 2), (HALF, HALF), TINY, REQUANT, subtract=True), (image, image), image),
+        Sample("square", s.QAdd(7, (1, 2), (HALF, HALF), TINY, REQUANT, True, True), (image, image), image),
         Sample("mul", s.QMul((1, 2), HALF, REQUANT), both, around),
         Sample("prelu", s.QPrelu((1, 2), HALF, HALF, REQUANT), both, image),
         Sample("compare", s.QCompare("less", (1, 2), (HALF, HALF)), both, image),

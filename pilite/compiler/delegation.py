@@ -351,7 +351,6 @@ _SUMS = (_narrow, _normal_scales, _bias_scale, _weights, _multiplier, _range)
 _ROUNDED = "XNNPACK: int8 fp32, uint8 rndnu, on Cortex-A53 rndnu16"
 _WIDE_SUMS = "int16 builtin, with 64-bit bias or none"
 _MOVED = Policy("moves bytes")
-
 _SAME = Policy("builtin, equal to ref", _never)
 _UNCHANGED = ("CONCATENATION", "EXPAND_DIMS", "PADV2", "RESHAPE", "SQUEEZE")
 
@@ -362,6 +361,7 @@ POLICIES: dict[str, Policy] = {
     **dict.fromkeys(("LOGICAL_AND", "LOGICAL_NOT", "LOGICAL_OR", "SELECT_V2", "AVERAGE_POOL_2D"), _SAME),
     **dict.fromkeys(("EXP", "MAXIMUM", "MINIMUM", "REDUCE_MAX", "REDUCE_MIN", "L2_NORMALIZATION"), _SAME),
     **dict.fromkeys(("PRELU", "RELU", "RELU6", "RELU_N1_TO_1", "RESIZE_NEAREST_NEIGHBOR", "RSQRT"), _SAME),
+    "SQUARED_DIFFERENCE": _SAME,
     "DIV": Policy("XNNPACK; integers builtin", _real),
     "EQUAL": Policy("builtin, equal to ref; int16 by scale", _never, (_small_scales,)),
     "LEAKY_RELU": Policy("XNNPACK; int16 and beyond its scales builtin", _leaked, (_normal_scales,)),

@@ -53,6 +53,7 @@ NUMBERS: dict[str, tuple[str, ...]] = {
     "NOT_EQUAL": ("bool", "int32", "int64", "float32"),
     **dict.fromkeys(("LOGICAL_AND", "LOGICAL_OR", "LOGICAL_NOT"), ("bool",)),
     "SQRT": ("float32",),
+    "SQUARED_DIFFERENCE": ("int32", "float32"),
 }
 NOT_QUANTIZED = ("DIV", "FLOOR_DIV", "LOGICAL_AND", "LOGICAL_NOT", "LOGICAL_OR", "NEG", "SQRT")
 CASTABLE = ("int8", "uint8", "int16", "int32", "int64", "float32", "bool")
@@ -119,6 +120,7 @@ BROADCASTING = (
     "MINIMUM",
     "MUL",
     "SELECT_V2",
+    "SQUARED_DIFFERENCE",
     "SUB",
     *COMPARISONS,
 )
@@ -175,6 +177,15 @@ def _sum_scales(node: Node, graph: Graph) -> str | None:
     shift = 15 if output(node, graph).dtype == "int16" else 20
     scale = float(np.float32(2**shift) * np.float32(quant(output(node, graph)).scale))
     return TOO_SMALL if 2 * largest / scale >= 1 - 2**-32 else None
+
+
+def _square_scale(node: Node, graph: Graph) -> str | None:
+    """As _sum_scales, of a square: 14 bits up."""
+    if output(node, graph).dtype != "int8":
+        return None
+    largest = max(quant(tensor).scale for tensor in activations(node, graph))
+    ratio = (2 * largest) ** 2 / (2**14 * quant(output(node, graph)).scale)
+    return TOO_SMALL if ratio >= 1 - 2**-32 else None
 
 
 def _words(node: Node, graph: Graph) -> str | None:
@@ -338,6 +349,7 @@ CHECKS: dict[str, tuple[Rule, ...]] = {
     "MUL": (*PAIR, _words, fused_activation, _product),
     "PRELU": (eight_bit, _few_dimensions, rescale, _product),
     "RSQRT": (eight_bit, _signed, _inverse_root),
+    "SQUARED_DIFFERENCE": (*PAIR, _signed, _square_scale),
     "SUB": (*PAIR, _words, fused_activation, _sum_scales, _powers),
     "TANH": (quantized, _clear_of_powers, _fixed_output(1 / 128, 128), _in_table),
 }

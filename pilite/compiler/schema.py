@@ -190,6 +190,7 @@ ELEMENTS = {
     "SELECT": _plain(64, 47, 4, THREE),
     "SELECT_V2": _plain(123, 98, 2, THREE),
     "SQRT": _plain(75, 0, 2, ONE),
+    "SQUARED_DIFFERENCE": _plain(99, 76, 2, TWO),
     "SUB": OperatorSchema(41, 28, 5, graph.Add, TWO, ADD),
     "TANH": _plain(28, 0, 3, ONE),
 }

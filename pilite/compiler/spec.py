@@ -92,6 +92,7 @@ class QAdd:
     output: Multiplier
     requant: Requant  # zero point and clamp only
     subtract: bool = False  # SUB
+    square: bool = False  # of the difference, before it is scaled to the output
 
 
 @dataclass(frozen=True)
@@ -314,7 +315,6 @@ class Detect:
 @dataclass(frozen=True)
 class Walk:
     """Where step (i, j, ...) of nested loops lies: at `start`, moved i * steps[k] along axes[k] by loop k.
-
     Loops may share an axis, skip one, stand still (step 0) or go backwards.
     """
 

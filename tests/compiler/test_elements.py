@@ -221,6 +221,15 @@ REFUSED = {
         one("EXP", [value(4, scale=0.25)], value(4, name="y", scale=0.0001)),
         f"operator #0 EXP: its output scale is so small that TFLite's 32-bit arithmetic overflows; {AGAIN}",
     ),
+    "square too large": (
+        one("SQUARED_DIFFERENCE", [value(4, scale=8.0)] * 2, value(4, name="y", scale=2.0**-6)),
+        "operator #0 SQUARED_DIFFERENCE: its output scale is so small that TFLite's 32-bit arithmetic "
+        f"overflows; {AGAIN}",
+    ),
+    "unsigned square": (
+        one("SQUARED_DIFFERENCE", [value(4, dtype="uint8")] * 2, value(4, dtype="uint8", name="y")),
+        f"operator #0 SQUARED_DIFFERENCE: works on uint8, which TFLite's kernel refuses; {AGAIN} with int8",
+    ),
     "unsigned root": (
         one("RSQRT", [value(4, dtype="uint8")], value(4, dtype="uint8", name="y")),
         f"operator #0 RSQRT: works on uint8, which TFLite's kernel refuses; {AGAIN} with int8",

@@ -52,7 +52,7 @@ def linear(spec: QAdd) -> Linear | None:
 
 def wants(spec: QAdd, arrays: object) -> bool:
     """Whether there is a proved form."""
-    return linear(spec) is not None
+    return not spec.square and linear(spec) is not None
 
 
 def results(spec: QAdd) -> Int64:

@@ -232,6 +232,10 @@ def _div(n: Numbers, a: Any, b: Any) -> Any:
     return T.Cast(_vector("int32", n.lanes), tirx.truncdiv(*_divisible(n.lanes, a, b)))
 
 
+def _square(n: Numbers, x: Any) -> Any:
+    return n.wrapping(operator.mul, x, x)
+
+
 def _divisible(lanes: int, a: Any, b: Any) -> tuple[Any, Any]:
     """In 64 bits, where no quotient overflows; a divisor of 0 becomes 1: both would end the process."""
     x, d = (T.Cast(_vector("int64", lanes), v) for v in (a, b))
@@ -251,6 +255,7 @@ KINDS: dict[str, Callable[..., Any]] = {
     "add": lambda n, a, b: n.wrapping(operator.add, a, b),
     "sub": lambda n, a, b: n.wrapping(operator.sub, a, b),
     "mul": lambda n, a, b: n.wrapping(operator.mul, a, b),
+    "squared_difference": lambda n, a, b: _square(n, n.wrapping(operator.sub, a, b)),
     "div": _div,
     "floor_div": _floor_div,
     "maximum": lambda _, a, b: tirx.Select(a > b, a, b),

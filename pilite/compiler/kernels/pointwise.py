@@ -110,7 +110,7 @@ def narrow(isa: Isa, q: Sequence[Any], requant: Requant) -> Any:
 
 
 def add(name: str, isa: Isa, spec: QAdd, a: Layout, b: Layout, y: Layout) -> tirx.PrimFunc:
-    """y = requant(scaled(a) + or - scaled(b)); both operands are first moved up by `left_shift` bits."""
+    """y = requant(scaled(a) + or - scaled(b)), or of its square; first both move up by `left_shift` bits."""
 
     def term(buffer: Any, offset: Any, zero_point: int, m: Scale) -> list[Any]:
         wide = isa.widen8(load(buffer, offset, 8))
@@ -122,7 +122,8 @@ def add(name: str, isa: Isa, spec: QAdd, a: Layout, b: Layout, y: Layout) -> tir
             left = term(x0, at[0], spec.zero_points[0], spec.multipliers[0])
             right = term(x1, at[1], spec.zero_points[1], spec.multipliers[1])
             pairs = zip(left, right, strict=True)
-            total = [scale(isa, p - q if spec.subtract else p + q, spec.output) for p, q in pairs]
+            sums = [p - q if spec.subtract else p + q for p, q in pairs]
+            total = [scale(isa, v * v if spec.square else v, spec.output) for v in sums]
             store_first(out, at[2], narrow(isa, total, spec.requant), 8, count)
 
         groups((a, b, y), blocks, group)

@@ -118,6 +118,7 @@ _ELEMENTS: dict[str, Op] = {
     "SELECT": Op(broadcasting.select, f"{_WHOLE}, bool", "stored values"),
     "SELECT_V2": Op(broadcasting.select, f"{_WHOLE}, bool", f"{_BROADCAST5}; stored values"),
     "SQRT": Op(broadcasting.plain("sqrt"), "float32"),
+    "SQUARED_DIFFERENCE": Op(elementwise.squared_difference, "int8, int32, float32", _BROADCAST),
     "SUB": Op(elementwise.add, _SUMMED, f"{_BROADCAST5}; {_POWERS}; {_ACTIVATIONS}"),
     "TANH": Op(tables.by_values(tables.tanh), _WORDS, f"output scale 1/128, int16 1/32768; {_LIBM}"),
 }

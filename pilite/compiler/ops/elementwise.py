@@ -68,6 +68,28 @@ def _sum_multipliers(a: Tensor, b: Tensor, y: Tensor) -> tuple[tuple[Multiplier,
     return multipliers, Multiplier.of(twice / ((1 << shift) * quant(y).scale))
 
 
+SQUARE_LEFT_SHIFT = 7
+
+
+def squared_difference(node: Node, b: Builder) -> None:
+    """Both operands as of SUB, 7 bits up; the square of the difference to the output's scale.
+
+    TFLite squared_difference.cc. With t = 2 * max(s1, s2): mo = t**2 / (2**14 * so).
+    """
+    left, right = (b.tensor(i) for i in node.inputs)
+    y = b.tensor(node.outputs[0])
+    if y.dtype != "int8":
+        plain("squared_difference")(node, b)
+        return
+    s1, s2 = quant(left).scale, quant(right).scale
+    twice = 2.0 * max(s1, s2)
+    scaled = Multiplier.of(s1 / twice), Multiplier.of(s2 / twice)
+    output = Multiplier.of(twice * twice / ((1 << 2 * SQUARE_LEFT_SHIFT) * quant(y).scale))
+    zero_points = signed_zero_point(left), signed_zero_point(right)
+    spec = QAdd(SQUARE_LEFT_SHIFT, zero_points, scaled, output, plain_requant(y), subtract=True, square=True)
+    b.emit(spec, [_expanded(b, i, y.shape) for i in node.inputs], b.value(node.outputs[0]))
+
+
 def wide_add(node: Node, b: Builder) -> None:
     """ADD and SUB of int16. Where TFLite shifts, y = a +- b / 2**n or a / 2**n +- b, ties away from zero:
     15 bits up, half of that, and 14 + n bits down, which rounds once.
