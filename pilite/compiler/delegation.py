@@ -177,8 +177,8 @@ def _biased(node: Node, graph: Graph) -> str | None:
 
 def _bias_scale(node: Node, graph: Graph) -> str | None:
     bias = operand(node, graph, 2)
-    if bias is not None and bias.quant is None:
-        return f"its bias {bias.name!r} has no scale, {BUILTIN}"
+    if bias is not None and (bias.quant is None or len(bias.shape) != 1):
+        return f"its bias {bias.name!r} has {'not one dimension' if bias.quant else 'no scale'}, {BUILTIN}"
     return None
 
 

@@ -186,7 +186,8 @@ def bias(node: Node, graph: Graph) -> str | None:
     if not b.is_constant or b.dtype not in wanted:
         return f"its bias {quoted(b.name)} ({b.dtype}) must be an {' or '.join(wanted)} constant; {AGAIN}"
     channels = w.shape[WEIGHTS_AXIS[node.op]] if w.shape else 0
-    if b.shape != (channels,):
+    any_shape = node.op != "DEPTHWISE_CONV_2D"  # whose kernel demands one dimension; others count values
+    if b.shape != (channels,) and not (any_shape and b.elements == channels):
         return f"its bias has shape {list(b.shape)}, but there are {channels} output channels; {AGAIN}"
     if b.quant is not None and any(b.quant.zero_points):
         return f"its bias has a zero point other than 0; {AGAIN}"

@@ -12,13 +12,14 @@ import pytest
 
 from models.zoo.writer import OpSpec, TensorSpec, write
 from pilite.compiler import tflite
-from pilite.compiler.graph import Add
+from pilite.compiler.graph import Add, TransposeConv
+from pilite.errors import ModelError
 from tests.batch import Array, check_bits
 from tests.draw import OneOp
 from tests.mutate import generated
 from tests.native import HERE
 from tests.refusals import reason
-from tests.small import edited, residual, value
+from tests.small import CONV, DENSE, DEPTHWISE, bias, edited, integers, one, residual, value, weights
 
 Change = Callable[[Any], None]  # of the object form of a file
 
@@ -195,3 +196,37 @@ def test_a_float_model_says_how_to_convert_it() -> None:
 
 def test_the_model_itself_is_right() -> None:
     assert len(tflite.parse(residual(), "m").nodes) == 8
+
+
+@pytest.mark.parametrize("shape", [(1, 4), (4, 1), (1, 1, 1, 4), (2, 2)])
+@pytest.mark.parametrize("op", ["CONV_2D", "FULLY_CONNECTED", "TRANSPOSE_CONV"])
+def test_a_bias_of_any_shape_that_tflite_takes_is_a_vector(op: str, shape: tuple[int, ...]) -> None:
+    """Each operator counts its values; DEPTHWISE_CONV_2D demands one dimension. XNNPACK takes no other."""
+    model = biased(op, shape)
+    graph = tflite.parse(model, "m")
+    data = np.random.default_rng(5).integers(-128, 128, graph.tensors[graph.inputs[0]].shape)
+
+    check_bits([OneOp(op, model, [data.astype(np.int8)])], HERE)
+    assert "its bias 'b' has not one dimension, so LiteRT leaves it" in refused(model, "xnnpack")
+    assert "its bias has shape [1, 3], but there are 3 output channels" in refused(
+        biased("DEPTHWISE", (1, 3))
+    )
+
+
+def biased(op: str, shape: tuple[int, ...]) -> bytes:
+    data = np.arange(100, 100 * np.prod(shape) + 1, 100, np.int32).reshape(shape)
+    b = replace(bias(data.size), shape=shape, data=data)
+    if op == "FULLY_CONNECTED":
+        return one(op, [value(2, 5), weights(4, 5), b], value(2, 4, name="y"), DENSE)
+    x, w, y = value(1, 5, 5, 3), weights(4, 3, 3, 3), value(1, 5, 5, 4, name="y")
+    if op == "CONV_2D":
+        return one(op, [x, w, b], y, CONV)
+    if op == "TRANSPOSE_CONV":
+        return one(op, [integers(1, 5, 5, 4), w, x, b], y, TransposeConv("SAME", (1, 1), "NONE"))
+    return one("DEPTHWISE_CONV_2D", [x, weights(1, 3, 3, 3), b], replace(x, name="y"), DEPTHWISE)
+
+
+def refused(model: bytes, numerics: str = "ref") -> str:
+    with pytest.raises(ModelError) as found:
+        tflite.parse(model, "m", numerics)
+    return str(found.value)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -29,9 +30,11 @@ def _kernel(w: Tensor) -> tuple[int, int]:
 
 
 def weighted(node: Node, b: Builder) -> tuple[Tensor, Tensor, Tensor | None, Tensor]:
-    """Input, weights, bias if there is one, and output."""
+    """Input, weights, bias if there is one, as a vector, and output."""
     x, w = (b.tensor(i) for i in node.inputs[:2])
     bias = b.tensor(node.inputs[2]) if len(node.inputs) > 2 and node.inputs[2] != ABSENT else None
+    if bias is not None and bias.data is not None:
+        bias = replace(bias, shape=(bias.elements,), data=bias.data.reshape(-1))
     return x, w, bias, b.tensor(node.outputs[0])
 
 
