@@ -5,13 +5,14 @@ Only root may set a governor. onboard installs one program of root and the right
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import time
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 from pilite.errors import BoardError
 from pilite.lab.boards import Board
-from pilite.lab.connection import Connection, short
+from pilite.lab.connection import Connection, Result, short
 from pilite.lab.remarks import Remark
 
 SCRIPT = Path(__file__).with_name("governor.sh")
@@ -25,6 +26,7 @@ HOLD = (
 )
 HELD = Path(__file__).with_name("held.sh").read_text(encoding="utf-8")
 LOCKED = 75  # exit code: another measurement runs on the board
+WAIT_S = 10.0  # for one that was killed: it sees that within a second, and needs moments to end
 NO_CPUFREQ = 3
 _INSTALL = """
 cd "$1"
@@ -65,6 +67,17 @@ def lock_of(board: Board) -> str:
     return f"{board.root}/.bench.lock"
 
 
+def alone(attempt: Callable[[], Result]) -> Result:
+    """What a command under the board's lock gives, which is tried again while another measurement is ending.
+
+    It is tried from here: whoever waited there for the lock would still start if we end meanwhile.
+    """
+    end = time.monotonic() + WAIT_S
+    while (done := attempt()).code == LOCKED and time.monotonic() < end:
+        time.sleep(0.2)
+    return done
+
+
 def held(
     board: Board, connection: Connection, command: Sequence[str], timeout: float, program: str = PROGRAM
 ) -> Held:
@@ -73,7 +86,7 @@ def held(
     However it ends, the old governor comes back. Raises BoardError if it fails, or another measurement runs.
     """
     words = ["sh", "-c", HELD, "held", program, lock_of(board), *command]
-    done = connection.run(words, timeout=timeout)
+    done = alone(lambda: connection.run(words, timeout=timeout))
     if done.code == LOCKED:
         raise BoardError(f"{connection.where}: {done.tail}.")
     if done.code:

@@ -12,6 +12,7 @@ PROGRAM=/usr/local/sbin/pilite-governor
 CPUFREQ=/sys/devices/system/cpu/cpufreq
 BOOT=/proc/sys/kernel/random/boot_id
 STATE=/run/pilite-governor
+WAIT=10 # seconds, for a hold that is just ending
 umask 022
 
 say() { echo "$@" >&2; }
@@ -19,7 +20,7 @@ say() { echo "$@" >&2; }
 alone() { # one at a time; the lock ends with this process
   mkdir -p "$STATE"
   exec 9>"$STATE/lock"
-  flock -n 9 || { say "another measurement holds the clock governor"; exit 75; }
+  flock -w "$WAIT" 9 || { say "another measurement holds the clock governor"; exit 75; }
 }
 
 restore() { # a journal of another boot is stale, and a policy that is not as hold left it has a new owner

@@ -195,7 +195,8 @@ def execute(
         # --no-fork: measure.py is the child of whoever holds the connection, and sees it go.
         lock = ["flock", "--nonblock", "--no-fork", "--conflict-exit-code", str(governor.LOCKED)]
         lock.append(governor.lock_of(board))
-        done = connection.run([*lock, *command], timeout=job["total_s"], env=env, heard=heard)
+        words, limit = [*lock, *command], job["total_s"]
+        done = governor.alone(lambda: connection.run(words, timeout=limit, env=env, heard=heard))
         if done.code == governor.LOCKED:
             raise BoardError(f"{board.name}: another measurement runs there; both would be wrong. Try later.")
         if done.code:

@@ -17,7 +17,7 @@ import pytest
 import models
 from pilite.compiler import pipeline
 from pilite.errors import BoardError, CheckFailed, PiliteError
-from pilite.lab import bench, deploy, facts, oracle, protocol, schema, trial
+from pilite.lab import bench, deploy, facts, governor, oracle, protocol, schema, trial
 from pilite.lab.trial import Subject
 from tests.lab.conftest import Bed
 from tests.lab.results import minimal, ratio, row
@@ -134,7 +134,8 @@ def test_a_throttled_board_gives_no_ratios(local_bed: Bed, monkeypatch: pytest.M
 
 @pytest.mark.usefixtures("truth")
 @pytest.mark.slow
-def test_two_measurements_at_once_are_refused(local_bed: Bed) -> None:
+def test_two_measurements_at_once_are_refused(local_bed: Bed, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(governor, "WAIT_S", 0.5)
     subject = deployed(local_bed, Stub(1))
     with Path(local_bed.root, ".bench.lock").open("w") as held:
         fcntl.flock(held, fcntl.LOCK_EX)

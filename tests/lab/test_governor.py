@@ -9,6 +9,7 @@ import re
 import signal
 import subprocess
 import sys
+import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
@@ -69,13 +70,14 @@ class Fake:
 def fake(tmp_path: Path) -> Fake:
     found = Fake(tmp_path)
     script = governor.SCRIPT.read_text(encoding="utf-8")
-    for real, file in {
-        "/sys/devices/system/cpu/cpufreq": "cpufreq",
-        "/proc/sys/kernel/random/boot_id": "boot_id",
-        "/run/pilite-governor": "state",
+    for real, made in {
+        "=/sys/devices/system/cpu/cpufreq\n": f"={tmp_path}/cpufreq\n",
+        "=/proc/sys/kernel/random/boot_id\n": f"={tmp_path}/boot_id\n",
+        "=/run/pilite-governor\n": f"={tmp_path}/state\n",
+        "\nWAIT=10 ": "\nWAIT=1 ",
     }.items():
-        assert f"={real}\n" in script
-        script = script.replace(f"={real}\n", f"={tmp_path / file}\n")
+        assert real in script
+        script = script.replace(real, made)
     (tmp_path / "governor.sh").write_text(script)
     (tmp_path / "boot_id").write_text("this boot\n")
     found.set(**OLD)
@@ -171,6 +173,14 @@ def test_a_second_hold_is_refused_and_the_first_one_stays(fake: Fake) -> None:
         assert set(fake.now().values()) == {"performance"}
         close(helper)
         helper.wait(30)
+    assert fake.now() == OLD
+
+
+def test_a_second_hold_waits_for_a_first_one_that_is_ending(fake: Fake) -> None:
+    with held(fake) as helper:
+        threading.Timer(0.3, close, [helper]).start()
+        assert fake.run("hold").returncode == 0
+        assert helper.wait(30) == 0
     assert fake.now() == OLD
 
 
@@ -282,11 +292,20 @@ def test_a_command_without_the_helper_runs_all_the_same(local_bed: Bed, fake: Fa
     assert fake.now() == OLD
 
 
-def test_two_measurements_at_once_are_refused(local_bed: Bed) -> None:
+def test_two_measurements_at_once_are_refused(local_bed: Bed, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(governor, "WAIT_S", 0.5)
     with Path(governor.lock_of(local_bed.board)).open("w") as other:
         fcntl.flock(other, fcntl.LOCK_EX)
         with pytest.raises(BoardError, match=r"^local: another measurement runs there; .* Try later\.$"):
             governor.held(local_bed.board, local_bed.connection, ["true"], 30)
+
+
+def test_a_measurement_waits_for_one_that_is_ending(local_bed: Bed) -> None:
+    with Path(governor.lock_of(local_bed.board)).open("w") as other:
+        fcntl.flock(other, fcntl.LOCK_EX)
+        threading.Timer(0.5, fcntl.flock, [other, fcntl.LOCK_UN]).start()
+        done = governor.held(local_bed.board, local_bed.connection, ["echo", "ran"], 30)
+    assert done.out == "ran\n"
 
 
 # With a kernel, a real sudo and the real paths; the vm's kernel has no clocks, so that these are made.

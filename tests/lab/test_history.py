@@ -206,6 +206,7 @@ def test_kill_9_at_any_point_of_a_bench_loses_no_finished_run_and_leaves_no_proc
         reported += [line.strip() for line in process.stdout if line.endswith("\n")]
         process.stdout.close()
     assert_nothing_runs_below(tmp_path)
+    assert [line for line in reported if not line.endswith("-local")] == []  # no bench failed
     finished = [folder.name for folder in store.finished(tmp_path / "artifacts" / "bench")]
     assert set(reported) <= set(finished)
     for folder in store.finished(tmp_path / "artifacts" / "bench"):
