@@ -44,16 +44,22 @@ class CheckFailed(PiliteError):
     exit_code = 1
 
 
+def next_step(problem: OSError) -> str:
+    """What to do about a disk that is full or refuses; nothing about other errors."""
+    advice = ADVICE.get(problem.errno or 0)
+    return f"{advice} and run again" if advice else ""
+
+
 @contextmanager
 def disk_as_error() -> Iterator[None]:
     """Turn the OSError of a disk that is full or refuses, wherever it was met, into a PiliteError."""
     try:
         yield
     except OSError as problem:
-        advice = ADVICE.get(problem.errno or 0)
-        if advice is None:
+        step = next_step(problem)
+        if not step:
             raise
         raise PiliteError(
-            f"{problem.filename or 'the disk'}: {problem.strerror}. {advice} and run again; "
+            f"{problem.filename or 'the disk'}: {problem.strerror}. {step}; "
             f"what was finished before is unchanged."
         ) from None

@@ -20,7 +20,7 @@ from requests.exceptions import RequestException
 from urllib3.exceptions import HTTPError
 
 import docker
-from pilite.errors import CheckFailed, PiliteError
+from pilite.errors import CheckFailed, PiliteError, next_step
 from pilite.lab import image as archives
 from pilite.lab import lock, wheels
 from pilite.lab.toolchain import archive
@@ -82,7 +82,7 @@ def ensure(recipe: Recipe, artifacts: Path, *, cache: bool = True, progress: Pro
     except OSError as problem:
         raise PiliteError(
             f"{recipe.tag} cannot be built in {folder}: {problem.strerror or problem}. "
-            f"An earlier image is unchanged."
+            f"{next_step(problem) or 'Mend that and run again'}; an earlier image is unchanged."
         ) from None
 
 
