@@ -20,16 +20,17 @@ from pathlib import Path
 from typing import Any
 
 import tvm
-from tvm import ir, tirx
+from tvm import tirx
 from tvm.ir import PrimType
 from tvm.target import Target
 from tvm_ffi import StructuralMutator, structural_mutate
 
-from pilite.compiler import entry, order
+from pilite.compiler import entry, order, sharing
 from pilite.compiler.cpu import Cpu
 from pilite.compiler.entry import ENTRY, AnyCall, Call, Pointer
 from pilite.compiler.kernels.emit import HIDDEN, IMPORT, IN_ORDER, SHARED, SOURCE
 from pilite.compiler.link import Code
+from pilite.compiler.sharing import knowing, unknown
 from pilite.errors import CompileError
 
 __all__ = ["ENTRY", "Call", "Pointer", "assembly", "compile_calls", "target"]
@@ -110,7 +111,8 @@ def _passes(cpu: Cpu) -> Iterable[Any]:
         transform.VectorizeLoop(True),
         transform.LowerTVMBuiltin(),
         transform.LowerIntrin(),
-        *([_of_each(order.ordered)] if cpu.is_host_free else []),
+        _of_each(sharing.shared),
+        _of_each(order.ordered),
         _of_each(functools.partial(unknown_starts, starts=starts)),
         imported_once,
     )
@@ -121,29 +123,26 @@ def _of_each(change: Callable[[tirx.PrimFunc], tirx.PrimFunc]) -> Callable[[tvm.
     return lambda module: tvm.IRModule({name: change(f) for name, f in module.functions.items()})
 
 
-_UNKNOWN = """define linkonce_odr i32 @pilite_unknown(i32 %n) alwaysinline nounwind {
-  %v = call i32 asm "", "=r,0"(i32 %n)
-  ret i32 %v
-}
-"""
-
-
 def unknown_starts(function: tirx.PrimFunc, starts: Sequence[str]) -> tirx.PrimFunc:
     """The same function, where LLVM does not know that loops of emit.SHARED with these `starts` begin at 0.
 
     Neither does it know where the share of a thread starts in the body of a parallel loop; so what is inside
     becomes the same code in both. Of constants it proves more: it unrolls depthwise tiles, which spill, and
     orders stores so that an in-order core waits. Out-of-order cores gain from shorter addresses,
-    except in loops of emit.HIDDEN.
+    except in loops of emit.HIDDEN. Nor does it know how many steps there are, for the end is asked for apart.
     """
 
     def visit(node: tirx.For, mutator: StructuralMutator) -> Any:
         made = mutator.default_mutate(node)
         if node.annotations.get(SHARED) not in starts:
             return made
-        start = tirx.call_extern("int32", "pilite_unknown", made.min)
-        loop = tirx.For(made.loop_var, start, made.extent, made.kind, made.body)
-        return tirx.AttrStmt(tirx.IntImm("int32", 0), IMPORT, ir.StringImm(_UNKNOWN), loop)
+        start, end = (tirx.Var(name, "int32") for name in ("start", "end"))
+        loop = [
+            tirx.Bind(end, unknown(made.min) + made.extent),
+            tirx.Bind(start, unknown(made.min)),
+            tirx.For(made.loop_var, start, end - start, made.kind, made.body),
+        ]
+        return knowing(tirx.SeqStmt(loop))
 
     return function.with_body(structural_mutate(function.body, (tirx.For, visit)))
 

@@ -5,7 +5,6 @@ from __future__ import annotations
 import hashlib
 import importlib.metadata
 import os
-import platform
 from collections.abc import Sequence
 from contextlib import suppress
 from functools import cache
@@ -61,10 +60,9 @@ def compiler_hash() -> str:
 def build_id(model_sha256: str, name: str, cpu: Cpu, options: dict[str, Any]) -> str:
     """sha256 over every input of a build: model, name, CPU, options, tool versions, compiler sources.
 
-    The host is one where its architecture decides bytes, as for an x86-64 CPU (ARCHITECTURE.md, D41).
+    The host is none (ARCHITECTURE.md, D41).
     """
     inputs = {
-        **({} if cpu.is_host_free else {"host": platform.machine()}),
         "model": model_sha256,
         "name": name,
         "cpu": cpu.name,

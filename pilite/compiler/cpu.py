@@ -68,11 +68,6 @@ class Cpu:
             return sum(AARCH64_HWCAP[f] for f in {"asimd", *self.features})
         return sum(X86_BITS[f] for f in self.features)
 
-    @property
-    def is_host_free(self) -> bool:
-        """Whether hosts of all architectures compile it to the same bytes (ARCHITECTURE.md, D41)."""
-        return self.arch == "aarch64"
-
     def tile(self, family: str) -> tuple[int, ...]:
         return dict(self.tiles)[family]
 

@@ -193,7 +193,7 @@ _TOGETHER = """\
 struct ends { char* weights; char* arena; };
 struct environment { void* unused; int tasks; };
 typedef int (*task)(int, struct environment*, void*);
-extern int (*__TVMBackendParallelLaunch)(task, void*, int);
+extern int (*pilite_launch)(task, void*, int);
 """
 
 _KEPT = """\
@@ -239,7 +239,7 @@ static void around(char* lines, long line, int count, long left, long right, int
 
 
 def _launch(name: str) -> str:
-    return f"  if (__TVMBackendParallelLaunch({name}, (void*)&ends, 0)) return 1;\n"
+    return f"  if (pilite_launch({name}, (void*)&ends, 0)) return 1;\n"
 
 
 def _chain(name: str, chain: ChainCall, symbols: Mapping[str, str]) -> str:

@@ -9,6 +9,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from pilite.compiler import sharing
 from pilite.compiler.cpu import Cpu
 from pilite.zig import TRIPLES, compiler_command, run_zig
 
@@ -120,12 +121,11 @@ def glue(d: Descriptor) -> str:
 #include "pilite_abi.h"
 extern const uint8_t pilite_weights[] __attribute__((visibility("hidden")));
 extern int pilite_entry(char*, char*, void* const*) __attribute__((visibility("hidden")));
-__attribute__((visibility("hidden"))) void* __TVMBackendParallelLaunch;
-static const pilite_tensor inputs[] = {{{_tensors(d.inputs)}}};
+{sharing.GLUE}static const pilite_tensor inputs[] = {{{_tensors(d.inputs)}}};
 static const pilite_tensor outputs[] = {{{_tensors(d.outputs)}}};
 static int bind_host(const pilite_host* host) {{
   if (!host || host->size < PILITE_HOST_BYTES_1_0 || host->abi >> 16 != PILITE_ABI_MAJOR) return -1;
-  __TVMBackendParallelLaunch = (void*)host->parallel_launch;
+  pilite_launch = host->parallel_launch;
   return 0;
 }}
 static int run(void* arena, void* const* io) {{ return pilite_entry((char*)pilite_weights, arena, io); }}

@@ -9,8 +9,7 @@ LLVM turns back into a register:
     y[i] = a * 2 + b * c        ->        operand[0] = b * c; y[i] = a * 2 + operand[0]
 
 Bind and Let would say the same, but TVM's analyzer looks through each of them, ten times the time of a build.
-What stays TVM's choice is which bound of a parallel loop is computed first. LLVM schedules both alike for
-Cortex-A cores, and not for x86-64.
+So are the first step and the end of a loop; the bounds of a thread's share: see sharing.py.
 """
 
 from __future__ import annotations
@@ -66,8 +65,16 @@ class _Operands:
     def statement(self, node: Node, mutator: StructuralMutator) -> Node:
         outer, self.before = self.before, []
         made = mutator.default_mutate(node)
+        if isinstance(made, tirx.For) and is_computed(made.min):
+            made = self.begun(made)
         before, self.before = self.before, outer
         return tirx.SeqStmt([*before, made]) if before else made
+
+    def begun(self, loop: tirx.For) -> tirx.For:
+        """The loop from a variable on, which is bound before it: its end is all that is left to compute."""
+        start = tirx.Var("start", loop.min.ty)
+        self.before.append(tirx.Bind(start, loop.min))
+        return tirx.For(loop.loop_var, start, loop.extent, loop.kind, loop.body, annotations=loop.annotations)
 
     def binary(self, node: Node, mutator: StructuralMutator) -> Node:
         return type(node)(*self.operands((node.a, node.b), mutator))
@@ -85,13 +92,20 @@ class _Operands:
         return made[::-1]
 
     def stored(self, value: Node) -> Node:
-        """`value`, read from a buffer that holds it from before the statement on."""
-        dtype = value.ty.dtype
-        buffer = tirx.decl_buffer((dtype.lanes,), dtype.with_lanes(1), OPERAND)
-        first = tirx.IntImm("int32", 0)
-        index = first if dtype.lanes == 1 else tirx.Ramp(first, 1, dtype.lanes)
-        self.before += [tirx.AllocBuffer(buffer), tirx.BufferStore(buffer, value, [index])]
-        return tirx.BufferLoad(buffer, [index])
+        """`value`, stored before the statement."""
+        stores, read = stored(value)
+        self.before += stores
+        return read
+
+
+def stored(value: Node) -> tuple[list[Node], Node]:
+    """Statements that store `value` in a buffer of its own, and it read from there: a register of LLVM's."""
+    dtype = value.ty.dtype
+    buffer = tirx.decl_buffer((dtype.lanes,), dtype.with_lanes(1), OPERAND)
+    first = tirx.IntImm("int32", 0)
+    index = first if dtype.lanes == 1 else tirx.Ramp(first, 1, dtype.lanes)
+    stores = [tirx.AllocBuffer(buffer), tirx.BufferStore(buffer, value, [index])]
+    return stores, tirx.BufferLoad(buffer, [index])
 
 
 def is_computed(node: Node) -> bool:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import hashlib
 import importlib.metadata
 import json
-import platform
 import uuid
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass
@@ -17,8 +16,7 @@ import jsonschema
 
 from pilite import VERSION
 from pilite.compiler import artifact
-from pilite.compiler import cpu as cpus
-from pilite.errors import CheckFailed, PiliteError
+from pilite.errors import CheckFailed
 from pilite.release.files import EPOCH
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -73,16 +71,10 @@ def _hash(paths: Iterable[Path]) -> str:
 
 
 def provenance(parameters: Parameters, subjects: Mapping[str, str]) -> bytes:
-    """An in-toto statement with SLSA's predicate: no time, so that a second build makes the same.
-
-    `host` is in it if it is an input: where a CPU's bytes depend on the host's architecture.
-    """
+    """An in-toto statement with SLSA's predicate: no time, no host: a second build makes the same."""
     inputs = [_material(f"model:{model.name}", model.sha256) for model in parameters.models]
     inputs += [_material(f"source:{name}", digest) for name, digest in sources().items()]
     tools = artifact.versions()
-    internal: dict[str, Any] = {"command": parameters.command()}
-    if not all(cpus.load(name).is_host_free for name in parameters.cpus):
-        internal["host"] = platform.machine()
     document = {
         "_type": STATEMENT,
         "subject": [{"name": n, "digest": {"sha256": digest}} for n, digest in sorted(subjects.items())],
@@ -91,7 +83,7 @@ def provenance(parameters: Parameters, subjects: Mapping[str, str]) -> bytes:
             "buildDefinition": {
                 "buildType": BUILD_TYPE,
                 "externalParameters": asdict(parameters),
-                "internalParameters": internal,
+                "internalParameters": {"command": parameters.command()},
                 "resolvedDependencies": [*inputs, *({"uri": purl(n, v)} for n, v in sorted(tools.items()))],
             },
             "runDetails": {"builder": {"id": BUILDER, "version": {"pilite": VERSION}}},
@@ -121,17 +113,6 @@ def parameters_of(data: bytes, what: str) -> Parameters:
     given = _definition(data, what)["externalParameters"]
     models = tuple(Model(row["name"], row["sha256"]) for row in given["models"])
     return Parameters(models, tuple(given["cpus"]), tuple(given["numerics"]), given["fully_connected"])
-
-
-def require_host(data: bytes, what: str) -> None:
-    """Raise PiliteError where a second build could not give the same bytes, CheckFailed as parameters_of."""
-    here = platform.machine()
-    host = _definition(data, what)["internalParameters"].get("host", here)
-    if host != here:
-        raise PiliteError(
-            f"{what}: it was built on {host}, and TVM chooses other registers for x86-64 on {here}. "
-            f"Build it again on {host}."
-        )
 
 
 def _definition(data: bytes, what: str) -> Any:

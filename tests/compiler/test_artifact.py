@@ -137,14 +137,12 @@ def test_whatever_changes_the_bytes_changes_the_build_id(tmp_path: Path) -> None
     assert ids[0] == artifact.build_id("1" * 64, "m", cpu, dict(OPTIONS))
 
 
-@pytest.mark.parametrize(("name", "is_input"), [("cortex-a53", False), ("x86-64-v3", True)])
-def test_the_architecture_of_the_host_is_an_input_where_it_decides_bytes(
-    name: str, is_input: bool, monkeypatch: pytest.MonkeyPatch
-) -> None:
+@pytest.mark.parametrize("name", ["cortex-a53", "x86-64-v3"])
+def test_the_host_is_no_input(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
     here = artifact.build_id("1" * 64, "m", cpus.load(name), OPTIONS)
     monkeypatch.setattr(platform, "machine", lambda: "riscv64")
 
-    assert (artifact.build_id("1" * 64, "m", cpus.load(name), OPTIONS) != here) == is_input
+    assert artifact.build_id("1" * 64, "m", cpus.load(name), OPTIONS) == here
 
 
 @pytest.mark.parametrize(

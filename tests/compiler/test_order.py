@@ -11,14 +11,14 @@ from tvm.ir import TensorLoad
 from tvm.script.ir_builder import tirx as T
 from tvm_ffi import structural_walk
 
-from pilite.compiler import aot, order
+from pilite.compiler import aot, order, sharing
 from pilite.compiler import cpu as cpus
 from pilite.compiler.kernels import select
-from pilite.compiler.kernels.emit import Param, function
+from pilite.compiler.kernels.emit import Param, Share, emitting, function
 from tests.kernels import KernelRun, results
 from tests.samples import SMALL, samples
 
-NAMES = ("cortex-a53", "cortex-a76")
+NAMES = ("cortex-a53", "cortex-a76", "x86-64-v3", "x86-64-v4")
 
 
 def is_kept(node: Any) -> bool:
@@ -27,7 +27,7 @@ def is_kept(node: Any) -> bool:
 
 
 def choices(kernel: tirx.PrimFunc) -> list[Any]:
-    """The expressions with two operands that C++ may compute in any order."""
+    """The expressions with two operands, and loops with two bounds, that C++ may compute in any order."""
     found = []
 
     def visit(node: Any) -> None:
@@ -36,7 +36,13 @@ def choices(kernel: tirx.PrimFunc) -> list[Any]:
         if sum(order.is_computed(part) and not is_kept(part) for part in parts) > 1:
             found.append(node)
 
-    structural_walk(kernel.body, ((tirx.Select, *order.BINARY), visit))
+    def visit_loop(node: tirx.For) -> None:
+        if order.is_computed(node.min) or (
+            node.kind == tirx.ForKind.PARALLEL and node.extent != sharing.ONCE
+        ):
+            found.append(node)
+
+    structural_walk(kernel.body, [((tirx.Select, *order.BINARY), visit), (tirx.For, visit_loop)])
     return found
 
 
@@ -48,6 +54,9 @@ def kernels(cpu: cpus.Cpu) -> dict[str, tirx.PrimFunc]:
         variant, _ = family.prepare(sample.spec, sample.arrays)
         name = f"kernel_{number}"
         made[name] = family.emit(name, sample.spec, variant, sample.xs, sample.y, cpu)
+        if family.share:
+            with emitting(Share.BLOCKS):
+                made[f"{name}_blocks"] = family.emit(name, sample.spec, variant, sample.xs, sample.y, cpu)
     return made
 
 
