@@ -9,13 +9,14 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 from scipy.signal import find_peaks
-from scipy.stats import gaussian_kde, kendalltau, theilslopes, wilcoxon
+from scipy.stats import gaussian_kde, kendalltau, norm, theilslopes, wilcoxon
+from scipy.stats import t as student
 
 Rounds = Sequence[Sequence[float]]  # [round][run] in ms
 Array = npt.NDArray[np.float64]
 Numbers = npt.NDArray[np.intp]
 
-RESAMPLES = 2000
+RESAMPLES = 4000
 CONFIDENCE = 0.95
 LEAST_ROUNDS = 6  # the rank test cannot reach 5 % with fewer
 RESOLUTION = 0.05  # an interval that holds 1.0 and is wider than this on a side decides nothing
@@ -69,15 +70,31 @@ def compare(ours: Rounds, rival: Rounds, sessions: Sequence[int] = (), seed: int
     that sags for a while, or a neighbour on the same core, divides out. The speed-up is the median of these.
     The interval is a percentile bootstrap over whole rounds: runs of one round share the board's state and
     are not independent. With several sessions these are drawn first, then rounds within them: runs of one
-    process share its layout of memory. The test is Wilcoxon's signed-rank test of the ratios' logarithms.
+    process share its layout of memory. It is as wide as so few sessions or rounds ask. The test is Wilcoxon's
+    signed-rank test of the logarithms of the sessions' ratios, or of the rounds' where sessions are too few.
     """
     rounds = min(len(ours), len(rival))
     ratios = medians(rival[:rounds]) / medians(ours[:rounds])
-    spread = np.median(ratios[_draw(_parts(rounds, sessions), seed)], axis=1)
-    tail = 50 * (1 - CONFIDENCE)
-    low, high = np.percentile(spread, [tail, 100 - tail]).tolist()
-    p_value = _rank_test(np.log(ratios))
-    return Comparison(float(np.median(ratios)), low, high, p_value, _verdict(rounds, low, high, p_value))
+    parts = _parts(rounds, sessions)
+    units = np.asarray([np.median(ratios[part]) for part in parts]) if len(parts) > 1 else ratios
+    middle = float(np.median(ratios))
+    spread = np.median(ratios[_draw(parts, seed)], axis=1)
+    low, high = np.percentile(spread, [tail(len(units)), 100 - tail(len(units))]).tolist()
+    p_value = _rank_test(np.log(units if len(units) >= LEAST_ROUNDS else ratios))
+    return Comparison(middle, low, high, p_value, _verdict(rounds, low, high, p_value))
+
+
+def tail(count: int) -> float:
+    """The percentage of a bootstrap of `count` independent numbers beyond each end of its interval.
+
+    2.5, less what few numbers ask: a bootstrap takes their variance for n - 1 of n parts of the true one, and
+    quantiles of the normal distribution for those of Student's t (the expanded percentile interval of
+    Hesterberg, What Teachers Should Know About the Bootstrap, The American Statistician 69, 2015).
+    """
+    if count < 2:
+        return 50 * (1 - CONFIDENCE)
+    wanted = student.ppf((1 - CONFIDENCE) / 2, count - 1)
+    return float(100 * norm.cdf(np.sqrt(count / (count - 1)) * wanted))
 
 
 def medians(rounds: Rounds) -> Array:
