@@ -6,7 +6,7 @@ says which thread it is and of how many, and the share is an ordinary loop insid
 
     for i in parallel(n): body      ->      for who in parallel: begin = ...; for i in range(begin, end): body
 
-`glue` is the other half: what TVM's code calls to launch a loop, in C beside the descriptor.
+`GLUE` is the other half: what TVM's code calls to launch a loop, in C beside the descriptor.
 """
 
 from __future__ import annotations
