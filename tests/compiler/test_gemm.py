@@ -21,6 +21,7 @@ from pilite.compiler.fixedpoint import Multiplier, Requant, Rounding, multiply, 
 from pilite.compiler.kernels import KERNELS, Kernel
 from pilite.compiler.kernels.emit import HIDDEN, Share, emitting
 from pilite.compiler.kernels.families import Gemm
+from pilite.compiler.kernels.gemm_vnni import FEW, DotUnsigned
 from pilite.compiler.layout import Halo, Layout
 from tests.kernels import KernelRun, results
 from tests.native import EVERY_CPU
@@ -127,6 +128,14 @@ def run(kernel: Kernel, case: Case, cpu: Cpu, x: Array, a: dict[str, Array]) -> 
         *scratch,
     ]
     return KernelRun(function, inputs, np.empty(target.outer, np.int8))
+
+
+def test_few_products_of_int8_weights_need_no_row_sums() -> None:
+    few = np.full((16, 3, FEW // 48), -128)
+    assert DotUnsigned().variant(few).moved == 128
+    for others in (np.full((17, 3, FEW // 48), -128), few - 1, few + 256):
+        found = DotUnsigned().variant(others)
+        assert (found.moved, found.offset) == (0, min(0, others.min()))
 
 
 @pytest.mark.slow

@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 
 from pilite import zig
-from pilite.compiler import aot, fuse, link, lower, tflite
+from pilite.compiler import aot, fuse, link, lower, sharing, tflite
 from pilite.compiler import cpu as cpus
 from pilite.compiler import graph as graphs
 from pilite.compiler.numerics import Numerics
@@ -47,9 +47,11 @@ class Guarded:
         code = aot.compile_calls(self.scheduled.calls, self._cpu)
         (folder / "kernels.o").write_bytes(code.kernels)
         (folder / "entry.c").write_text(code.entry)
+        (folder / "launch.c").write_text(f'#include "pilite_abi.h"\n{sharing.GLUE}')
         command = zig.compiler_command("cc", zig.TRIPLES[self._cpu.arch])
-        sources = [str(GUARD), "entry.c", "kernels.o", *(str(link.KERNELS / name) for name in code.sources)]
-        zig.run_zig([*command, "-O1", "-o", "guard", *sources], folder)
+        sources = [str(GUARD), "entry.c", "launch.c", "kernels.o"]
+        sources += [str(link.KERNELS / name) for name in code.sources]
+        zig.run_zig([*command, "-O1", f"-I{link.LOADER}", "-o", "guard", *sources], folder)
 
     def run(self, flush: str, arena_bytes: int) -> subprocess.CompletedProcess[str]:
         sizes = map(str, (arena_bytes, *self.io))

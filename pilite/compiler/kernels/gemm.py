@@ -53,6 +53,7 @@ class Variant:
     """What the weight values decided."""
 
     offset: int = 0  # subtracted from every weight; the kernel adds offset * (sum of x under the window)
+    moved: int = 0  # added to every x, that the bias takes back
     chain: int = 2  # products added in int16 before widening
     chains: tuple[int, ...] = ()  # the same where it differs along K: one chain after the other
 
@@ -146,7 +147,8 @@ def pack(strategy: Strategy, spec: QConv2D, arrays: Arrays, nr: int) -> tuple[Va
     padded[:, :, : runs.shape[2]] = runs - variant.offset
     blocks = pick(padded, order).reshape(-1, nr, *padded.shape[1:])
     weights = np.ascontiguousarray(strategy.pack(blocks).astype(strategy.weight_dtype)).ravel()
-    return variant, (weights, *channel_constants(strategy.isa, spec.requant, arrays, order))
+    bias = np.asarray(arrays["bias"], np.int32) - np.int32(variant.moved) * runs.sum((1, 2), np.int32)
+    return variant, (weights, *channel_constants(strategy.isa, spec.requant, {**arrays, "bias": bias}, order))
 
 
 # --- code ----------------------------------------------------------------------------------------------
