@@ -130,6 +130,8 @@ def tune(
 
     where = boards.load(board, ARTIFACTS) if board else None
     core = where.cpu if where else cpu
+    if where is None:
+        tuning.require_model(core)
     trials = trials_of(list(model) or TUNED_MODELS, core, kernel)
     paths = [path for trial in trials for path in trial.artifacts]
     measured = timed(where, paths, repeats) if where else tuning.cycles(paths, core, ARTIFACTS, print)

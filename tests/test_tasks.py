@@ -55,6 +55,7 @@ MISTAKES = {
     "unknown model": (["build", "--model", "mobilenet_v9"], "mobilenet_v9"),
     "unknown board": (["build", "--board", "toaster"], "local"),
     "unknown fusing": (["build", "--fuse", "on"], "no fusing 'on': choose one of off, auto, all"),
+    "no core model": (["tune", "--cpu", "x86-64-v4"], "no core model for x86-64-v4: tune it with --board"),
     "unknown cpu": (["build", "--cpu", "z80"], "cortex-a72"),
     "shape without a name": (
         ["build", "--input-shape", "1,224,224,3"],

@@ -64,17 +64,21 @@ class Chosen:
     by: str
 
 
+def require_model(cpu: str) -> None:
+    """Raise PiliteError if no core model can rank tiles of a CPU."""
+    if cpu not in MODELS:
+        raise PiliteError(f"no core model for {cpu}: tune it with --board, by time.")
+
+
 def cycles(
     paths: Sequence[Path], cpu: str, artifacts: Path, say: Callable[[str], None] = lambda text: None
 ) -> list[Stages]:
-    """Cycles of every stage by the core model that claims are made on.
+    """Cycles of every stage by the core model that claims are made on; the CPU has one (`require_model`).
 
     Raises:
-        PiliteError: the CPU has no core model, or a tool is missing.
+        PiliteError: a tool is missing.
         CheckFailed: an artifact failed under QEMU.
     """
-    if cpu not in MODELS:
-        raise PiliteError(f"no core model for {cpu}: tune it with --board, by time.")
     found: list[Stages] = []
     for number, path in enumerate(paths, 1):
         say(f"[{number} of {len(paths)}] {path.parent.name}")

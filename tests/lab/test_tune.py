@@ -84,4 +84,4 @@ def test_a_board_without_valid_times_is_stamped() -> None:
 
 def test_a_cpu_without_core_model_needs_a_board() -> None:
     with pytest.raises(PiliteError, match="x86-64-v3: tune it with --board"):
-        tune.cycles([], "x86-64-v3", Path())
+        tune.require_model("x86-64-v3")
