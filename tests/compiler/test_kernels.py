@@ -196,11 +196,11 @@ STACK: dict[str, tuple[tuple[int, int], str]] = {
     "qs8_dwconv_4x8__neon-cortex-a72": ((53, 52), _WINDOW),
     "qs8_dwconv_3x2x8c4__neondot-cortex-a76": ((629, 638), _WINDOW),
     "qs8_gemm_4x16c2__avx2-x86-64-v3": ((96, 96), _X86),
-    "qs8_dwconv_4x16__avx2-x86-64-v3": ((453, 492), _X86),
-    "qs8_gemm_14x16c4__avx512vnni-x86-64-v4": ((28, 0), "addresses of 14 rows"),
-    "qs8_dwconv_4x64c4__avx512vnni-x86-64-v4": ((241, 415), _WINDOW),
-    "qs8_dwconv_4x32c4__avx512vnni-x86-64-v4": ((129, 126), _WINDOW),
-    "qs8_dwconv_4x16c4__avx512vnni-x86-64-v4": ((563, 579), _WINDOW),
+    "qs8_dwconv_4x16__avx2-x86-64-v3": ((460, 503), _X86),
+    "qs8_gemm_14x16c4__avx512vnni-x86-64-v4": ((30, 18), "addresses of 14 rows"),
+    "qs8_dwconv_4x64c4__avx512vnni-x86-64-v4": ((248, 414), _WINDOW),
+    "qs8_dwconv_4x32c4__avx512vnni-x86-64-v4": ((146, 136), _WINDOW),
+    "qs8_dwconv_4x16c4__avx512vnni-x86-64-v4": ((581, 587), _WINDOW),
 }
 
 

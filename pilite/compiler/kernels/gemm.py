@@ -53,9 +53,9 @@ class Variant:
     """What the weight values decided."""
 
     offset: int = 0  # subtracted from every weight; the kernel adds offset * (sum of x under the window)
-    moved: int = 0  # added to every x, that the bias takes back
     chain: int = 2  # products added in int16 before widening
     chains: tuple[int, ...] = ()  # the same where it differs along K: one chain after the other
+    moved: int = 0  # added to every x, that the bias takes back
 
 
 @dataclass(frozen=True)
