@@ -3,7 +3,7 @@
     int pilite_entry(char* weights, char* arena, void* const* io)
 
 No packed functions, no workspace, no dispatch: kernels are functions on raw pointers, called directly. The
-only service that the object wants is the slot `__TVMBackendParallelLaunch`, filled by the glue at load time.
+only service that the object wants is the slot `__TVMBackendParallelLaunch`, which the glue has (sharing.py).
 
 The entry is another translation unit, so that no kernel is ever inlined next to another: TVM gives every
 buffer of every function its own alias type (TBAA). That is true inside a kernel, whose parameters never
@@ -136,13 +136,10 @@ def unknown_starts(function: tirx.PrimFunc, starts: Sequence[str]) -> tirx.PrimF
         made = mutator.default_mutate(node)
         if node.annotations.get(SHARED) not in starts:
             return made
-        start, end = (tirx.Var(name, "int32") for name in ("start", "end"))
-        loop = [
-            tirx.Bind(end, unknown(made.min) + made.extent),
-            tirx.Bind(start, unknown(made.min)),
-            tirx.For(made.loop_var, start, end - start, made.kind, made.body),
-        ]
-        return knowing(tirx.SeqStmt(loop))
+        last, end = order.stored(unknown(made.min) + made.extent)
+        first, start = order.stored(unknown(made.min))
+        loop = tirx.For(made.loop_var, start, end - start, made.kind, made.body)
+        return knowing(tirx.SeqStmt([*last, *first, loop]))
 
     return function.with_body(structural_mutate(function.body, (tirx.For, visit)))
 

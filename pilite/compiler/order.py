@@ -66,15 +66,9 @@ class _Operands:
         outer, self.before = self.before, []
         made = mutator.default_mutate(node)
         if isinstance(made, tirx.For) and is_computed(made.min):
-            made = self.begun(made)
+            made = begun(made, self.stored(made.min))
         before, self.before = self.before, outer
         return tirx.SeqStmt([*before, made]) if before else made
-
-    def begun(self, loop: tirx.For) -> tirx.For:
-        """The loop from a variable on, which is bound before it: its end is all that is left to compute."""
-        start = tirx.Var("start", loop.min.ty)
-        self.before.append(tirx.Bind(start, loop.min))
-        return tirx.For(loop.loop_var, start, loop.extent, loop.kind, loop.body, annotations=loop.annotations)
 
     def binary(self, node: Node, mutator: StructuralMutator) -> Node:
         return type(node)(*self.operands((node.a, node.b), mutator))
@@ -96,6 +90,11 @@ class _Operands:
         stores, read = stored(value)
         self.before += stores
         return read
+
+
+def begun(loop: tirx.For, start: Node) -> tirx.For:
+    """The loop from another first step on."""
+    return tirx.For(loop.loop_var, start, loop.extent, loop.kind, loop.body, annotations=loop.annotations)
 
 
 def stored(value: Node) -> tuple[list[Node], Node]:

@@ -67,13 +67,16 @@ def lock_of(board: Board) -> str:
     return f"{board.root}/.bench.lock"
 
 
-def alone(attempt: Callable[[], Result]) -> Result:
+def alone(where: str, attempt: Callable[[], Result]) -> Result:
     """What a command under the board's lock gives, which is tried again while another measurement is ending.
 
     It is tried from here: whoever waited there for the lock would still start if we end meanwhile.
+    Raises BoardError if the other one does not end.
     """
     end = time.monotonic() + WAIT_S
-    while (done := attempt()).code == LOCKED and time.monotonic() < end:
+    while (done := attempt()).code == LOCKED:
+        if time.monotonic() > end:
+            raise BoardError(f"{where}: another measurement runs there; both would be wrong. Try later.")
         time.sleep(0.2)
     return done
 
@@ -86,9 +89,7 @@ def held(
     However it ends, the old governor comes back. Raises BoardError if it fails, or another measurement runs.
     """
     words = ["sh", "-c", HELD, "held", program, lock_of(board), *command]
-    done = alone(lambda: connection.run(words, timeout=timeout))
-    if done.code == LOCKED:
-        raise BoardError(f"{connection.where}: {done.tail}.")
+    done = alone(connection.where, lambda: connection.run(words, timeout=timeout))
     if done.code:
         raise BoardError(f"{connection.where}: {short(command)} ended with {done.code}: {done.tail}")
     note = done.err.partition("clock governor: ")[2].strip()

@@ -3,7 +3,7 @@
 program=$1 lock=$2
 shift 2
 mkdir -p "${lock%/*}" && exec 9>>"$lock"
-flock -n 9 || { echo "another measurement runs there; both would be wrong. Try later" >&2; exit 75; }
+flock -n 9 || exit 75 # another measurement runs there
 said="its helper is not there"
 if [ -x "$program" ]; then
   pipes=$(mktemp -d) && mkfifo "$pipes/in" "$pipes/out" || exit 73

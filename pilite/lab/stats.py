@@ -79,7 +79,8 @@ def compare(ours: Rounds, rival: Rounds, sessions: Sequence[int] = (), seed: int
     units = np.asarray([np.median(ratios[part]) for part in parts]) if len(parts) > 1 else ratios
     middle = float(np.median(ratios))
     spread = np.median(ratios[_draw(parts, seed)], axis=1)
-    low, high = np.percentile(spread, [tail(len(units)), 100 - tail(len(units))]).tolist()
+    beyond = tail(len(units))
+    low, high = np.percentile(spread, [beyond, 100 - beyond]).tolist()
     p_value = _rank_test(np.log(units if len(units) >= LEAST_ROUNDS else ratios))
     return Comparison(middle, low, high, p_value, _verdict(rounds, low, high, p_value))
 

@@ -196,9 +196,7 @@ def execute(
         lock = ["flock", "--nonblock", "--no-fork", "--conflict-exit-code", str(governor.LOCKED)]
         lock.append(governor.lock_of(board))
         words, limit = [*lock, *command], job["total_s"]
-        done = governor.alone(lambda: connection.run(words, timeout=limit, env=env, heard=heard))
-        if done.code == governor.LOCKED:
-            raise BoardError(f"{board.name}: another measurement runs there; both would be wrong. Try later.")
+        done = governor.alone(board.name, lambda: connection.run(words, timeout=limit, env=env, heard=heard))
         if done.code:
             raise BoardError(f"{connection.where}: measure.py ended with {done.code}: {done.tail}")
         connection.get(f"{scratch}/result.json", local)

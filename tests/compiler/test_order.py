@@ -37,9 +37,8 @@ def choices(kernel: tirx.PrimFunc) -> list[Any]:
             found.append(node)
 
     def visit_loop(node: tirx.For) -> None:
-        if order.is_computed(node.min) or (
-            node.kind == tirx.ForKind.PARALLEL and node.extent != sharing.ONCE
-        ):
+        begins = order.is_computed(node.min) and not is_kept(node.min)
+        if begins or (node.kind == tirx.ForKind.PARALLEL and node.extent != sharing.ONCE):
             found.append(node)
 
     structural_walk(kernel.body, [((tirx.Select, *order.BINARY), visit), (tirx.For, visit_loop)])

@@ -147,8 +147,10 @@ def pack(strategy: Strategy, spec: QConv2D, arrays: Arrays, nr: int) -> tuple[Va
     padded[:, :, : runs.shape[2]] = runs - variant.offset
     blocks = pick(padded, order).reshape(-1, nr, *padded.shape[1:])
     weights = np.ascontiguousarray(strategy.pack(blocks).astype(strategy.weight_dtype)).ravel()
-    bias = np.asarray(arrays["bias"], np.int32) - np.int32(variant.moved) * runs.sum((1, 2), np.int32)
-    return variant, (weights, *channel_constants(strategy.isa, spec.requant, {**arrays, "bias": bias}, order))
+    if variant.moved:
+        sums = runs.sum((1, 2), np.int32)
+        arrays = {**arrays, "bias": np.asarray(arrays["bias"], np.int32) - np.int32(variant.moved) * sums}
+    return variant, (weights, *channel_constants(strategy.isa, spec.requant, arrays, order))
 
 
 # --- code ----------------------------------------------------------------------------------------------

@@ -14,8 +14,7 @@ from pilite.compiler.kernels.isa_avx512 import Zmm
 from pilite.compiler.kernels.packing import Int
 
 LANES = 16
-FEW = 4096  # products of a pixel: up to here its sum of x is more than a tenth of the work (Zen 4, measured)
-
+FEW = 4096  # products of a pixel: 64 cycles of a Zen 4, of which a row sum would be a tenth
 
 _HALVES = """define linkonce_odr <16 x i32> @pilite_halves(i32 %n) alwaysinline nounwind {
   %one = insertelement <16 x i32> poison, i32 %n, i32 0
@@ -46,7 +45,7 @@ class DotUnsigned(Strategy):
 
     acc[i][v]  int32x16: row i, sixteen columns; starts at the bias
     registers  MR x NV accumulators + NV weights + 1 x [+ 1 that moves x]
-    weights    uint8 [block][run][quad][vector][16 columns][4]
+    weights    uint8 (int8 where x is moved) [block][run][quad][vector][16 columns][4]
     """
 
     isa = Zmm()
@@ -91,8 +90,8 @@ class DotUnsigned(Strategy):
                 x = x ^ whole(halves, LANES)
             x = T.reinterpret("int8x64", x)
             for a, weights in zip(row, w, strict=True):
-                unsigned, signed = (x, weights) if tile.variant.moved else (weights, x)
-                assign(a, self.isa.dot(whole(a, LANES), unsigned, signed), LANES)
+                operands = (weights, x) if halves is None else (x, weights)
+                assign(a, self.isa.dot(whole(a, LANES), *operands), LANES)
 
     def sum_run(self, acc: Any, total: Any, x: Any, base: Any, length: int) -> None:
         """64 elements at a time times one; behind the end, times zero."""
