@@ -36,7 +36,7 @@ class Rounding(str, Enum):
     )
     FLOAT64 = "float64"  # round_half_away(double(acc) * scale). FULLY_CONNECTED of newer reference kernels
     FLOAT32 = "float32"  # round_half_even(float(acc) * factor). XNNPACK's fp32 kernels, int8 models
-    FUSED = "fused"  # round_half_even(fma(float(acc), factor, addend)), constants proved equal to GEMMLOWP's
+    FUSED = "fused"  # truncated(fma(float(acc), factor, addend)), constants proved equal to GEMMLOWP's
     RNDNU = "rndnu"  # doubling-high-mul, truncated; then shift, ties up. XNNPACK's NEON kernels, uint8 models
     RNDNU16 = (
         "rndnu16"  # shift, ties up; then 16-bit doubling-high-mul, ties up. XNNPACK on Cortex-A53, uint8

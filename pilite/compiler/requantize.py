@@ -42,7 +42,7 @@ class Primitives(Protocol):
         """x * 2**n, or a value of the same sign beyond 2**30 where that leaves int32."""
 
     def scale_fused(self, x: Any, factor: Any, addend: Any, signed: bool) -> Any:
-        """round_half_even(fma(float32(x), factor, addend)); `signed`: the addend has the sign of x."""
+        """truncated(fma(float32(x), factor, addend)); `signed`: the addend has the sign of x."""
 
     def mend(self, y: Any, x: Any, at: Any, by: Any) -> Any:
         """y + by where x is `at`."""

@@ -74,8 +74,8 @@ class Isa(ABC):
         if signed:
             sign = x & self.fill(-(2**31))
             addend = T.reinterpret(self.f32, T.reinterpret(self.i32, addend) ^ sign)
-        return self.round_float32(
-            call(self.f32, f"llvm.fma.v{self.lanes}f32", T.Cast(self.f32, x), factor, addend), guard=False
+        return T.Cast(
+            self.i32, call(self.f32, f"llvm.fma.v{self.lanes}f32", T.Cast(self.f32, x), factor, addend)
         )
 
     def mend(self, y: Any, x: Any, at: Any, by: Any) -> Any:
