@@ -36,7 +36,7 @@ class Chosen:
     @property
     def scratch(self) -> tuple[int, ...]:
         """Bytes of each scratch parameter."""
-        return self.kernel.family.scratch(self.variant, self.y)
+        return self.kernel.family.scratch(self.variant, self.xs, self.y)
 
     @property
     def tuned_by(self) -> str:

@@ -71,7 +71,7 @@ def run(sample: Sample, needed: tuple[Halo, ...], cpu: cpus.Cpu) -> KernelRun:
     variant, constants = kernel.family.prepare(sample.spec, sample.arrays)
     function = kernel.family.emit("kernel", sample.spec, variant, sample.xs, sample.y, cpu)
     values = [filled(x, halo, i) for i, (x, halo) in enumerate(zip(sample.xs, needed, strict=True))]
-    scratch = [np.zeros(n, np.int8) for n in kernel.family.scratch(variant, sample.y)]
+    scratch = [np.zeros(n, np.int8) for n in kernel.family.scratch(variant, sample.xs, sample.y)]
     return KernelRun(function, [*values, *constants, *scratch], np.zeros(sample.y.outer, sample.y.dtype))
 
 

@@ -21,7 +21,7 @@ from pilite.compiler.fixedpoint import Multiplier, Requant, Rounding, multiply, 
 from pilite.compiler.kernels import KERNELS, Kernel
 from pilite.compiler.kernels.emit import HIDDEN, Share, emitting
 from pilite.compiler.kernels.families import Gemm
-from pilite.compiler.kernels.gemm_vnni import FEW, DotUnsigned
+from pilite.compiler.kernels.gemm_vnni import SHORT, DotUnsigned
 from pilite.compiler.layout import Halo, Layout
 from tests.kernels import KernelRun, results
 from tests.native import EVERY_CPU
@@ -119,7 +119,7 @@ def run(kernel: Kernel, case: Case, cpu: Cpu, x: Array, a: dict[str, Array]) -> 
     right = a["right"]
     spec = s.QConv2D(window, replace(case.requant, right=(int(right.min()), int(right.max()))))
     variant, constants = kernel.family.prepare(spec, a)
-    scratch = [np.zeros(n, np.int8) for n in kernel.family.scratch(variant, target)]
+    scratch = [np.zeros(n, np.int8) for n in kernel.family.scratch(variant, (source,), target)]
     function = kernel.family.emit("kernel", spec, variant, (source,), target, cpu)
     slack = np.zeros(64, np.int8)  # what a kernel may read behind its inputs
     inputs = [
@@ -130,12 +130,13 @@ def run(kernel: Kernel, case: Case, cpu: Cpu, x: Array, a: dict[str, Array]) -> 
     return KernelRun(function, inputs, np.empty(target.outer, np.int8))
 
 
-def test_few_products_of_int8_weights_need_no_row_sums() -> None:
-    few = np.full((16, 3, FEW // 48), -128)
-    assert DotUnsigned().variant(few).moved == 128
-    for others in (np.full((17, 3, FEW // 48), -128), few - 1, few + 256):
-        found = DotUnsigned().variant(others)
-        assert (found.moved, found.offset) == (0, min(0, others.min()))
+def test_windows_and_short_rows_of_int8_weights_need_no_row_sums() -> None:
+    for shape in ((16, 3, 200), (16, 1, SHORT)):
+        weights = np.full(shape, -128)
+        assert DotUnsigned().variant(weights).moved == 128
+        for others in (np.full((16, 1, SHORT + 1), -128), weights - 1, weights + 256):
+            found = DotUnsigned().variant(others)
+            assert (found.moved, found.offset) == (0, min(0, others.min()))
 
 
 @pytest.mark.slow

@@ -185,6 +185,7 @@ ON_STACK = re.compile(r"\[sp\b|\(%rsp")
 
 # Accesses in the innermost loops of all samples of a row, 6 and 64 pixels wide, and why. Elsewhere none.
 _WINDOW = "weights and constants of a block wait there from tile to tile: 32 registers do not hold a window's"
+_SUMS = "16 sums of four pixels, and taps of larger windows than 3x3"
 _X86 = "16 registers hold the sums and a window's operands only in part"
 STACK: dict[str, tuple[tuple[int, int], str]] = {
     "qs8_gemm_4x8c2__neon_a53-cortex-a53": ((2, 0), "an address, beside 27 registers of the hand-made loop"),
@@ -197,10 +198,10 @@ STACK: dict[str, tuple[tuple[int, int], str]] = {
     "qs8_dwconv_3x2x8c4__neondot-cortex-a76": ((629, 638), _WINDOW),
     "qs8_gemm_4x16c2__avx2-x86-64-v3": ((96, 96), _X86),
     "qs8_dwconv_4x16__avx2-x86-64-v3": ((460, 503), _X86),
-    "qs8_gemm_14x16c4__avx512vnni-x86-64-v4": ((30, 18), "addresses of 14 rows"),
-    "qs8_dwconv_4x64c4__avx512vnni-x86-64-v4": ((248, 414), _WINDOW),
-    "qs8_dwconv_4x32c4__avx512vnni-x86-64-v4": ((146, 136), _WINDOW),
-    "qs8_dwconv_4x16c4__avx512vnni-x86-64-v4": ((581, 587), _WINDOW),
+    "qs8_gemm_16x16c4__avx512vnni-x86-64-v4": ((66, 0), "addresses of 16 rows that lie on several lines"),
+    "qs8_dwconv_4x64c4__avx512vnni-x86-64-v4": ((244, 184), _SUMS),
+    "qs8_dwconv_4x32c4__avx512vnni-x86-64-v4": ((30, 16), _SUMS),
+    "qs8_dwconv_4x16c4__avx512vnni-x86-64-v4": ((461, 289), _SUMS),
 }
 
 

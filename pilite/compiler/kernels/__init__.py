@@ -135,7 +135,7 @@ KERNELS: tuple[Kernel, ...] = (
             "vpdpbusd",
             wants=full_blocks(columns),
         )
-        for rows, columns in ((6, 64), (12, 32), (14, 16))
+        for rows, columns in ((4, 64), (8, 32), (16, 16))
     ),
     Kernel(
         "qs8_gemm_4x16c2__avx2", s.QConv2D, Gemm(Madd(), "gemm_madd", 16), ("avx2",), instruction="vpmaddwd"
@@ -171,14 +171,21 @@ KERNELS: tuple[Kernel, ...] = (
     ),
     *(
         Kernel(
-            f"qs8_linear_add_8__{isas[0]}",
+            f"qs8_linear_add_{size}__{isa}",
             s.QAdd,
-            Plain(lambda n, p, x, y, c: addition.add(n, ISAS[c.isa], p, x[0], x[1], y), share=8),
-            isas,
+            Plain(
+                lambda n, p, x, y, c, size=size: addition.add(n, ISAS[c.isa], p, x[0], x[1], y, size),  # type: ignore[misc]
+                share=8,
+            ),
+            (isa,),
             instruction=instruction,
             wants=addition.wants,
         )
-        for isas, instruction in ((("neon",), "mla"), (("avx2", "avx512"), "vpmulld"))
+        for isa, size, instruction in (
+            ("neon", 8, "mla"),
+            ("avx512", addition.WIDE, "vpmulld"),
+            ("avx2", 8, "vpmulld"),
+        )
     ),
     Kernel(
         "qs8_add_8",

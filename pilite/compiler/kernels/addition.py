@@ -21,14 +21,17 @@ from pilite.compiler.kernels.emit import (
     function,
     load,
     shuffle,
+    store,
     store_first,
 )
 from pilite.compiler.kernels.isa import Isa, Neon
+from pilite.compiler.kernels.isa_avx512 import Zmm
 from pilite.compiler.kernels.pointwise import groups, operands
 from pilite.compiler.layout import Layout
 from pilite.compiler.spec import QAdd
 
 SHIFTS = (23, 22, 21, 20, 19, 18, 17)  # 16 bits with the first narrowing, the rest with the second
+WIDE = 64  # elements at a time with AVX-512
 INPUTS = np.arange(INT8_MIN, INT8_MAX + 1)
 
 
@@ -39,6 +42,11 @@ class Linear:
     weights: tuple[int, int]
     constant: int
     shift: int
+
+    def total(self, isa: Isa, left: Any, right: Any) -> Any:
+        """Before the shift, of two int32 vectors."""
+        first, second = (isa.fill(w) for w in self.weights)
+        return left * first + (right * second + isa.fill(self.constant))
 
 
 @functools.cache
@@ -85,22 +93,30 @@ def _real(m: Any) -> float:
     return float(m.mantissa * 2.0 ** (m.exponent - 31))
 
 
-def add(name: str, isa: Isa, spec: QAdd, a: Layout, b: Layout, y: Layout) -> tirx.PrimFunc:
-    """The kernel of a spec that has a linear form."""
+def add(name: str, isa: Isa, spec: QAdd, a: Layout, b: Layout, y: Layout, size: int = 8) -> tirx.PrimFunc:
+    """The kernel of a spec that has a linear form. `size`: elements at a time, 8 or, with AVX-512, WIDE."""
     form = linear(spec)
     assert form is not None, f"{spec} has no linear form: `wants` was not asked"
-
-    def total(left: Any, right: Any) -> Any:
-        first, second = (isa.fill(w) for w in form.weights)
-        return left * first + (right * second + isa.fill(form.constant))
 
     def body(x0: Any, x1: Any, out: Any, *blocks: Any) -> None:
         def group(at: list[Any], count: int) -> None:
             left, right = (isa.widen8(load(x, offset, 8)) for x, offset in zip((x0, x1), at, strict=False))
-            totals = [total(p, q) for p, q in zip(left, right, strict=True)]
+            totals = [form.total(isa, p, q) for p, q in zip(left, right, strict=True)]
             store_first(out, at[2], _narrow(isa, totals, form.shift, spec.requant), 8, count)
 
-        groups((a, b, y), blocks, group)
+        def wide(at: list[Any]) -> None:
+            zmm, requant = Zmm(), spec.requant
+            totals = []
+            for i in range(0, WIDE, zmm.lanes):
+                left, right = (
+                    T.Cast(zmm.i32, load(x, offset + i, zmm.lanes))
+                    for x, offset in zip((x0, x1), at, strict=False)
+                )
+                totals.append(form.total(zmm, left, right) >> zmm.fill(form.shift))
+            packed = zmm.narrow(totals, 0, requant.clamp_min, requant.clamp_max)
+            store(out, at[2], T.reinterpret("int8x64", zmm.words(packed)), WIDE)
+
+        groups((a, b, y), blocks, lambda at, count: wide(at) if count == WIDE else group(at, count), size)
 
     return function(name, operands(a, b, y), body)
 

@@ -4,28 +4,29 @@ Of one input column, the rows under the window are loaded for a block of channel
 and interleaved, so that four taps of a channel lie side by side: one vpdpbusd multiplies and adds them. A
 column is interleaved once for all output pixels of the tile that read it. Weights beyond int8 are two taps.
 
-    acc       4 vectors a pixel, in the order of `Vnni.order(4)`; started when its first column comes,
-              finished and stored after its last
+    acc       4 vectors a pixel, in the order of `Vnni.order(4)`, for 4 pixels; requantized vector by vector,
+              so that the constants of a vector are loaded once a tile
     weights   int8 [block][column][quad][vector][channel][4 taps]
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from math import prod
 from typing import Any
 
 import numpy as np
 from tvm import tirx
+from tvm.script.ir_builder import tirx as T
 
 from pilite.compiler.cpu import Cpu
 from pilite.compiler.kernels.depthwise import block_starts
 from pilite.compiler.kernels.emit import (
     PARALLEL_MACS,
     Param,
+    anew,
     assign,
-    constant,
     function,
     load,
     loop,
@@ -88,7 +89,7 @@ class DepthwiseVnni:
         quads: Int = taps.reshape(self.block, -1, 4).transpose(1, 0, 2)
         return quads.ravel()
 
-    def scratch(self, variant: Columns, y: Layout) -> tuple[int, ...]:
+    def scratch(self, variant: Columns, xs: Sequence[Layout], y: Layout) -> tuple[int, ...]:
         return ()
 
     def emit(
@@ -159,31 +160,33 @@ class _Code:
             chunk, block = split(task, tasks)
             first = block * self.block
             channel = minimum(first, max(channels - self.block, 0)) if channels % self.block else first
-            with loop(together) as r, loop(-(-ow // self.width)) as t:
-                start = t * self.width
-                column = minimum(start, ow - self.width) if ow % self.width else start
-                self.tile(split(chunk * together + r, (n, oh)), block, channel, column)
+            with loop(together) as r:
+                row = split(chunk * together + r, (n, oh))
+                if ow >= self.width:
+                    with loop(ow // self.width) as t:
+                        self.tile(row, anew(block), channel, t * self.width, self.width)
+                if ow % self.width:
+                    self.tile(row, anew(block), channel, ow // self.width * self.width, ow % self.width)
 
-    def tile(self, row: Sequence[Any], block: Any, channel: Any, column: Any) -> None:
-        """Input columns from left to right; each feeds every output pixel that reads it."""
+    def tile(self, row: Sequence[Any], block: Any, channel: Any, column: Any, width: int) -> None:
+        """Input columns from left to right; each feeds every one of `width` output pixels that reads it."""
         step, dilation = self.spec.window.stride[1], self.spec.window.dilation[1]
-        kw = len(self.columns.rows)
         origin = self._origin(row, column) + channel
         acc: dict[int, list[Any]] = {}
         readers: dict[tuple[int, tuple[int, ...]], list[tuple[int, int]]] = {}
-        for pixel in range(self.width):
+        for pixel in range(width):
             for j, rows in enumerate(self.columns.rows):
                 readers.setdefault((pixel * step + j * dilation, rows), []).append((pixel, j))
-        left = dict.fromkeys(range(self.width), kw)
+        halves = T.reinterpret(f"int8x{self.isa.bytes_}", self.isa.halves())
         for (at, rows), readings in sorted(readers.items()):
-            quads = self._quads(origin + at * self.x.strides[2], rows)
+            quads = self._quads(origin + at * self.x.strides[2], rows, halves)
             for pixel, j in readings:
                 if pixel not in acc:
                     acc[pixel] = [self._start(block, v) for v in range(4)]
                 self._multiply(acc[pixel], quads, block, j)
-                left[pixel] -= 1
-                if not left[pixel]:
-                    self._finish(acc[pixel], row, block, channel, column + pixel)
+        self._requantize(acc.values(), block)
+        for pixel, vectors in acc.items():
+            self._store(vectors, row, channel, column + pixel)
 
     def _origin(self, row: Sequence[Any], column: Any) -> Any:
         """Offset of the window's first tap for the pixel at `column`."""
@@ -192,15 +195,15 @@ class _Code:
         down = row[0] * image + row[1] * (window.stride[0] * line)
         return start + down + column * (window.stride[1] * pixel)
 
-    def _quads(self, origin: Any, rows: tuple[int, ...]) -> list[list[Any]]:
+    def _quads(self, origin: Any, rows: tuple[int, ...], halves: Any) -> list[list[Any]]:
         """One input column, interleaved; held in registers because several pixels read it."""
         line, size = self.x.strides[1] * self.spec.window.dilation[0], self.isa.bytes_
-        quads = []
-        for k in range(0, len(rows), 4):
-            unsigned = [self._held(load(self.buffers["x"], origin + i * line, size)) for i in rows[k : k + 4]]
-            flipped = [whole(v, size) ^ constant(-128, "int8", size) for v in unsigned]
-            quads.append([self._held(v) for v in self.isa.quads(flipped)])
-        return quads
+        unsigned = {
+            i: self._held(load(self.buffers["x"], origin + i * line, size) ^ halves)
+            for i in dict.fromkeys(rows)
+        }
+        taps = [[whole(unsigned[i], size) for i in rows[k : k + 4]] for k in range(0, len(rows), 4)]
+        return [[self._held(v) for v in self.isa.quads(four)] for four in taps]
 
     def _held(self, value: Any) -> Any:
         held = registers(self.isa.bytes_, "int8")
@@ -224,12 +227,21 @@ class _Code:
                 w = load(self.buffers["w"], base + q * (4 * self.block) + v * size, size)
                 assign(a, self.isa.dot(whole(a, lanes), whole(quad[v], size), w), lanes)
 
-    def _finish(self, acc: Sequence[Any], row: Sequence[Any], block: Any, channel: Any, column: Any) -> None:
+    def _requantize(self, sums: Iterable[Sequence[Any]], block: Any) -> None:
+        lanes = self.isa.lanes
+        for v, vector in enumerate(zip(*sums, strict=True)):
+            for acc in vector:
+                q = requantize(
+                    self.isa,
+                    whole(acc, lanes),
+                    self.spec.requant,
+                    lambda name, v=v: self._operand(name, block, v),  # type: ignore[misc]
+                )
+                assign(acc, q, lanes)
+
+    def _store(self, vectors: Sequence[Any], row: Sequence[Any], channel: Any, column: Any) -> None:
         requant, lanes = self.spec.requant, self.isa.lanes
-        q = [
-            requantize(self.isa, whole(a, lanes), requant, lambda name, v=v: self._operand(name, block, v))  # type: ignore[misc]
-            for v, a in enumerate(acc)
-        ]
+        q = [whole(v, lanes) for v in vectors]
         narrow = self.isa.narrow(q, requant.zero_point, requant.clamp_min, requant.clamp_max)
         image, line, pixel, _ = self.y.strides
         at = self.y.start + row[0] * image + row[1] * line + column * pixel + channel

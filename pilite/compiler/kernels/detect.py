@@ -26,14 +26,14 @@ class Detection:
     def prepare(self, spec: Detect, arrays: Arrays) -> tuple[Detect, tuple[Any, ...]]:
         return spec, tuple(np.asarray(arrays[name]) for name in (ANCHORS, SIZES, FACTORS))
 
-    def scratch(self, variant: Detect, y: Layout) -> tuple[int, ...]:
+    def scratch(self, variant: Detect, xs: Sequence[Layout], y: Layout) -> tuple[int, ...]:
         """The fields of `Room` in detect.c."""
         return (variant.boxes * (4 * FLOAT + 1) + variant.many * (3 * FLOAT + 4 * INT),)
 
     def emit(
         self, name: str, spec: Detect, variant: Detect, xs: Sequence[Layout], y: Layout, cpu: Cpu
     ) -> tirx.PrimFunc:
-        room = self.scratch(variant, y)[0]
+        room = self.scratch(variant, xs, y)[0]
         params = [Param("boxes", "float32", xs[0].size), Param("scores", "float32", xs[1].size)]
         params += [Param(ANCHORS, "float32", 4 * spec.boxes), Param(SIZES, "int32", 9)]
         params += [Param(FACTORS, "float32", 6), Param("room", "int8", room), Param("y", "float32", y.size)]

@@ -23,7 +23,7 @@ from pilite.compiler.kernels.emit import (
     store_first,
 )
 from pilite.compiler.kernels.isa import Isa, call
-from pilite.compiler.kernels.pointwise import eights, narrow, scale
+from pilite.compiler.kernels.pointwise import narrow, pieces, scale
 from pilite.compiler.layout import Layout
 from pilite.compiler.spec import Cast, Elementwise, QCompare, QMul, QPrelu
 from pilite.compiler.spec16 import QAdd16, QMul16
@@ -303,7 +303,7 @@ def _broadcasting(name: str, xs: Sequence[Layout], y: Layout, step: Step, *, who
                 step(fetch, put, count)
 
             if whole or length >= 8:
-                eights(length, group)
+                pieces(length, group)
             else:
                 with loop(length) as k:
                     group(k, 1)

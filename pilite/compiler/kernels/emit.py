@@ -100,6 +100,25 @@ def reload(buffer: Any, offset: Any) -> Any:
     return whole(loaded, 4)
 
 
+_ANEW = """define linkonce_odr i32 @pilite_anew(i32 %n) alwaysinline nounwind {
+  %v = call i32 asm sideeffect "", "=r,0"(i32 %n)
+  ret i32 %v
+}
+"""
+
+
+def anew(value: Any) -> Any:
+    """An int32 that LLVM does not know to be the same each time: what is read with it is loaded at its use.
+
+    LLVM would load what a loop does not change before it, and keep on the stack what registers do not hold.
+    A vector of 64 bytes there lies across two lines of the cache, and takes longer than its copy in memory.
+    """
+    found = registers(1, "int32")
+    with T.attr(T.int32(0), IMPORT, _ANEW):
+        store(found, 0, T.call_extern("int32", "pilite_anew", T.Cast("int32", value)), 1)
+    return found[0]
+
+
 def store(buffer: Any, offset: Any, value: Any, lanes: int) -> None:
     T.buffer_store(buffer, value, [offset if lanes == 1 else T.ramp(offset, 1, lanes)])
 

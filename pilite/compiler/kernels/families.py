@@ -28,7 +28,7 @@ class Family(Protocol):
     def prepare(self, spec: Any, arrays: s.Arrays) -> tuple[Any, Constants]:
         """(variant, constants): what the values decide about the code (hashable), and the packed arrays."""
 
-    def scratch(self, variant: Any, y: Layout) -> tuple[int, ...]:
+    def scratch(self, variant: Any, xs: Sequence[Layout], y: Layout) -> tuple[int, ...]:
         """Bytes of each scratch parameter."""
 
     def emit(
@@ -50,8 +50,8 @@ class Gemm:
     def prepare(self, spec: s.QConv2D, arrays: s.Arrays) -> tuple[gemm.Variant, Constants]:
         return gemm.pack(self.strategy, spec, arrays, self.columns)
 
-    def scratch(self, variant: gemm.Variant, y: Layout) -> tuple[int, ...]:
-        return gemm.scratch(variant, y)
+    def scratch(self, variant: gemm.Variant, xs: Sequence[Layout], y: Layout) -> tuple[int, ...]:
+        return gemm.scratch(variant, xs[0], y)
 
     def emit(
         self, name: str, spec: s.QConv2D, variant: gemm.Variant, xs: Sequence[Layout], y: Layout, cpu: Cpu
@@ -71,7 +71,7 @@ class Depthwise:
     def prepare(self, spec: s.QDepthwiseConv2D, arrays: s.Arrays) -> tuple[depthwise.Taps, Constants]:
         return depthwise.pack(self.strategy, spec, arrays)
 
-    def scratch(self, variant: depthwise.Taps, y: Layout) -> tuple[int, ...]:
+    def scratch(self, variant: depthwise.Taps, xs: Sequence[Layout], y: Layout) -> tuple[int, ...]:
         return ()
 
     def emit(
@@ -93,7 +93,7 @@ class DepthwiseDot:
     def prepare(self, spec: s.QDepthwiseConv2D, arrays: s.Arrays) -> tuple[depthwise_dot.Plan, Constants]:
         return depthwise_dot.pack(spec, arrays)
 
-    def scratch(self, variant: depthwise_dot.Plan, y: Layout) -> tuple[int, ...]:
+    def scratch(self, variant: depthwise_dot.Plan, xs: Sequence[Layout], y: Layout) -> tuple[int, ...]:
         return ()
 
     def emit(
@@ -123,7 +123,7 @@ class Plain:
     def prepare(self, spec: Any, arrays: s.Arrays) -> tuple[None, Constants]:
         return None, tuple(np.asarray(arrays[name]) for name in self.arrays)
 
-    def scratch(self, variant: None, y: Layout) -> tuple[int, ...]:
+    def scratch(self, variant: None, xs: Sequence[Layout], y: Layout) -> tuple[int, ...]:
         return self.room(y)
 
     def emit(

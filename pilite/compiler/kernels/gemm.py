@@ -47,6 +47,8 @@ from pilite.compiler.layout import Layout
 from pilite.compiler.requantize import requantize
 from pilite.compiler.spec import Arrays, QConv2D
 
+VECTOR = 64  # bytes of the widest vector
+
 
 @dataclass(frozen=True)
 class Variant:
@@ -55,7 +57,7 @@ class Variant:
     offset: int = 0  # subtracted from every weight; the kernel adds offset * (sum of x under the window)
     chain: int = 2  # products added in int16 before widening
     chains: tuple[int, ...] = ()  # the same where it differs along K: one chain after the other
-    moved: int = 0  # added to every x, that the bias takes back
+    moved: int = 0  # added to every x in a copy that becomes unsigned; the bias takes it back
 
 
 @dataclass(frozen=True)
@@ -103,6 +105,14 @@ class Strategy(ABC):
         """Whether a tile gains where the tiles of rows are a loop in a loop over lines."""
         return True
 
+    def anew(self, offset: Any) -> Any:
+        """`offset`, where the constants of a tile begin: see emit.anew."""
+        return offset
+
+    def scaled(self, rows: Sequence[Sequence[Any]], scale: Callable[[int, Any], Any]) -> list[list[Any]]:
+        """scale(vector, sums) of all sums, by row."""
+        return [[scale(j, sums) for j, sums in enumerate(row)] for row in rows]
+
     def bias(self, buffer: Any, offset: Any) -> Any:
         """The vector that a sum starts from."""
         return load(buffer, offset, self.isa.lanes)
@@ -123,6 +133,26 @@ class Strategy(ABC):
                 assign(acc, whole(acc, lanes) + part, lanes)
         for k in range(rest // 8 * 8, rest):
             T.buffer_store(total, total[0] + T.Cast("int32", x[base + vectors * 16 + k]), [0])
+
+    def row_sums(self, geo: Geometry, x: Any, sums: Any, factor: int) -> None:
+        """sums[pixel] = factor * the sum of x under the window. Exact bytes only:
+        no zero weight hides what follows them.
+        """
+        lanes = self.isa.lanes
+        lines = geo.images * geo.lines
+        with loop(lines, parallel=geo.parallel) as r, loop(geo.width) as column:
+            image, line = split(r, (geo.images, geo.lines))
+            acc, total = registers(lanes, "int32"), T.alloc_buffer((1,), "int32")
+            assign(acc, self.isa.fill(0), lanes)
+            T.buffer_store(total, T.int32(0), [0])
+            with geo.runs.walk() as (offset, _):
+                self.sum_run(acc, total, x, geo.source.at(image, line, column) + offset, geo.runs.length)
+            across = call("int32", f"llvm.vector.reduce.add.v{lanes}i32", whole(acc, lanes))
+            store(sums, r * geo.width + column, (across + total[0]) * T.int32(factor), 1)
+
+    def move(self, x: Any, moved: Any, size: int) -> None:
+        """moved = `size` elements of x, each as its variant says. Only strategies that ask for it need it."""
+        raise NotImplementedError
 
     def padded(self, length: int) -> int:
         return -(-length // self.granule) * self.granule
@@ -166,7 +196,7 @@ def emit(
     cpu: Cpu,
     tile: tuple[int, int],
 ) -> tirx.PrimFunc:
-    """The kernel. Parameters: x, weights, bias, requantization operands, [row sums,] y."""
+    """The kernel. Parameters: x, weights, bias, requantization operands, [row sums or moved x,] y."""
     geo = geometry(spec, x, y, tile[0])
     nr = tile[1]
     columns = -(-geo.channels // nr) * nr
@@ -176,6 +206,7 @@ def emit(
         Param("w", strategy.weight_dtype, block * (columns // nr)),
         *channel_params(spec.requant, columns),
         *([Param("sums", "int32", geo.pixels)] if variant.offset else []),
+        *([Param("moved", "int8", _moved_bytes(x))] if variant.moved else []),
         Param("y", "int8", y.size),
         *blocks_param(),
     ]
@@ -191,7 +222,9 @@ def emit(
             dict(zip((p.name for p in params), buffers, strict=True)),
         )
         if variant.offset:
-            row_sums(strategy, geo, code.buffers["x"], code.buffers["sums"], variant.offset)
+            strategy.row_sums(geo, code.buffers["x"], code.buffers["sums"], variant.offset)
+        if variant.moved:
+            strategy.move(code.buffers["x"], code.buffers["moved"], _moved_bytes(x))
         code.columns_outside() if _columns_outside(
             geo, block * (columns // nr), nr, cpu
         ) else code.rows_outside()
@@ -199,10 +232,17 @@ def emit(
     return function(name, params, body)
 
 
-def scratch(variant: Variant, y: Layout) -> tuple[int, ...]:
-    """Bytes of the scratch parameters: one int32 row sum per output pixel when the weights are offset."""
+def scratch(variant: Variant, x: Layout, y: Layout) -> tuple[int, ...]:
+    """Bytes of the scratch parameters: int32 row sums by pixel where weights are offset, or x where moved."""
+    if variant.moved:
+        return (_moved_bytes(x),)
     pixels = y.elements // y.shape[-1]
     return (4 * pixels,) if variant.offset else ()
+
+
+def _moved_bytes(x: Layout) -> int:
+    """Of a copy of x, in whole vectors; a run may be read by a granule beyond its end."""
+    return (x.size // VECTOR + 1) * VECTOR
 
 
 def _columns_outside(geo: Geometry, weights: int, nr: int, cpu: Cpu) -> bool:
@@ -213,23 +253,6 @@ def _columns_outside(geo: Geometry, weights: int, nr: int, cpu: Cpu) -> bool:
     reread_w = weights * geo.tiles if weights > budget else 0
     reread_x = activations * blocks if activations > budget else 0
     return reread_x < reread_w
-
-
-def row_sums(strategy: Strategy, geo: Geometry, x: Any, sums: Any, factor: int) -> None:
-    """sums[pixel] = factor * the sum of x under the window. Exact bytes only:
-    no zero weight hides what follows them.
-    """
-    lanes = strategy.isa.lanes
-    lines = geo.images * geo.lines
-    with loop(lines, parallel=geo.parallel) as r, loop(geo.width) as column:
-        image, line = split(r, (geo.images, geo.lines))
-        acc, total = registers(lanes, "int32"), T.alloc_buffer((1,), "int32")
-        assign(acc, strategy.isa.fill(0), lanes)
-        T.buffer_store(total, T.int32(0), [0])
-        with geo.runs.walk() as (offset, _):
-            strategy.sum_run(acc, total, x, geo.source.at(image, line, column) + offset, geo.runs.length)
-        across = call("int32", f"llvm.vector.reduce.add.v{lanes}i32", whole(acc, lanes))
-        store(sums, r * geo.width + column, (across + total[0]) * T.int32(factor), 1)
 
 
 @dataclass(frozen=True)
@@ -280,9 +303,10 @@ class _Code:
         geo, strategy = self.geo, self.strategy
         strip, start = geo.first(position)
         pixel = strip * geo.strip + start
+        block = strategy.anew(block)
         finished = strategy.multiply(
             Tile(
-                self.buffers["x"],
+                self.buffers["moved" if self.variant.moved else "x"],
                 self.buffers["w"],
                 geo.offsets(position, geo.source),
                 block * self.block,
@@ -292,7 +316,7 @@ class _Code:
                 self.variant,
             )
         )
-        q = [[self._requantize(block, j, acc) for j, acc in enumerate(row)] for row in finished]
+        q = strategy.scaled(finished, lambda j, acc: self._requantize(block, j, acc))
         rows = zip(geo.offsets(position, geo.target), strategy.narrow(q, self.requant), strict=True)
         for offset, pieces in rows:
             y = offset + block * self.nr

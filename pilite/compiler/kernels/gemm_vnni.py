@@ -2,38 +2,40 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import replace
 from typing import Any, ClassVar
 
 from tvm.script.ir_builder import tirx as T
 
 from pilite.compiler.fixedpoint import INT8_MAX, INT8_MIN, Requant
-from pilite.compiler.kernels.emit import IMPORT, assign, load, loop, registers, whole
-from pilite.compiler.kernels.gemm import Strategy, Tile, Variant
+from pilite.compiler.kernels.emit import (
+    anew,
+    assign,
+    is_worth_sharing,
+    load,
+    loop,
+    registers,
+    shuffle,
+    store,
+    whole,
+)
+from pilite.compiler.kernels.gemm import VECTOR, Strategy, Tile, Variant
+from pilite.compiler.kernels.geometry import Geometry
 from pilite.compiler.kernels.isa_avx512 import Zmm
 from pilite.compiler.kernels.packing import Int
 
 LANES = 16
-FEW = 4096  # products of a pixel: 64 cycles of a Zen 4, of which a row sum would be a tenth
-
-_HALVES = """define linkonce_odr <16 x i32> @pilite_halves(i32 %n) alwaysinline nounwind {
-  %one = insertelement <16 x i32> poison, i32 %n, i32 0
-  %all = shufflevector <16 x i32> %one, <16 x i32> poison, <16 x i32> zeroinitializer
-  %v = call <16 x i32> asm "", "=v,0"(<16 x i32> %all)
-  ret <16 x i32> %v
-}
-"""
+SHORT = 64  # elements of a row whose sum costs more than a copy: one product, three steps of a tree
 
 
-def moved_halves() -> Any:
-    """Registers with 128 in every byte: x ^ 128 is x + 128 as an unsigned byte.
-
-    LLVM does not see what they hold; else it moves x before it is broadcast, which is another instruction.
-    """
-    halves = registers(LANES, "int32")
-    with T.attr(T.int32(0), IMPORT, _HALVES):
-        assign(halves, T.call_extern(f"int32x{LANES}", "pilite_halves", T.int32(-0x7F7F7F80)), LANES)
-    return halves
+def _powers(count: int) -> Iterator[tuple[int, int]]:
+    """(first, size) of pieces of `count` lanes, each a power of two, the largest first."""
+    first = 0
+    for size in (16, 8, 4, 2, 1):
+        if count & size:
+            yield first, size
+            first += size
 
 
 class DotUnsigned(Strategy):
@@ -41,10 +43,11 @@ class DotUnsigned(Strategy):
 
     Moved by the variant's offset, the weights of every 8-bit model lie in [0, 255]: zero points outside int8
     cost nothing, and activations stay int8. What the move adds, offset * (sum of x), is known per row. Where
-    these sums are much of the work, weights that fit stay int8, and x is moved in registers, one XOR a word.
+    windows overlap or rows are short, sums cost more than a copy of x: weights that fit stay int8 there, and
+    the kernel reads a copy that is moved.
 
     acc[i][v]  int32x16: row i, sixteen columns; starts at the bias
-    registers  MR x NV accumulators + NV weights + 1 x [+ 1 that moves x]
+    registers  MR x NV accumulators + NV weights + 1 x
     weights    uint8 (int8 where x is moved) [block][run][quad][vector][16 columns][4]
     """
 
@@ -55,12 +58,24 @@ class DotUnsigned(Strategy):
     def variant(self, runs: Int) -> Variant:
         low, high = int(runs.min(initial=0)), int(runs.max(initial=0))
         assert high - low <= 255, f"8-bit weights span more than 256 values: {low}..{high}"
-        if low >= INT8_MIN and high <= INT8_MAX and runs[0].size * runs.shape[0] <= FEW:
+        overlap_or_short = runs.shape[1] > 1 or runs.shape[2] <= SHORT
+        if low >= INT8_MIN and high <= INT8_MAX and overlap_or_short:
             return Variant(moved=128)
         return Variant(low)
 
     def order(self, nr: int) -> Sequence[int]:
         return self.isa.order(nr // LANES)
+
+    def anew(self, offset: Any) -> Any:
+        return anew(offset)
+
+    def scaled(self, rows: Sequence[Sequence[Any]], scale: Callable[[int, Any], Any]) -> list[list[Any]]:
+        """A vector of all rows after the other: its constants are in registers once."""
+        held = [[registers(LANES, "int32") for _ in row] for row in rows]
+        for j in range(len(rows[0])):
+            for to, row in zip(held, rows, strict=True):
+                assign(to[j], scale(j, row[j]), LANES)
+        return [[whole(v, LANES) for v in row] for row in held]
 
     def pack(self, blocks: Int) -> Int:
         nb, nr, runs, length = blocks.shape
@@ -72,40 +87,72 @@ class DotUnsigned(Strategy):
         for i, row in enumerate(acc):
             for v, a in enumerate(row):
                 assign(a, tile.initial(i, v), LANES)
-        halves = moved_halves() if tile.variant.moved else None
+        begin = T.Cast("int64", anew(0))
         with tile.runs.walk() as (offset, run):
             base = tile.w_base + run * (length * tile.nr)
-            with loop(length // 4) as quad:
-                self._quad(tile, acc, halves, offset + quad * 4, base + quad * (4 * tile.nr))
+            with T.serial(0, anew(length // 4)) as quad:
+                self._quad(tile, acc, begin + offset + quad * 4, base + quad * (4 * tile.nr))
         return [[whole(a, LANES) for a in row] for row in acc]
 
-    def _quad(self, tile: Tile, acc: list[list[Any]], halves: Any, offset: Any, w_offset: Any) -> None:
+    def _quad(self, tile: Tile, acc: list[list[Any]], offset: Any, w_offset: Any) -> None:
         """One K step. Addresses have 64 bits: LLVM makes those of 32 anew, two instructions a product."""
         w = [load(tile.w, w_offset + v * 64, 64) for v in range(tile.nr // LANES)]
-        offset = T.Cast("int64", offset)
         for row, start in zip(acc, tile.rows, strict=True):
             word = T.reinterpret("int32", load(tile.x, T.Cast("int64", start) + offset, 4))
-            x = T.broadcast(word, LANES)
-            if halves is not None:
-                x = x ^ whole(halves, LANES)
-            x = T.reinterpret("int8x64", x)
+            x = T.reinterpret("int8x64", T.broadcast(word, LANES))
             for a, weights in zip(row, w, strict=True):
-                operands = (weights, x) if halves is None else (x, weights)
+                operands = (x, weights) if tile.variant.moved else (weights, x)
                 assign(a, self.isa.dot(whole(a, LANES), *operands), LANES)
 
-    def sum_run(self, acc: Any, total: Any, x: Any, base: Any, length: int) -> None:
+    def move(self, x: Any, moved: Any, size: int) -> None:
+        """x + 128 as unsigned bytes."""
+        vectors = size // VECTOR
+        with loop(vectors, parallel=is_worth_sharing(vectors, vectors)) as i:
+            halves = T.reinterpret("int8x64", self.isa.halves())
+            store(moved, i * VECTOR, load(x, i * VECTOR, VECTOR) ^ halves, VECTOR)
+
+    def row_sums(self, geo: Geometry, x: Any, sums: Any, factor: int) -> None:
+        """Those of 16 pixels at once: their partial sums go through a tree of additions."""
+        tiles = replace(geo, mr=LANES)
+        with tiles.walk(parallel=geo.parallel) as position:
+            strip, start = tiles.first(position)
+            acc = [registers(LANES, "int32") for _ in range(tiles.tile)]
+            for a in acc:
+                assign(a, self.isa.fill(0), LANES)
+            with tiles.runs.walk() as (offset, _):
+                self._sum_run(acc, x, [row + offset for row in tiles.offsets(position, tiles.source)], tiles)
+            total = registers(LANES, "int32")
+            assign(total, self.isa.across([whole(a, LANES) for a in acc]) * self.isa.fill(factor), LANES)
+            for first, count in _powers(tiles.tile):
+                lanes = shuffle([whole(total, LANES)], range(first, first + count))
+                store(sums, strip * tiles.strip + start + first, lanes, count)
+
+    def _sum_run(self, acc: Sequence[Any], x: Any, starts: Sequence[Any], geo: Geometry) -> None:
         """64 elements at a time times one; behind the end, times zero."""
-        whole_vectors, rest = divmod(length, 64)
+        vectors, rest = divmod(geo.runs.length, VECTOR)
 
         def add(at: Any, ones: Any) -> None:
-            assign(acc, self.isa.dot(whole(acc, LANES), ones, load(x, at, 64)), LANES)
+            for a, start in zip(acc, starts, strict=True):
+                assign(a, self.isa.dot(whole(a, LANES), ones, load(x, start + at, VECTOR)), LANES)
 
-        if whole_vectors:
-            with loop(whole_vectors) as k:
-                add(base + k * 64, self.isa.ones(64))
+        if vectors:
+            with loop(vectors) as k:
+                add(k * VECTOR, self.isa.ones(VECTOR))
         if rest:
-            add(base + whole_vectors * 64, self.isa.ones(rest))
+            add(vectors * VECTOR, self.isa.ones(rest))
 
     def narrow(self, rows: Sequence[Sequence[Any]], requant: Requant) -> list[list[tuple[Any, int, int]]]:
-        zp, low, high = requant.zero_point, requant.clamp_min, requant.clamp_max
-        return [[(self.isa.narrow(row, zp, low, high), LANES * len(row), 0)] for row in rows]
+        """Four vectors at a time, of one, two or four rows: see Vnni.narrow."""
+        size = LANES * len(rows[0])
+        together = VECTOR // size
+        found = []
+        for first in range(0, len(rows), together):
+            group = rows[first : first + together]
+            padded = [*group, *[group[-1]] * (together - len(group))]
+            vectors = [v for row in padded for v in row]
+            packed = self.isa.narrow(vectors, requant.zero_point, requant.clamp_min, requant.clamp_max)
+            words = self.isa.words(packed, len(rows[0]))
+            for i in range(len(group)):
+                row = shuffle([words], range(i * size // 4, (i + 1) * size // 4))
+                found.append([(T.reinterpret(f"int8x{size}", row), size, 0)])
+        return found

@@ -21,7 +21,7 @@ from pilite.compiler.kernels.emit import (
     store,
 )
 from pilite.compiler.kernels.isa import call
-from pilite.compiler.kernels.pointwise import eights
+from pilite.compiler.kernels.pointwise import pieces
 from pilite.compiler.layout import Layout
 from pilite.compiler.spec import ArgExtreme, Bilinear
 
@@ -60,7 +60,7 @@ def bilinear(name: str, spec: Bilinear, x: Layout, y: Layout) -> tirx.PrimFunc:
 def _channels(count: int, group: Callable[[Any, int], None]) -> None:
     """group(first, lanes), neither reading nor writing beyond the last channel."""
     if count >= 8:
-        eights(count, group)
+        pieces(count, group)
     else:
         with loop(count) as k:
             group(k, 1)

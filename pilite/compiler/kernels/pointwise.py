@@ -59,10 +59,16 @@ def spans(*layouts: Layout) -> tuple[int, int, list[Callable[[Any], Any]]]:
     return batch * height, width * channels, [offset(v) for v in layouts]
 
 
-def groups(layouts: Sequence[Layout], blocks: Sequence[Any], body: Callable[[list[Any], int], None]) -> None:
-    """body(offset in each layout, count) for every group of eight elements of values of one shape.
+def groups(
+    layouts: Sequence[Layout],
+    blocks: Sequence[Any],
+    body: Callable[[list[Any], int], None],
+    size: int = 8,
+) -> None:
+    """body(offset in each layout, count) for every group of `size` elements of values of one shape.
 
-    `blocks`: the buffer of `blocks_param`, if there is one: then of these groups of every pixel, all full.
+    Rows that are shorter are groups of eight, as are those of a share of blocks. `blocks`: the buffer of
+    `blocks_param`, if there is one: then of these groups of every pixel, all full.
     """
     if share() is Share.BLOCKS:
         seen = [v.nhwc for v in layouts]
@@ -74,24 +80,25 @@ def groups(layouts: Sequence[Layout], blocks: Sequence[Any], body: Callable[[lis
         return
     rows, length, offset = spans(*layouts)
     with loop(rows, parallel=layouts[0].elements >= PARALLEL_ELEMENTS) as r:
-        eights(length, lambda at, count: body([of(r) + at for of in offset], count))
+        pieces(length, lambda at, count: body([of(r) + at for of in offset], count), size)
 
 
 def _dot(coordinates: Sequence[Any], strides: Sequence[int]) -> Any:
     return sum((i * s for i, s in zip(coordinates, strides, strict=True)), 0)
 
 
-def eights(length: int, body: Callable[[Any, int], None]) -> None:
-    """body(offset, count) for every group of eight; the last group overlaps,
+def pieces(length: int, body: Callable[[Any, int], None], size: int = 8) -> None:
+    """body(offset, count) for every group of `size`, or eight where there are fewer; the last group overlaps,
     a lone short one has count < 8.
     """
     if length < 8:
         body(0, length)
         return
-    with loop(length // 8) as k:
-        body(k * 8, 8)
-    if length % 8:
-        body(length - 8, 8)
+    size = size if length >= size else 8
+    with loop(length // size) as k:
+        body(k * size, size)
+    if length % size:
+        body(length - size, size)
 
 
 def scale(isa: Isa, x: Any, m: Scale) -> Any:
@@ -239,7 +246,7 @@ def _convert(name: str, x: Layout, y: Layout, value: Callable[[Any, int], Any]) 
                 with loop(length) as k:
                     one(k, 1)
             else:
-                eights(length, lambda at, _: one(at, 8))
+                pieces(length, lambda at, _: one(at, 8))
 
     return function(name, [Param("x", x.dtype, x.size), Param("y", y.dtype, y.size)], body)
 

@@ -27,7 +27,7 @@ from pilite.compiler.kernels.emit import (
     whole,
 )
 from pilite.compiler.kernels.isa import Isa, call
-from pilite.compiler.kernels.pointwise import eights, narrow, scale
+from pilite.compiler.kernels.pointwise import narrow, pieces, scale
 from pilite.compiler.kernels.scalars import divide_pot, divide_pot64, high_mul, saturate
 from pilite.compiler.layout import Layout
 from pilite.compiler.spec import Pool, QMean, QMeanFloat, Reduce, Softmax, SoftmaxTable
@@ -244,7 +244,7 @@ def plain(name: str, spec: Reduce, x: Layout, y: Layout) -> tirx.PrimFunc:
                 store(out, oy + offset, _reduced(spec, source, x, ox + offset, lanes), lanes)
 
             if vector:
-                eights(x.shape[last], group)
+                pieces(x.shape[last], group)
             else:
                 group(0, 1)
 
