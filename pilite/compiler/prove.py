@@ -6,9 +6,10 @@ The exact step (doubling-high-mul, then a shift) and its replacement in float32,
 
 never fall as acc grows. After the clamp at most 255 steps are left, and the first accumulator T of each step
 is known in closed form. So two looks a step prove all accumulators: at T the replacement has reached it,
-at T - 1 it has not. `factor` is sought among the float32 next to the multiplier, `addend` in the middle of
-what the steps allow; a half is part of it. Where none does for all steps, up to MOST_FIXES accumulators of a
-channel may be off by one and are mended by comparison.
+at T - 1 it has not; at the ends of what the channel reaches where T lies beyond them. `factor` is sought
+among the float32 next to the multiplier, `addend`, of which a half is part, in the middle of what the steps
+allow. Where none does for all steps, up to MOST_FIXES accumulators of a channel may be off by one and are
+mended by comparison.
 
 Truncated, because float32 rounds a sum up to the next whole number, of whichever sign, from half a unit of
 the last place below it on: a distance that hardly changes from step to step, so that the addend makes up for
@@ -68,8 +69,9 @@ class Channels:
         half = (np.int64(1) << r) >> 1
         x = (step << r) - half + (np.int64(0) if ties_up else (r > 0) & (step <= 0))
         numerator = np.clip(x, -INT32, INT32) * INT32 - (1 << 30)
-        m = np.maximum(self.mantissa[:, None], 1)
-        first: Int64 = -(-numerator // m)
+        m = self.mantissa[:, None]
+        never = np.where(step > 0, INT32, -INT32)  # of a multiplier 0, whose results are all 0
+        first: Int64 = np.where(m > 0, -(-numerator // np.maximum(m, 1)), never)
         return first
 
 
@@ -87,12 +89,24 @@ def reach(weight: npt.ArrayLike, bias: npt.ArrayLike) -> tuple[Int64, Int64] | N
 
 @dataclass(frozen=True, eq=False)
 class Steps:
-    """What has to hold: the result reaches `value` at `first` and not before, where `seen` is true."""
+    """What has to hold: among the accumulators that a channel reaches, `reached` is the first whose result is
+    `value` or more, and `before` the last whose is not; `some` and `others` say whether there are such.
+    """
 
     value: Int64  # (steps,)
-    first: Int64  # (channels, steps)
-    seen: Bools  # (channels, steps): inside what the channel can reach
+    reached: Int64  # (channels, steps), as all that follow
+    before: Int64
+    some: Bools
+    others: Bools
     signed: bool
+
+    @staticmethod
+    def to(value: Int64, channels: Channels, signed: bool) -> Steps:
+        low, high = channels.low[:, None], channels.high[:, None]
+        first = channels.first(value[None, :], not signed)
+        return Steps(
+            value, np.maximum(first, low), np.minimum(first - 1, high), first <= high, first > low, signed
+        )
 
     @property
     def edge(self) -> Float64:
@@ -103,7 +117,8 @@ class Steps:
         return edge
 
     def of(self, channels: Bools) -> Steps:
-        return Steps(self.value, self.first[channels], self.seen[channels], self.signed)
+        reached, before = self.reached[channels], self.before[channels]
+        return Steps(self.value, reached, before, self.some[channels], self.others[channels], self.signed)
 
 
 @dataclass(frozen=True, eq=False)
@@ -186,9 +201,7 @@ def fused(
     """
     channels = Channels(np.asarray(mantissa, np.int64), np.asarray(right, np.int64), *bounds)
     value = np.arange(requant.clamp_min + 1, requant.clamp_max + 1) - requant.zero_point
-    first = channels.first(value[None, :], not requant.negative_ties_show)
-    seen = (first > channels.low[:, None]) & (first <= channels.high[:, None])
-    steps = Steps(value, first, seen, requant.negative_ties_show)
+    steps = Steps.to(value, channels, requant.negative_ties_show)
     real = np.ldexp(channels.mantissa.astype(np.float64), -31 - channels.right)
     found = Fused(
         np.zeros(len(real), np.float32),
@@ -213,8 +226,8 @@ def _try(found: Fused, unsolved: Bools, steps: Steps, factor: Float32, ignored: 
     index = np.flatnonzero(unsolved)[good]
     found.factor[index], found.addend[index] = factor[good], addend[good]
     for row, channel in zip(np.flatnonzero(good), index, strict=True):
-        at = [(steps.first[row, k], 1) for k in np.flatnonzero(low[row])]
-        at += [(steps.first[row, k] - 1, -1) for k in np.flatnonzero(high[row])]
+        at = [(steps.reached[row, k], 1) for k in np.flatnonzero(low[row])]
+        at += [(steps.before[row, k], -1) for k in np.flatnonzero(high[row])]
         for i, (acc, by) in enumerate(at):
             found.at[i, channel], found.by[i, channel] = acc, by
     unsolved[index] = False
@@ -229,16 +242,20 @@ def _neighbour(real: Float64, distance: int) -> Float32:
 def _middle(factor: Float32, steps: Steps, ignored: tuple[int, int]) -> Float32:
     """The middle of the addends that the steps allow, the tightest few bounds on both sides ignored.
 
-    Without signs: of the accumulators on both sides of a step the larger one, A, reaches it, A - 1 does not,
-    and A * f + a >= edge > (A - 1) * f + a. Zero counts as positive, so it reaches no step below.
+    Without signs: of the accumulators on both sides of a step the larger one, A, reaches it and B does not,
+    so A * f + a >= edge > B * f + a. One of the other sign, or 0 for a step below, never reaches it
+    with an addend in [0, 1).
     """
     f = factor[:, None].astype(np.float64)
     up = steps.value > 0
-    reaching = np.where(up, steps.first, 1 - steps.first)
-    least = steps.edge - reaching * f
-    low = _ranked(np.where(steps.seen, -least, np.inf), ignored[0])
-    high = _ranked(np.where(steps.seen & (up | (reaching > 1)), least + f, np.inf), ignored[1])
-    low, high = -np.where(np.isinf(low), f[:, 0] - high, low), np.where(np.isinf(high), f[:, 0] - low, high)
+    least = steps.edge - np.where(up, steps.reached, -steps.before) * f
+    most = steps.edge - np.where(up, steps.before, -steps.reached) * f
+    other = np.where(up, steps.signed & (steps.before < 0), steps.reached >= 0)
+    low = -_ranked(np.where(np.where(up, steps.some, steps.others), -least, np.inf), ignored[0])
+    high = _ranked(np.where(np.where(up, steps.others, steps.some) & ~other, most, np.inf), ignored[1])
+    if steps.signed:
+        low, high = np.maximum(low, 0.0), np.minimum(high, 1.0)
+    low, high = np.where(np.isinf(low), high - 1.0, low), np.where(np.isinf(high), low + 1.0, high)
     both = np.isfinite(low) & np.isfinite(high)
     return (np.where(both, low, 0.0) / 2 + np.where(both, high, 0.0) / 2).astype(np.float32)
 
@@ -255,16 +272,16 @@ def _faults(factor: Float32, addend: Float32, steps: Steps) -> tuple[Int64, Int6
     """For every step by how many accumulators the result comes late or early: 0, 1 or, for more, 2."""
     f, a = factor[:, None], addend[:, None]
 
-    def reached(distance: int) -> Bools:
-        result: Bools = scaled(steps.first + distance, f, a, steps.signed) >= steps.value
+    def reached(acc: Int64) -> Bools:
+        result: Bools = scaled(acc, f, a, steps.signed) >= steps.value
         return result
 
-    late, early = ~reached(0) & steps.seen, reached(-1) & steps.seen
+    late, early = ~reached(steps.reached) & steps.some, reached(steps.before) & steps.others
     low, high = late.astype(np.int64), early.astype(np.int64)
     if late.any():
-        low += late & ~reached(1)
+        low += late & ~reached(steps.reached + 1)
     if early.any():
-        high += early & reached(-2)
+        high += early & reached(steps.before - 1)
     return low, high
 
 

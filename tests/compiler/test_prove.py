@@ -64,6 +64,28 @@ def test_fused_constants_give_the_exact_bytes_for_every_reachable_accumulator(se
         np.testing.assert_array_equal(got, right_bytes)
 
 
+@pytest.mark.parametrize("seed", range(24))
+def test_fused_constants_hold_at_the_ends_of_what_a_channel_reaches(seed: int) -> None:
+    """Channels that reach few results, or one; anywhere, also where all of it is clamped."""
+    rng = np.random.default_rng(seed)
+    requant, mantissa, right, _ = draw(rng, 100)
+    low = rng.integers(-300, 300, 100) * 2 ** rng.integers(0, right + 1)
+    high = low + rng.integers(0, 4, 100) * 2 ** rng.integers(0, right + 1)
+    clamps = (requant.clamp_min - requant.zero_point, requant.clamp_max - requant.zero_point)
+    solved = 0
+    for channel in range(100):
+        one = slice(channel, channel + 1)
+        found = prove.fused(requant, mantissa[one], right[one], (low[one], high[one]))
+        if found is None:
+            continue
+        acc = np.arange(low[channel], high[channel] + 1)
+        wanted = np.clip(exact(acc, int(mantissa[channel]), int(right[channel])), *clamps)
+        got = np.clip(computed(found, 0, acc, requant.negative_ties_show), *clamps)
+        np.testing.assert_array_equal(got, wanted)
+        solved += 1
+    assert solved >= 95
+
+
 def test_most_channels_have_fused_constants() -> None:
     """Without this the test above could pass by finding nothing."""
     rng = np.random.default_rng(99)
