@@ -69,8 +69,8 @@ def test_fused_constants_hold_at_the_ends_of_what_a_channel_reaches(seed: int) -
     """Channels that reach few results, or one; anywhere, also where all of it is clamped."""
     rng = np.random.default_rng(seed)
     requant, mantissa, right, _ = draw(rng, 100)
-    low = rng.integers(-300, 300, 100) * 2 ** rng.integers(0, right + 1)
-    high = low + rng.integers(0, 4, 100) * 2 ** rng.integers(0, right + 1)
+    low: prove.Int64 = rng.integers(-300, 300, 100) << rng.integers(0, right + 1)
+    high: prove.Int64 = low + (rng.integers(0, 4, 100) << rng.integers(0, right + 1))
     clamps = (requant.clamp_min - requant.zero_point, requant.clamp_max - requant.zero_point)
     solved = 0
     for channel in range(100):
