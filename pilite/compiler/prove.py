@@ -47,6 +47,7 @@ PARTS = (Rounding.GEMMLOWP, Rounding.RNDNU, Rounding.TIES_UP, Rounding.SINGLE)
 REALS = (Rounding.FLOAT64, Rounding.FLOAT32)
 INT32 = 1 << 31
 INT16_LIMIT = (1 << 15) - 8  # all roundings together move a result by less than 8
+CONVERTED = INT32 - 2048  # sums from here on, times a factor just above 1, may leave int32 as float32
 UNREACHED = -INT32  # an accumulator that no channel reaches: `reach` would have to be exhausted for it
 
 
@@ -185,6 +186,8 @@ def cheaper(spec: Sums, arrays: Arrays) -> tuple[Sums, Arrays]:
     bounds = reach_of(spec, arrays)
     if bounds is None or spec.requant.rounding is not Rounding.GEMMLOWP or spec.requant.left:
         return spec, arrays
+    if max(bounds[1].max(initial=0), -bounds[0].min(initial=0)) >= CONVERTED:
+        return spec, arrays
     found = fused(spec.requant, arrays["mantissa"], arrays["right"], bounds)
     if found is None:
         return spec, arrays
@@ -269,19 +272,22 @@ def _ranked(values: Float64, rank: int) -> Float64:
 
 
 def _faults(factor: Float32, addend: Float32, steps: Steps) -> tuple[Int64, Int64]:
-    """For every step by how many accumulators the result comes late or early: 0, 1 or, for more, 2."""
+    """For every step by how many accumulators the result comes late or early: 0, 1 or, for more, 2.
+
+    One that is wrong by more than one counts as more, too: float32 may hold several accumulators as one.
+    """
     f, a = factor[:, None], addend[:, None]
 
-    def reached(acc: Int64) -> Bools:
-        result: Bools = scaled(acc, f, a, steps.signed) >= steps.value
-        return result
+    def result(acc: Int64) -> Float64:
+        return scaled(acc, f, a, steps.signed)
 
-    late, early = ~reached(steps.reached) & steps.some, reached(steps.before) & steps.others
+    first, last = result(steps.reached), result(steps.before)
+    late, early = (first < steps.value) & steps.some, (last >= steps.value) & steps.others
     low, high = late.astype(np.int64), early.astype(np.int64)
     if late.any():
-        low += late & ~reached(steps.reached + 1)
+        low += late & ((first < steps.value - 1) | (result(steps.reached + 1) < steps.value))
     if early.any():
-        high += early & reached(steps.before - 1)
+        high += early & ((last > steps.value) | (result(steps.before - 1) >= steps.value))
     return low, high
 
 

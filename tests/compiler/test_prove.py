@@ -86,6 +86,39 @@ def test_fused_constants_hold_at_the_ends_of_what_a_channel_reaches(seed: int) -
     assert solved >= 95
 
 
+@pytest.mark.parametrize(
+    ("zero_point", "clamp", "mantissa", "right", "reach"),
+    [
+        (-48, (-35, -34), 1247109412, 1, (112727988, 112727992)),
+        (57, (63, 64), 1047384493, 0, (164722856, 164722865)),
+    ],
+)
+def test_sums_that_float32_cannot_tell_apart_are_not_mended_by_one(
+    zero_point: int, clamp: tuple[int, int], mantissa: int, right: int, reach: tuple[int, int]
+) -> None:
+    """Beyond 2**24 several sums are one float32: the first of a step may be wrong by more than one."""
+    requant = Requant(Rounding.GEMMLOWP, zero_point, *clamp)
+    low, high = (np.array([end]) for end in reach)
+    found = prove.fused(requant, [mantissa], [right], (low, high))
+    acc = np.arange(reach[0], reach[1] + 1)
+    clamps = clamp[0] - zero_point, clamp[1] - zero_point
+    if found is not None:
+        got = np.clip(computed(found, 0, acc, requant.negative_ties_show), *clamps)
+        np.testing.assert_array_equal(got, np.clip(exact(acc, mantissa, right), *clamps))
+
+
+def test_an_operator_whose_result_may_leave_int32_as_float32_stays_as_it_is() -> None:
+    """The conversion of 2**31 has no meaning."""
+    sample = conv(6, -127, replace(REQUANT, left=False))
+    assert isinstance(sample.spec, QConv2D)
+    _, high = prove.reach_of(sample.spec, sample.arrays) or ([], [])
+    for room, rounding in ((2048, Rounding.GEMMLOWP), (2049, Rounding.FUSED)):
+        bias = np.array(sample.arrays["bias"], np.int32)
+        bias[0] += 2**31 - room - high[0]
+        arrays = {**sample.arrays, "bias": bias, "mantissa": np.full(16, 1 << 30), "right": np.full(16, 24)}
+        assert prove.cheaper(sample.spec, arrays)[0].requant.rounding is rounding
+
+
 def test_most_channels_have_fused_constants() -> None:
     """Without this the test above could pass by finding nothing."""
     rng = np.random.default_rng(99)

@@ -2,7 +2,7 @@
 
 y = clamp(floor((w0 * a + w1 * b + constant) / 2**shift)): 8 elements take 4 multiplies and 3 narrowing
 shifts on NEON instead of 12 shifts and 6 doubling multiplies; with AVX2, which has no high product of 32
-bits, 2 multiplies and a shift instead of 6 products of 64 bits.
+bits, 2 multiplies and a shift instead of 6 products of 64 bits. With AVX-512, 64 elements at a time.
 """
 
 from __future__ import annotations

@@ -162,9 +162,8 @@ class _Code:
             channel = minimum(first, max(channels - self.block, 0)) if channels % self.block else first
             with loop(together) as r:
                 row = split(chunk * together + r, (n, oh))
-                if ow >= self.width:
-                    with loop(ow // self.width) as t:
-                        self.tile(row, anew(block), channel, t * self.width, self.width)
+                with loop(ow // self.width) as t:
+                    self.tile(row, anew(block), channel, t * self.width, self.width)
                 if ow % self.width:
                     self.tile(row, anew(block), channel, ow // self.width * self.width, ow % self.width)
 

@@ -241,7 +241,7 @@ def scratch(variant: Variant, x: Layout, y: Layout) -> tuple[int, ...]:
 
 
 def _moved_bytes(x: Layout) -> int:
-    """Of a copy of x, in whole vectors; a run may be read by a granule beyond its end."""
+    """Of a copy of x, in whole vectors. Behind it may be read what may be behind x."""
     return (x.size // VECTOR + 1) * VECTOR
 
 

@@ -42,9 +42,9 @@ class DotUnsigned(Strategy):
     """vpdpbusd: sums of four unsigned x signed products. The weights are the unsigned side.
 
     Moved by the variant's offset, the weights of every 8-bit model lie in [0, 255]: zero points outside int8
-    cost nothing, and activations stay int8. What the move adds, offset * (sum of x), is known per row. Where
-    windows overlap or rows are short, sums cost more than a copy of x: weights that fit stay int8 there, and
-    the kernel reads a copy that is moved.
+    cost nothing, and activations stay int8. What the move adds, offset * (sum of x), is known per row. These
+    sums cost more than a copy of x where windows have several lines or rows are short: weights that fit stay
+    int8 there, and the kernel reads a copy that is moved.
 
     acc[i][v]  int32x16: row i, sixteen columns; starts at the bias
     registers  MR x NV accumulators + NV weights + 1 x
@@ -58,8 +58,8 @@ class DotUnsigned(Strategy):
     def variant(self, runs: Int) -> Variant:
         low, high = int(runs.min(initial=0)), int(runs.max(initial=0))
         assert high - low <= 255, f"8-bit weights span more than 256 values: {low}..{high}"
-        overlap_or_short = runs.shape[1] > 1 or runs.shape[2] <= SHORT
-        if low >= INT8_MIN and high <= INT8_MAX and overlap_or_short:
+        several_or_short = runs.shape[1] > 1 or runs.shape[2] <= SHORT
+        if low >= INT8_MIN and high <= INT8_MAX and several_or_short:
             return Variant(moved=128)
         return Variant(low)
 

@@ -45,8 +45,8 @@ def spans(*layouts: Layout) -> tuple[int, int, list[Callable[[Any], Any]]]:
     """Equal shapes as (rows, contiguous elements per row, row index -> offset for each layout)."""
     if not any(v.halo for v in layouts):
         n = layouts[0].elements
-        pieces = next((p for p in (16, 12, 8, 4) if n % (8 * p) == 0), 1) if n >= PARALLEL_ELEMENTS else 1
-        return pieces, n // pieces, [lambda r: r * (n // pieces)] * len(layouts)
+        rows = next((p for p in (16, 12, 8, 4) if n % (8 * p) == 0), 1) if n >= PARALLEL_ELEMENTS else 1
+        return rows, n // rows, [lambda r: r * (n // rows)] * len(layouts)
     batch, height, width, channels = layouts[0].shape
 
     def offset(v: Layout) -> Callable[[Any], Any]:
