@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
 from fractions import Fraction
@@ -268,7 +269,7 @@ class Fused:
 
 @pytest.mark.parametrize("cpu", EVERY_CPU)
 def test_vectors_fuse_the_product_with_an_addend_of_its_sign_and_mend_one(cpu: str) -> None:
-    isa, m = ISAS[cpus.load(cpu).isa], Fused(float(np.float32(0.0123)), -(2.0**-7), at0=-515, by0=1)
+    isa, m = ISAS[cpus.load(cpu).isa], Fused(float(np.float32(0.0123)), 0.5 - 2.0**-7, at0=-515, by0=1)
     signed, unsigned = (Requant(Rounding.FUSED, 5, low, 127, fixes=1) for low in (-128, 5))
     assert (signed.negative_ties_show, unsigned.negative_ties_show) == (True, False)
 
@@ -283,7 +284,7 @@ def test_vectors_fuse_the_product_with_an_addend_of_its_sign_and_mend_one(cpu: s
 
 def fused(x: int, m: Fused, negate: bool) -> int:
     addend = Fraction(-m.addend if negate else m.addend)
-    return round(fma32(x, m.factor, addend)) + (m.by0 if x == m.at0 else 0)
+    return math.trunc(fma32(x, m.factor, addend)) + (m.by0 if x == m.at0 else 0)
 
 
 @pytest.mark.parametrize("cpu", EVERY_CPU)
