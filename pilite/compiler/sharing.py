@@ -16,7 +16,7 @@ from typing import Any
 from tvm import ir, tirx
 from tvm_ffi import StructuralMutator, structural_mutate
 
-from pilite.compiler.kernels.emit import IMPORT
+from pilite.compiler.kernels.emit import IMPORT, opaque
 from pilite.compiler.order import stored
 
 BITS = 15  # of the number of threads; who = thread << BITS | threads
@@ -42,11 +42,7 @@ __attribute__((visibility("hidden"))) void* {SLOT} = (void*)launch_shares;
 """
 
 
-_UNKNOWN = """define linkonce_odr i32 @pilite_unknown(i32 %n) alwaysinline nounwind {
-  %v = call i32 asm "", "=r,0"(i32 %n)
-  ret i32 %v
-}
-"""
+_UNKNOWN = opaque("pilite_unknown")
 
 
 def unknown(value: Any) -> Any:

@@ -100,11 +100,19 @@ def reload(buffer: Any, offset: Any) -> Any:
     return whole(loaded, 4)
 
 
-_ANEW = """define linkonce_odr i32 @pilite_anew(i32 %n) alwaysinline nounwind {
-  %v = call i32 asm sideeffect "", "=r,0"(i32 %n)
+def opaque(name: str, effect: str = "") -> str:
+    """LLVM text of an int32 function of which LLVM does not see that it returns its argument.
+
+    `effect`: "sideeffect" where it shall not see either that it gives the same each time.
+    """
+    return f"""define linkonce_odr i32 @{name}(i32 %n) alwaysinline nounwind {{
+  %v = call i32 asm {effect} "", "=r,0"(i32 %n)
   ret i32 %v
-}
+}}
 """
+
+
+_ANEW = opaque("pilite_anew", "sideeffect")
 
 
 def anew(value: Any) -> Any:
@@ -166,12 +174,15 @@ def store_first(buffer: Any, offset: Any, value: Any, lanes: int, count: int) ->
         return
     held = registers(lanes, "int8")
     assign(held, value, lanes)
-    done, size = 0, lanes // 2
-    while size:
-        if count & size:
-            store(buffer, offset + done, part(whole(held, lanes), lanes, done, size), size)
-            done += size
-        size //= 2
+    for done, size in powers(count):
+        store(buffer, offset + done, part(whole(held, lanes), lanes, done, size), size)
+
+
+def powers(count: int) -> Iterator[tuple[int, int]]:
+    """(first, size) of pieces of `count` elements, each a power of two, the largest first."""
+    for bit in reversed(range(count.bit_length())):
+        if count >> bit & 1:
+            yield count >> (bit + 1) << (bit + 1), 1 << bit
 
 
 class Share(Enum):

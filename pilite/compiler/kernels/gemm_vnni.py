@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from typing import Any, ClassVar
 
@@ -15,6 +15,7 @@ from pilite.compiler.kernels.emit import (
     is_worth_sharing,
     load,
     loop,
+    powers,
     registers,
     shuffle,
     store,
@@ -27,15 +28,6 @@ from pilite.compiler.kernels.packing import Int
 
 LANES = 16
 SHORT = 64  # elements of a row whose sum costs more than a copy: one product, three steps of a tree
-
-
-def _powers(count: int) -> Iterator[tuple[int, int]]:
-    """(first, size) of pieces of `count` lanes, each a power of two, the largest first."""
-    first = 0
-    for size in (16, 8, 4, 2, 1):
-        if count & size:
-            yield first, size
-            first += size
 
 
 class DotUnsigned(Strategy):
@@ -123,7 +115,7 @@ class DotUnsigned(Strategy):
                 self._sum_run(acc, x, [row + offset for row in tiles.offsets(position, tiles.source)], tiles)
             total = registers(LANES, "int32")
             assign(total, self.isa.across([whole(a, LANES) for a in acc]) * self.isa.fill(factor), LANES)
-            for first, count in _powers(tiles.tile):
+            for first, count in powers(tiles.tile):
                 lanes = shuffle([whole(total, LANES)], range(first, first + count))
                 store(sums, strip * tiles.strip + start + first, lanes, count)
 

@@ -85,7 +85,7 @@ class Vnni(X86):
         return shuffle([one, zero], [i if i < count else size for i in range(size)])
 
     def order(self, vectors: int) -> list[int]:
-        """Channel held by (vector, lane) so that `narrow` puts the results of `vectors` in order."""
+        """Channel held by (vector, lane) so that `narrow`, then `words`, put rows of `vectors` in order."""
         return [
             4 * vectors * (lane // 4) + 4 * vector + lane % 4
             for vector in range(vectors)
@@ -112,24 +112,12 @@ class Vnni(X86):
         return T.reinterpret(f"int8x{self.bytes_}", mixed)
 
     def narrow(self, q: Sequence[Any], zero_point: int, clamp_min: int, clamp_max: int) -> Any:
-        """One, two or four int32 vectors -> as many times `lanes` int8, zero point added, clamped."""
-        count = self.lanes * len(q)
-        words = [_add16(v, zero_point, self.lanes * min(len(q), 2)) for v in self._words16(q)]
-        if len(q) == 4:
-            packed = call(f"int8x{count}", PACKS[self.lanes][1], *words)
-        elif len(q) == 2:
-            packed = _saturate("int8x32", "wb", words[0], "int32")
-        else:
-            halves = (shuffle(words, range(i, i + 8)) for i in (0, 8))
-            packed = call("int8x16", PACKS[4][1], *halves)
-        return clamp8(packed, clamp_min, clamp_max, count)
-
-    def _words16(self, q: Sequence[Any]) -> list[Any]:
-        """Pairs of int32 vectors as saturated int16; a lone one as half a vector."""
-        if len(q) == 1:
-            return [_saturate("int16x16", "dw", q[0], "int16")]
-        pairs = (q[i : i + 2] for i in range(0, len(q), 2))
-        return [call(f"int16x{2 * self.lanes}", PACKS[self.lanes][0], *pair) for pair in pairs]
+        """Four int32 vectors -> four times `lanes` int8, zero point added, clamped."""
+        to16, to8 = PACKS[self.lanes]
+        pairs = (call(f"int16x{2 * self.lanes}", to16, *q[i : i + 2]) for i in (0, 2))
+        words = (_add16(pair, zero_point, 2 * self.lanes) for pair in pairs)
+        packed = call(f"int8x{4 * self.lanes}", to8, *words)
+        return clamp8(packed, clamp_min, clamp_max, 4 * self.lanes)
 
 
 class Xmm(Vnni):
@@ -166,13 +154,6 @@ class Zmm(Vnni):
         """With every lane, rounded as the control register says: to nearest, ties to even."""
         every, current = tirx.const(-1, "int16"), T.int32(4)
         return call(self.i32, "llvm.x86.avx512.mask.cvtps2dq.512", x, self.fill(0), every, current)
-
-
-def _saturate(dtype: str, step: str, x: Any, mask: str) -> Any:
-    """vpmovsdw or vpmovswb: every element of a zmm to half its width, saturated, in order."""
-    kind, lanes = dtype.split("x")
-    every = tirx.const(-1, mask)
-    return call(dtype, f"llvm.x86.avx512.mask.pmovs.{step}.512", x, constant(0, kind, int(lanes)), every)
 
 
 def _add16(words: Any, value: int, lanes: int) -> Any:
