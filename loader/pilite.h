@@ -53,8 +53,10 @@ typedef struct {
   uint32_t size;    /* sizeof(pilite_options): lets later versions append fields */
   uint32_t threads; /* 1 to PILITE_MAX_THREADS, the caller included; 0 = 1. Without `cpus` no more are used
                        than the process may use CPUs: the others would only take turns */
-  const int* cpus;  /* `threads` CPU numbers or NULL. cpus[0] holds the caller, during pilite_run only */
-  uint32_t spin;    /* microseconds that an idle thread spins within a run before it sleeps; 0 = default */
+  const int* cpus;  /* `threads` CPU numbers or NULL. A caller elsewhere is moved to cpus[0] and held there,
+                       during pilite_run only */
+  uint32_t spin;    /* microseconds that an idle thread spins within a run before it sleeps; 0 = default.
+                       Behind a run at most 50 */
   uint32_t flags;   /* enum pilite_flags */
 } pilite_options;
 

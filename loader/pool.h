@@ -1,7 +1,7 @@
 // pool.h - fork and join for one session. Linux futexes; no heap, no libstdc++.
 //
 //   caller    begin ─── launch ──────── launch ─── end        one thread at a time
-//   workers   woken     tasks   spin    tasks      asleep
+//   workers   woken     tasks   spin    tasks      spin 50 us, then asleep
 //
 // A region has one slot per thread; slot s holds the tasks s, s + slots, s + 2 slots ... Thread s takes slot
 // s, so that a core meets the same rows again in the next region. Who is done early takes slots that nobody
@@ -95,6 +95,7 @@ class Pool {
     const int usable = cores(threads, cpus);
     threads_ = 1;
     spin_us_ = usable < threads && cpus ? 0 : spin_us;
+    linger_us_ = spin_us_ < kLingerUs ? spin_us_ : kLingerUs;
     if (usable < threads && !cpus) threads = usable;
     process_ = getpid();
     caller_cpu_ = cpus ? cpus[0] : -1;
@@ -124,13 +125,13 @@ class Pool {
   // A run starts: wake the workers now, so that they are there when the first region comes.
   void begin() {
     failures_.set_relaxed(0);
-    if (caller_cpu_ >= 0) pin_caller();
+    if (caller_cpu_ >= 0 && sched_getcpu() != caller_cpu_) pin_caller();  // three system calls
     if (threads_ < 2) return;
     active_.store(1);
     announce();
   }
 
-  // The run is over. Spinning workers see the event and sleep. False if any task of the run failed.
+  // The run is over. Workers see the event, and sleep if no run follows. False if any task of the run failed.
   bool end() {
     if (threads_ > 1) {
       active_.store(0);
@@ -173,6 +174,10 @@ class Pool {
   }
 
  private:
+  // How long workers spin behind a run: about what a wake-up costs, so that runs one after the other find
+  // them awake, and a single run wastes no more than it would have cost.
+  static constexpr uint32_t kLingerUs = 50;
+
   struct Worker {
     Pool* pool;
     int id, cpu;
@@ -211,7 +216,8 @@ class Pool {
     return !sched_setaffinity(0, sizeof set, &set);
   }
 
-  // Only for the run: the caller's affinity is not ours. If the kernel refuses, the run is merely not pinned.
+  // Only for the run: the caller's affinity is not ours. Afterwards the kernel leaves it where it is, as a
+  // rule, and the next run asks nothing of it. If the kernel refuses, the run is merely not pinned.
   void pin_caller() {
     if (sched_getaffinity(0, sizeof caller_mask_, &caller_mask_)) return;
     const bool already = CPU_COUNT(&caller_mask_) == 1 && CPU_ISSET(caller_cpu_, &caller_mask_);
@@ -238,12 +244,12 @@ class Pool {
     }
   }
 
-  // Spin while a run is active, sleep otherwise. Returns the new event number.
+  // Spin, for long while a run is active, then sleep. Returns the new event number.
   uint32_t wait_for_event(uint32_t seen) {
-    Spinner spinner(spin_us_);
+    Spinner spinner(active_.relaxed() ? spin_us_ : linger_us_);
     uint32_t now;
     while ((now = event_.acquire()) == seen) {
-      if (active_.relaxed() && spinner.again()) continue;
+      if (spinner.again()) continue;
       sleepers_.add(1);
       futex_wait(&event_, seen);  // returns at once if the event came before the sleep
       sleepers_.add(-1u);
@@ -285,7 +291,7 @@ class Pool {
   }
 
   int threads_, caller_cpu_;
-  uint32_t spin_us_;
+  uint32_t spin_us_, linger_us_;
   pid_t process_;
   bool is_inside_, is_pinned_;
   cpu_set_t caller_mask_;

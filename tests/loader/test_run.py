@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import threading
 import time
 from pathlib import Path
@@ -185,21 +186,54 @@ def worker_cpus(count: int) -> list[set[int]]:
     return cpus
 
 
-def test_the_caller_is_pinned_during_the_run_only(fake: Path, open_model: OpenModel) -> None:
-    allowed = os.sched_getaffinity(0)
-    cpu = max(allowed)
-    seen: set[int] = set()
+@pytest.mark.skipif(len(os.sched_getaffinity(0)) < 2, reason="there is one CPU: nobody is elsewhere")
+def test_a_caller_elsewhere_is_pinned_during_the_run_only(fake: Path, open_model: OpenModel) -> None:
+    elsewhere, *_, cpu = sorted(os.sched_getaffinity(0))
+    seen: list[set[int]] = []
     with open_model(fake, threads=1, cpus=[cpu]) as model:
+
+        def run() -> None:
+            os.sched_setaffinity(0, {elsewhere})
+            model.invoke()
+            seen.append(os.sched_getaffinity(0))
+
         model.inputs[1][:] = command(WAIT, tasks=1, detail=200)
-        caller = threading.Thread(target=model.invoke)
+        caller = threading.Thread(target=run)
         caller.start()
         time.sleep(0.1)
         if caller.native_id is not None:
-            seen = os.sched_getaffinity(caller.native_id)
+            seen.append(os.sched_getaffinity(caller.native_id))
         caller.join()
-        assert seen == {cpu}
-        model.run(X, command(ADD))
-        assert os.sched_getaffinity(0) == allowed
+    assert seen == [{cpu}, {elsewhere}]
+
+
+@pytest.mark.skipif(len(os.sched_getaffinity(0)) < 2, reason="there is one CPU: no worker spins")
+def test_workers_are_awake_when_a_run_follows_at_once(fake: Path, open_model: OpenModel) -> None:
+    """Other work on the CPUs may put them to sleep, so the best of some tries counts."""
+    with open_model(fake, threads=2, cpus=places(2)) as model:
+        fewest = min(sleeps(model, runs=200) for _ in range(20))
+    assert fewest < 20
+
+
+def sleeps(model: Model, runs: int) -> int:
+    """How often the only worker gave up its CPU to wait, during runs that begin 20 us after one another."""
+    model.inputs[1][:] = command(ADD, regions=500)
+    before = waits()
+    for _ in range(runs):
+        model.invoke()
+        end = time.perf_counter() + 20e-6
+        while time.perf_counter() < end:
+            pass
+    return waits() - before
+
+
+def waits() -> int:
+    """The voluntary switches of the only worker, as the kernel counts them."""
+    assert workers(1) == 1
+    (task,) = (
+        path for path in Path("/proc/self/task").iterdir() if (path / "comm").read_text() == "pilite\n"
+    )
+    return int(re.findall(r"^voluntary_ctxt_switches:\s*(\d+)", (task / "status").read_text(), re.M)[0])
 
 
 def test_a_cpu_that_this_process_may_not_use_is_refused(fake: Path, open_model: OpenModel) -> None:
