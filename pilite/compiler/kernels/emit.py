@@ -29,6 +29,7 @@ SOURCE = "pilite.source"  # attribute of a function: the C file beside it that i
 PARALLEL_MACS = 65536
 PARALLEL_ELEMENTS = 16384
 FEWEST_TASKS = 4  # that are worth sharing
+MANY_TASKS = 24  # of which one more or less does not matter
 
 
 @dataclass(frozen=True)
@@ -224,6 +225,11 @@ def is_worth_a_barrier(macs: int) -> bool:
 def is_worth_sharing(elements: int, tasks: int) -> bool:
     """Whether threads share so many tasks of a kernel without sums of products."""
     return elements >= PARALLEL_ELEMENTS and tasks >= FEWEST_TASKS
+
+
+def divides_well(tasks: int) -> bool:
+    """Whether four threads, or fewer, get about as many of such tasks each."""
+    return tasks % FEWEST_TASKS == 0 or tasks >= MANY_TASKS
 
 
 def blocks_param() -> list[Param]:

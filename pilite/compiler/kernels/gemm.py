@@ -15,8 +15,8 @@ channel lanes.
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Sequence
-from contextlib import AbstractContextManager
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
@@ -28,13 +28,16 @@ from pilite.compiler.cpu import Cpu
 from pilite.compiler.fixedpoint import Requant
 from pilite.compiler.kernels.emit import (
     Param,
+    Share,
     assign,
     blocks_loop,
     blocks_param,
+    divides_well,
     function,
     load,
     loop,
     registers,
+    share,
     split,
     store,
     store_first,
@@ -150,7 +153,7 @@ class Strategy(ABC):
             across = call("int32", f"llvm.vector.reduce.add.v{lanes}i32", whole(acc, lanes))
             store(sums, r * geo.width + column, (across + total[0]) * T.int32(factor), 1)
 
-    def move(self, x: Any, moved: Any, size: int) -> None:
+    def move(self, x: Any, moved: Any, size: int, *, parallel: bool) -> None:
         """moved = `size` elements of x, each as its variant says. Only strategies that ask for it need it."""
         raise NotImplementedError
 
@@ -224,7 +227,7 @@ def emit(
         if variant.offset:
             strategy.row_sums(geo, code.buffers["x"], code.buffers["sums"], variant.offset)
         if variant.moved:
-            strategy.move(code.buffers["x"], code.buffers["moved"], _moved_bytes(x))
+            strategy.move(code.buffers["x"], code.buffers["moved"], _moved_bytes(x), parallel=geo.parallel)
         code.columns_outside() if _columns_outside(
             geo, block * (columns // nr), nr, cpu
         ) else code.rows_outside()
@@ -287,12 +290,23 @@ class _Code:
     def columns_outside(self) -> None:
         """Each block of columns meets all rows: W is read once."""
         if self.full:
-            blocks = blocks_loop(self.full, self.buffers, parallel=self.geo.parallel)
-            with blocks as b, self.geo.walk() as p:
+            with self._blocks_of_tiles() as (b, p):
                 self.tile(p, b, self.nr)
         if self.rest:
             with self._tiles() as p:
                 self.tile(p, self.full, self.rest)
+
+    @contextmanager
+    def _blocks_of_tiles(self) -> Iterator[tuple[Any, Position]]:
+        """The tiles of a block, then of the next. Threads share blocks; their tiles where blocks are few."""
+        if share() is Share.WHOLE and self.geo.parallel and not divides_well(self.full):
+            with loop(self.full * self.geo.tiles, parallel=True) as i:
+                block, tile = split(i, (self.full, self.geo.tiles))
+                yield block, self.geo.position(tile)
+            return
+        blocks = blocks_loop(self.full, self.buffers, parallel=self.geo.parallel)
+        with blocks as b, self.geo.walk() as p:
+            yield b, p
 
     def _tiles(self) -> AbstractContextManager[Position]:
         """The tiles of rows, which threads share."""

@@ -12,7 +12,6 @@ from pilite.compiler.fixedpoint import INT8_MAX, INT8_MIN, Requant
 from pilite.compiler.kernels.emit import (
     anew,
     assign,
-    is_worth_sharing,
     load,
     loop,
     powers,
@@ -96,10 +95,9 @@ class DotUnsigned(Strategy):
                 operands = (x, weights) if tile.variant.moved else (weights, x)
                 assign(a, self.isa.dot(whole(a, LANES), *operands), LANES)
 
-    def move(self, x: Any, moved: Any, size: int) -> None:
-        """x + 128 as unsigned bytes."""
-        vectors = size // VECTOR
-        with loop(vectors, parallel=is_worth_sharing(vectors, vectors)) as i:
+    def move(self, x: Any, moved: Any, size: int, *, parallel: bool) -> None:
+        """x + 128 as unsigned bytes, by the threads that read them: those of another core cost more."""
+        with loop(size // VECTOR, parallel=parallel) as i:
             halves = T.reinterpret("int8x64", self.isa.halves())
             store(moved, i * VECTOR, load(x, i * VECTOR, VECTOR) ^ halves, VECTOR)
 

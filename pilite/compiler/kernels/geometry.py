@@ -114,14 +114,23 @@ class Geometry:
 
         For rows that are not `nested`, LLVM makes of a tile what it makes where threads share the loop.
         """
-        extents = self.pixels // self.strip, -(-self.strip // self.tile)
         if share() is not Share.ROWS or not nested:
             with loop(self.tiles, parallel=parallel, start=HIDDEN) as tile:
-                strip, t = split(tile, extents)
-                yield strip, t
+                yield self.position(tile)
             return
-        with loop(extents[0]) as strip, loop(extents[1], parallel=parallel) as t:
+        strips, tiles = self._extents
+        with loop(strips) as strip, loop(tiles, parallel=parallel) as t:
             yield strip, t
+
+    @property
+    def _extents(self) -> tuple[int, int]:
+        """Strips, and tiles of each."""
+        return self.pixels // self.strip, -(-self.strip // self.tile)
+
+    def position(self, tile: Any) -> Position:
+        """That of a tile of all strips."""
+        strip, t = split(tile, self._extents)
+        return strip, t
 
     def first(self, position: Position) -> tuple[Any, Any]:
         """(strip, first pixel in it) of a tile; the last tile of a strip is moved back to stay inside."""
