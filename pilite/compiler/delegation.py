@@ -266,14 +266,19 @@ def _near_powers(*exponents: int) -> Rule:
 
 
 def _covered(node: Node, graph: Graph) -> str | None:
-    """Outputs that are a bias alone are rounded by rndnu also where a core rounds all others by rndnu16."""
+    """CalculateTransposeConvPaddings: no SAME with gaps between windows. In VALID, outputs that are a bias
+    alone are rounded by rndnu also where a core rounds all others by rndnu16.
+    """
     o = node.options
     assert isinstance(o, TransposeConv)
     x, w = (graph.tensors[i] for i in node.inputs[:2])
     window = w.shape[1:3]
-    if x.dtype != "uint8" or all(size >= stride for size, stride in zip(window, o.stride, strict=True)):
+    if x.dtype == "int16" or all(size >= stride for size, stride in zip(window, o.stride, strict=True)):
         return None
-    return f"its window {window} is smaller than its stride {o.stride}, where cores round otherwise; {REF}"
+    gaps = f"its window {window} is smaller than its stride {o.stride}"
+    if o.padding == "SAME":
+        return f"{gaps}, {BUILTIN}"
+    return f"{gaps}, where cores round otherwise; {REF}" if x.dtype == "uint8" else None
 
 
 def multipliers(node: Node, graph: Graph) -> Sequence[float]:

@@ -64,9 +64,18 @@ REFUSED = {
             "TRANSPOSE_CONV",
             [integers(1, 20, 20, 4), UW, replace(X, dtype="uint8"), B],
             value(1, 20, 20, 4, name="y", scale=0.5, dtype="uint8"),
-            TransposeConv("SAME", (4, 4), "NONE"),
+            TransposeConv("VALID", (4, 4), "NONE"),
         ),
         "its window (3, 3) is smaller than its stride (4, 4), where cores round otherwise",
+    ),
+    "transposed with gaps, padded": (
+        one(
+            "TRANSPOSE_CONV",
+            [integers(1, 20, 20, 4), W, X, B],
+            value(1, 20, 20, 4, name="y", scale=0.5),
+            TransposeConv("SAME", (4, 4), "NONE"),
+        ),
+        "its window (3, 3) is smaller than its stride (4, 4), so LiteRT leaves it to a builtin kernel",
     ),
     "16 bits with a 32-bit bias": (
         conv(replace(X, dtype="int16", zero_points=(0,)), y=replace(Y, dtype="int16", zero_points=(0,))),
