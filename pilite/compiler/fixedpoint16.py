@@ -182,8 +182,8 @@ def _exp(a: Int64, integer_bits: int) -> Int64:
         if integer_bits > e:
             bit = (remainder >> (fraction + e)) & 1
             result = np.where(bit == 1, _high_mul(result, _constant(factor)), result)
-    if integer_bits > 5:
-        result = np.where(a < -(1 << (36 - integer_bits)), 0, result)
+    if integer_bits > 5:  # exp(-32) and less: the factors end before
+        result = np.where(a < -(32 << fraction), 0, result)
     return np.where(a == 0, INT16_MAX, result)
 
 

@@ -12,18 +12,20 @@ import pytest
 
 from loader.pilite import Model
 from models.zoo.writer import OpSpec, TensorSpec, write
-from pilite.compiler import fixedpoint16, tflite
+from pilite.compiler import fixedpoint16, recurrent, tflite
 from pilite.compiler.graph import ABSENT, Add, Lstm
 from pilite.compiler.rules import HYBRID
-from tests import native, one_op, oracle
-from tests.batch import compiled
-from tests.draw import OneOp
+from tests import native, one_op, oracle, recurrent_ops
+from tests.batch import check_bits, compiled
+from tests.draw import Draw, OneOp
+from tests.recurrent_ops import Sizes
 from tests.refusals import AGAIN, reason
 from tests.small import edited, value
 
 STEPS, RESET = 20, 13
 FLOAT32 = 0  # TensorType
 LSTM = "UNIDIRECTIONAL_SEQUENCE_LSTM"
+CELLS_BEYOND_16 = (0, 1, 18, 26)  # models whose cells have 5 or 6 integer bits
 
 
 @pytest.mark.parametrize(
@@ -31,7 +33,7 @@ LSTM = "UNIDIRECTIONAL_SEQUENCE_LSTM"
     [(fixedpoint16.sigmoid, lambda x: 1 / (1 + np.exp(-x))), (fixedpoint16.tanh, np.tanh)],
     ids=["sigmoid", "tanh"],
 )
-@pytest.mark.parametrize("bits", range(5))
+@pytest.mark.parametrize("bits", range(recurrent.MOST_INTEGER_BITS + 1))
 def test_functions_of_fixed_point_are_close_to_the_real_ones(function: Any, wanted: Any, bits: int) -> None:
     """Whether they are gemmlowp's bit for bit, the models below show."""
     x = fixedpoint16.EVERY_INT16 * 2.0 ** (bits - 15)
@@ -40,6 +42,14 @@ def test_functions_of_fixed_point_are_close_to_the_real_ones(function: Any, want
     assert np.abs(found - wanted(x)).max() < 0.001
     assert function(bits).min() >= fixedpoint16.INT16_MIN
     assert function(bits).max() <= fixedpoint16.INT16_MAX
+
+
+@pytest.mark.parametrize("seed", CELLS_BEYOND_16)
+def test_cells_that_grow_beyond_16_give_the_bytes_of_tflite(seed: int) -> None:
+    """exp(-32) and less are 0 there."""
+    d = Draw(np.random.default_rng(seed), "int8")
+
+    check_bits([recurrent_ops.network(d, Sizes(1, 40, 4, 33), d.values)], native.HERE)
 
 
 def interpreter(model: bytes) -> Any:
