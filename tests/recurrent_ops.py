@@ -36,21 +36,22 @@ def lstm(d: Draw, op: str) -> OneOp:
     return network(d, Sizes(batch, steps, inputs, cells, d.chance(0.3)), d.values)
 
 
-def network(d: Draw, sizes: Sizes, values: Callable[[Shape], Array]) -> OneOp:
+def network(d: Draw, sizes: Sizes, values: Callable[[Shape], Array], scale: float = 0.01) -> OneOp:
     """Gates that use their whole range, or saturate; a hidden value with a zero point in half of them.
 
-    `values`: of the weights and the input. Sizes but for the steps decide, with `d`, about the rest.
+    `values`: of the weights, whose scale is near `scale`, and of the input. The number of steps changes
+    nothing else.
     """
     x = d.activation((*sizes.ends, sizes.inputs), d.near(0.05, 4))
     hidden = (d.near(1 / 128, 2), d.zero_point() if d.chance(0.5) else 0)
     state = d.tensor((sizes.batch, sizes.cells), (hidden[0],), hidden[1], is_variable=True)
-    scale = 2.0 ** -d.pick(range(9, 16))
-    cell = d.tensor((sizes.batch, sizes.cells), (scale,), dtype="int16", is_variable=True)
+    power = 2.0 ** -d.pick(range(9, 16))
+    cell = d.tensor((sizes.batch, sizes.cells), (power,), dtype="int16", is_variable=True)
     shapes = [(sizes.cells, count) for count in (sizes.inputs,) * 4 + (sizes.cells,) * 4]
-    weights = [d.tensor(shape, (d.near(0.01, 4),), data=values(shape)) for shape in shapes]
+    weights = [d.tensor(shape, (d.near(scale, 4),), data=values(shape)) for shape in shapes]
     biases = [d.tensor(b.shape, (1e-4,), dtype="int32", data=b) for b in (_bias(d, sizes) for _ in range(4))]
     quants = [(2.0**-12, 0)] * 4 + [hidden]
-    inner = [d.tensor((0,), (scale,), zero, dtype="int8") for scale, zero in quants]
+    inner = [d.tensor((0,), (step,), zero, dtype="int8") for step, zero in quants]
     y = d.activation((*sizes.ends, sizes.cells), *hidden)
     operands = (x, *weights, *(ABSENT,) * 3, *biases, ABSENT, ABSENT, state, cell, *(ABSENT,) * 4)
     options = Lstm("TANH", d.pick((0.0, 1.0, 10.0)), sizes.time_major)

@@ -111,8 +111,10 @@ def line_samples(image: Layout) -> list[Sample]:
     network |= {name: np.arange(-(1 << 15), 1 << 15).astype(np.int16) for name in tables}
     steps, hidden = Layout((1, width, 24)), Layout((1, 24))
     lstm = s.QLstm(False, (s.Gate(HALF, HALF),) * 4, 9, 0, Multiplier(1 << 30, -15), 3, 3)
+    paired, states = replace(lstm, paired=8), (hidden, replace(hidden, dtype="int16"))
     return [
-        Sample("lstm", lstm, (steps, hidden, replace(hidden, dtype="int16")), steps, network),
+        Sample("lstm", lstm, (steps, *states), steps, network),
+        Sample("lstm, paired", paired, (steps, *states), steps, network),
         Sample("bilinear", s.Bilinear(False, 0), (image,), image, lines | weights),
         Sample("bilinear, float32", s.Bilinear(True, 128), (image,), image, lines | halves),
         Sample("arg max", s.ArgExtreme(3, True), (image,), Layout(image.shape[:3], "int64")),

@@ -3,10 +3,9 @@
     taken(node, graph)    ->  XNNPACK computes the operator; otherwise a builtin kernel of LiteRT does
     refusal(node, graph)  ->  why `xnnpack` cannot be promised for it, or None
 
-An operator that is not in POLICIES is refused. The rules are those of LiteRT 1.4 and 2.3
-(tflite/delegates/xnnpack/xnnpack_delegate.cc; XNNPACK's subgraph/ and operators/). Where XNNPACK fails after
-it has taken an operator, LiteRT refuses the model. A builtin kernel for sums of products rounds by shape,
-channel and CPU: nobody can promise that.
+An operator that is not in POLICIES is refused. Rules are LiteRT 1.4's and 2.3's (tflite/delegates/xnnpack/
+xnnpack_delegate.cc; XNNPACK's subgraph/ and operators/): it refuses a model whose operator XNNPACK takes and
+then fails on. Builtin kernels but an LSTM's round sums by shape, channel and CPU: nobody can promise that.
 """
 
 from __future__ import annotations
@@ -401,5 +400,6 @@ POLICIES: dict[str, Policy] = {
     "SUM": Policy(
         "XNNPACK: fp32; integers builtin, int16 saturates", _eight_bit, (_wide_sum, _no_float, _normal_scales)
     ),
+    "UNIDIRECTIONAL_SEQUENCE_LSTM": Policy("builtin of aarch64, products in pairs of 16 bits", _never),
     "TRANSPOSE_CONV": Policy(f"{_ROUNDED}; {_WIDE_SUMS}", rules=(_convolved_back, _covered, *_SUMS)),
 }

@@ -152,10 +152,9 @@ class Gate:
 class QLstm:
     """Every step of an integer LSTM; kernels/lstm.py has the formulas. Gates: input, forget, cell, output.
 
-    Inputs: x (batch, steps, inputs), output state int8 and cell state int16 (batch, cells), both also
-    written; the output state is stored xor its zero point. Arrays: input_weight int8 (4, cells, inputs),
-    recurrent_weight int8 (4, cells, cells), input_bias and recurrent_bias int32 (4, cells) with zero points
-    folded in; sigmoid, gate_tanh and cell_tanh int16, by the value + 2**15.
+    Inputs: x (batch, steps, inputs); (batch, cells), also written: output state int8, stored xor its zero
+    point, cells int16. Arrays: int8 input_weight (4, cells, inputs), recurrent_weight (4, cells, cells);
+    int32 input_bias, recurrent_bias (zero points in them); int16 sigmoid, gate_tanh, cell_tanh, by x + 2**15.
     """
 
     time_major: bool  # x and y are (steps, batch, ...)
@@ -165,6 +164,7 @@ class QLstm:
     hidden: Multiplier
     hidden_zero_point: int
     state_zero_point: int
+    paired: int = 0  # of every 2 * paired products k and k + paired are added in 16 bits, and may wrap
 
 
 @dataclass(frozen=True)

@@ -5,6 +5,8 @@
     h[c]       = clamp8(scaled(output * tanh(cell)) + zero point)            int8, state and output
 
 The states are zero at first: h is stored xor its zero point. Functions are tables of all int16 values.
+
+A sum adds its products in 32 bits, with `paired` two by two in 16 bits first: as many as fill such blocks.
 """
 
 from __future__ import annotations
@@ -43,6 +45,21 @@ class Buffers:
     y: Any
 
 
+@dataclass(frozen=True)
+class Products:
+    """(x ^ flip) * w of `count` elements, from these places on."""
+
+    x: Any
+    x_at: Any
+    w: Any
+    w_at: Any
+    count: int
+    flip: Any
+
+    def at(self, k: Any) -> Any:
+        return _wide(self.x[self.x_at + k] ^ self.flip) * _wide(self.w[self.w_at + k])
+
+
 def scratch(y: Layout) -> tuple[int, ...]:
     """Four gates of int16."""
     return (4 * 2 * y.shape[-1],)
@@ -75,23 +92,29 @@ def emit(name: str, spec: QLstm, xs: Sequence[Layout], y: Layout) -> tirx.PrimFu
 def _gate(b: Buffers, spec: QLstm, g: int, c: Any, at: tuple[Any, Any], sizes: tuple[int, int]) -> None:
     inputs, cells = sizes
     row = g * cells + c
-    zero = T.int8(spec.state_zero_point)
-    total = _sum(b.x, at[0], b.input_weight, row * inputs, inputs, b.input_bias[row], T.int8(0))
+    new = Products(b.x, at[0], b.input_weight, row * inputs, inputs, T.int8(0))
+    total = _sum(new, b.input_bias[row], spec.paired)
     kept = T.alloc_buffer((1,), "int32")
     T.buffer_store(kept, _saturated(_scaled(total, spec.gates[g].input), 16), [0])
-    total = _sum(b.hidden, at[1], b.recurrent_weight, row * cells, cells, b.recurrent_bias[row], zero)
+    old = Products(b.hidden, at[1], b.recurrent_weight, row * cells, cells, T.int8(spec.state_zero_point))
+    total = _sum(old, b.recurrent_bias[row], spec.paired)
     value = _saturated(_scaled(total, spec.gates[g].recurrent) + kept[0], 16)
     table = b.gate_tanh if g == CELL else b.sigmoid
     T.buffer_store(b.gates, table[value + T.int32(VALUES // 2)], [row])
 
 
-def _sum(x: Any, x_at: Any, w: Any, w_at: Any, count: int, bias: Any, flip: Any) -> Any:
-    """bias + sum (x ^ flip) * w."""
+def _sum(products: Products, bias: Any, paired: int) -> Any:
+    """bias + the sum of all products."""
     total = T.alloc_buffer((1,), "int32")
     T.buffer_store(total, bias, [0])
-    with loop(count) as k:
-        product = T.Cast("int32", x[x_at + k] ^ flip) * T.Cast("int32", w[w_at + k])
-        T.buffer_store(total, total[0] + product, [0])
+    blocks = products.count // (2 * paired) if paired else 0
+    if blocks:
+        with loop(blocks) as block, loop(paired) as lane:
+            k = block * (2 * paired) + lane
+            pair = T.Cast("int16", products.at(k) + products.at(k + paired))
+            T.buffer_store(total, total[0] + _wide(pair), [0])
+    with loop(products.count - blocks * 2 * paired) as k:
+        T.buffer_store(total, total[0] + products.at(k + blocks * 2 * paired), [0])
     return total[0]
 
 

@@ -9,7 +9,7 @@ import numpy as np
 import numpy.typing as npt
 
 from pilite.compiler import fixedpoint16, recurrent
-from pilite.compiler.fixedpoint import Multiplier
+from pilite.compiler.fixedpoint import INT8_MIN, Multiplier
 from pilite.compiler.fixedpoint16 import GATE_INTEGER_BITS, INT16_MAX
 from pilite.compiler.graph import Lstm, Node, Tensor
 from pilite.compiler.ops.common import quant
@@ -18,10 +18,14 @@ from pilite.compiler.spec import Gate, QLstm
 
 F32 = np.float32
 GATE_SCALE = F32(recurrent.GATE_SCALE)
+LANES = 8  # products of one multiplication of bytes on NEON
 
 
 def lstm(node: Node, b: Builder) -> None:
-    """lstm_eval.cc EvalInteger8x8_16 with the parameters of PopulateQuantizedLstmParams8x8_16."""
+    """lstm_eval.cc EvalInteger8x8_16 with the parameters of PopulateQuantizedLstmParams8x8_16.
+
+    In numerics `xnnpack` it is LiteRT's form for NEON: it differs where 16 bits cannot hold two products.
+    """
     o = node.options
     assert isinstance(o, Lstm)
     assert o.hidden is not None
@@ -29,6 +33,7 @@ def lstm(node: Node, b: Builder) -> None:
     exponent = math.frexp(quant(cell).scale)[1] - 1
     clip = min(int(F32(o.cell_clip) / F32(quant(cell).scale)), INT16_MAX) if o.cell_clip > 0 else 0
     hidden = F32(2.0**-30 / o.hidden.scale)
+    weights = [*_gates(node, b), *_recurrent(node, b)]
     spec = QLstm(
         time_major=o.time_major,
         gates=tuple(
@@ -40,6 +45,7 @@ def lstm(node: Node, b: Builder) -> None:
         hidden=Multiplier.of(float(hidden)),
         hidden_zero_point=o.hidden.zero_point,
         state_zero_point=quant(state).zero_point,
+        paired=LANES if b.numerics.is_xnnpack and any(map(_wraps, weights)) else 0,
     )
     arrays = {
         "input_weight": _stacked(_gates(node, b)),
@@ -77,6 +83,17 @@ def _effective(w: Tensor, x: Tensor) -> Multiplier:
 
 def _stacked(tensors: list[Tensor]) -> npt.NDArray[Any]:
     return np.stack([np.asarray(t.data) for t in tensors])
+
+
+def _wraps(weights: Tensor) -> bool:
+    """Whether 16 bits cannot hold some pair of products: -128 * -128 twice is one more than they do.
+
+    neon_tensor_utils.cc NeonMatrixBatchVectorMultiplyImpl: of sixteen products vmlal_s8 adds k + 8 to k.
+    """
+    rows = np.asarray(weights.data)
+    whole = rows[:, : rows.shape[1] // (2 * LANES) * (2 * LANES)]
+    pairs = whole.reshape(len(rows), -1, 2, LANES)
+    return bool((pairs == INT8_MIN).all(2).any())
 
 
 def _folded(weights: list[Tensor], zero_point: int) -> npt.NDArray[np.int32]:
