@@ -14,7 +14,7 @@ import models
 from pilite.compiler import pipeline, tflite
 from pilite.lab import artifact, compare, hostcpu, oracle
 from tests.native import ARTIFACTS, EVERY_CPU
-from tests.test_models import HEAVY
+from tests.test_models import HEAVY, THREADS
 from tests.test_models import PUBLISHED as PUBLISHED_MODELS
 
 ZOO = ("mobilenet_v2_0.1_32_uint8", "mobilenet_v2_0.1_32_int8")
@@ -59,7 +59,7 @@ def assert_same(model: Path, name: str, cpu: str) -> None:
         pipeline.build(model, name, cpu, "xnnpack", ARTIFACTS, layers=every).path for every in (False, True)
     )
     right = truth(model, oracle.promised("xnnpack", "q31", cpu))
-    done = compare.compare(compare.Built(plain, layers), right, (1,), ARTIFACTS)
+    done = compare.compare(compare.Built(plain, layers), right, THREADS, ARTIFACTS)
 
     compare.verify([done])
     assert not done.wrong

@@ -143,18 +143,6 @@ def _never(node: Node, graph: Graph) -> bool:
     return False
 
 
-DEPTHWISE_TAPS = 25  # of XNNPACK's largest depthwise kernel
-
-
-def by_depthwise_kernel(group: tuple[int, int], taps: int) -> bool:
-    """Whether XNNPACK convolves by its depthwise kernels, not as matrices: they round alike on every core.
-
-    group: input and output channels of one group. convolution-nhwc.c create_convolution2d_nhwc, which asks
-    for no more than one group.
-    """
-    return group == (1, 1) and taps <= DEPTHWISE_TAPS
-
-
 # What cannot be promised.
 
 

@@ -17,6 +17,7 @@ from pilite.compiler.graph import Tensor
 
 NUMERICS = ("ref", "xnnpack")
 FULLY_CONNECTED = {"q31": Rounding.GEMMLOWP, "f64": Rounding.FLOAT64}
+DEPTHWISE_TAPS = 25  # of XNNPACK's largest depthwise kernel
 
 
 @dataclass(frozen=True)
@@ -50,6 +51,15 @@ class Numerics:
     def matrix(self, x: Tensor) -> Rounding:
         """Of FULLY_CONNECTED."""
         return self.sums(x) if self.is_xnnpack or self.every_sum else self.fully_connected
+
+
+def by_depthwise_kernel(group: tuple[int, int], taps: int) -> bool:
+    """Whether XNNPACK convolves by its depthwise kernels, not as matrices: they round alike on every core.
+
+    group: input and output channels of one group. convolution-nhwc.c create_convolution2d_nhwc, which asks
+    for no more than one group.
+    """
+    return group == (1, 1) and taps <= DEPTHWISE_TAPS
 
 
 # The rounding families that ship under the name TFLite, by what `compare` calls them.

@@ -15,7 +15,6 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from pilite.compiler import cpu as cpus
-from pilite.compiler import delegation
 from pilite.compiler.fixedpoint import (
     DTYPES,
     Factor,
@@ -40,7 +39,7 @@ from pilite.compiler.fixedpoint import (
 from pilite.compiler.graph import Tensor
 from pilite.compiler.kernels.emit import Param, constant, function, load, loop, store
 from pilite.compiler.kernels.isa import ISAS, Isa
-from pilite.compiler.numerics import Numerics
+from pilite.compiler.numerics import Numerics, by_depthwise_kernel
 from pilite.compiler.requantize import requantize
 from tests.kernels import KernelRun, results
 from tests.native import EVERY_CPU
@@ -353,4 +352,4 @@ def test_depthwise_kernels_round_alike_on_every_core() -> None:
         ((1, 2), 9, False),
         ((3, 1), 1, False),
     ):
-        assert delegation.by_depthwise_kernel(group, taps) is known
+        assert by_depthwise_kernel(group, taps) is known

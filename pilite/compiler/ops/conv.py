@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from pilite.compiler import delegation, graph
+from pilite.compiler import graph, numerics
 from pilite.compiler.fixedpoint import Rounding, operands
 from pilite.compiler.graph import ABSENT, Node, Tensor
 from pilite.compiler.ops.common import (
@@ -96,7 +96,7 @@ def _channels(shape: tuple[int, ...], source: int, target: int) -> Copy:
 
 def _rounding(b: Builder, x: Tensor, w: Tensor, group: tuple[int, int]) -> Rounding:
     taps = w.shape[1] * w.shape[2]
-    return b.numerics.sums(x, by_depthwise_kernel=delegation.by_depthwise_kernel(group, taps))
+    return b.numerics.sums(x, by_depthwise_kernel=numerics.by_depthwise_kernel(group, taps))
 
 
 def depthwise_conv_2d(node: Node, b: Builder) -> None:
