@@ -84,8 +84,8 @@ PILITE_API void* pilite_buffer(pilite_session* session, uint32_t index);
  * Status: OK, ARG, BUSY. */
 PILITE_API pilite_status pilite_bind(pilite_session* session, uint32_t index, void* data, size_t bytes);
 
-/* Compute the outputs from the inputs, in the calling thread and the session's workers, which sleep before
- * and after. A successful run allocates no memory. On RUN the outputs are undefined. Status: OK, ARG, RUN,
+/* Compute the outputs from the inputs, in the calling thread and the session's workers, which sleep soon
+ * after it. A successful run allocates no memory. On RUN the outputs are undefined. Status: OK, ARG, RUN,
  * BUSY. */
 PILITE_API pilite_status pilite_run(pilite_session* session);
 

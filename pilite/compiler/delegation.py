@@ -388,6 +388,6 @@ POLICIES: dict[str, Policy] = {
     "SUM": Policy(
         "XNNPACK: fp32; integers builtin, int16 saturates", _eight_bit, (_wide_sum, _no_float, _normal_scales)
     ),
-    "UNIDIRECTIONAL_SEQUENCE_LSTM": Policy("builtin of aarch64, products in pairs of 16 bits", _never),
     "TRANSPOSE_CONV": Policy(f"{_ROUNDED}; {_WIDE_SUMS}", rules=(_convolved_back, _covered, *_SUMS)),
+    "UNIDIRECTIONAL_SEQUENCE_LSTM": Policy("builtin of aarch64, products in pairs of 16 bits", _never),
 }

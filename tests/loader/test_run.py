@@ -188,7 +188,8 @@ def worker_cpus(count: int) -> list[set[int]]:
 
 @pytest.mark.skipif(len(os.sched_getaffinity(0)) < 2, reason="there is one CPU: nobody is elsewhere")
 def test_a_caller_elsewhere_is_pinned_during_the_run_only(fake: Path, open_model: OpenModel) -> None:
-    elsewhere, *_, cpu = sorted(os.sched_getaffinity(0))
+    allowed = os.sched_getaffinity(0)
+    elsewhere, *_, cpu = sorted(allowed)
     seen: list[set[int]] = []
     with open_model(fake, threads=1, cpus=[cpu]) as model:
 
@@ -204,7 +205,9 @@ def test_a_caller_elsewhere_is_pinned_during_the_run_only(fake: Path, open_model
         if caller.native_id is not None:
             seen.append(os.sched_getaffinity(caller.native_id))
         caller.join()
-    assert seen == [{cpu}, {elsewhere}]
+        assert seen == [{cpu}, {elsewhere}]
+        model.run(X, command(ADD))
+        assert os.sched_getaffinity(0) == allowed
 
 
 @pytest.mark.skipif(len(os.sched_getaffinity(0)) < 2, reason="there is one CPU: no worker spins")
