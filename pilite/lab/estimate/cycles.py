@@ -2,7 +2,7 @@
 
 The cycles of a step to block B are T(way B) - T(way), where the way is what really ran before B at that
 moment, sampled by the profiler; the mean of a few samples counts. So pipelines overlap as they do in the
-run, and the sum over all steps is the time of the whole sequence. Steps that together make up the last 1.5 %
+run, and the sum over all steps is the time of the whole sequence. Steps that together make up the last 0.02 %
 of the instructions are charged the mean of the others.
 """
 
@@ -16,9 +16,9 @@ from pilite.lab.estimate.assembly import disassemble
 from pilite.lab.estimate.models import Model, kept
 from pilite.lab.estimate.profile import Profile, Section, Step
 
-COVERED = 0.985
+COVERED = 0.9998
 HISTORY = 256  # instructions of a way, at least: twice what an out-of-order core holds
-WAYS = 4  # samples of a step
+WAYS = 16  # samples of a step
 
 Way = tuple[int, ...]  # blocks in order of execution
 
