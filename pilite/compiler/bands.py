@@ -20,6 +20,7 @@ from pilite.compiler.fuse import scratch_bytes, weight_bytes
 from pilite.compiler.kernels.emit import Share, emitting
 from pilite.compiler.plan import SLACK, align
 from pilite.compiler.program import Program, Stage, Value
+from pilite.compiler.spec import QDepthwiseConv2D
 
 ALONE = 0.34  # of a shared cache: lines and weights of a band while no other band runs
 Functions = dict[str, tirx.PrimFunc]
@@ -108,13 +109,24 @@ class Banded:
         return Part(kernels, arguments, self._lines(index))
 
     def _kernels(self, index: int, functions: Functions) -> Iterator[tuple[int, str, tirx.PrimFunc]]:
-        for rows in dict.fromkeys((self.chain.pieces[index], 1)):
+        for rows in self.heights(index):
             chosen = self.of_rows(index, rows)
             key = f"alone {chosen.key}"
             if key not in functions:
                 with emitting(Share.ROWS):
                     functions[key] = chosen.function()
             yield rows, key, functions[key]
+
+    def heights(self, index: int) -> tuple[int, ...]:
+        """Rows of a stage's kernels: those of a step, of the last one where tiles want lines, and one."""
+        piece, made = self.chain.pieces[index], self.chain.made_by_step[index]
+        rest = max(n % piece for n in made) if self._wants_lines(index) else 0
+        return tuple(dict.fromkeys((piece, rest or 1, 1)))
+
+    def _wants_lines(self, index: int) -> bool:
+        """Whether one line at a time takes longer than several."""
+        part = self.parts[index]
+        return isinstance(part.stage.spec, QDepthwiseConv2D) and part.cpu.depthwise_lines > 1
 
     def _moving(self, index: int, reach: Reach, place: Callable[[Value], Pointer]) -> Moving:
         """Where the rows of a value lie that a stage reads or makes for row r of its output."""

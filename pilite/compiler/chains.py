@@ -146,6 +146,14 @@ class Chain:
         heights = [self.values[stage.output].shape[1] for stage in self.stages]
         return tuple(min(self.rows * s, h) for s, h in zip(strides, heights, strict=True))
 
+    @property
+    def made_by_step(self) -> list[list[int]]:
+        """Rows that each stage makes in every step of one band."""
+        return [
+            [max(column[0].end, 0), *(max(now.end - was.end, 0) for was, now in pairwise(column))]
+            for column in zip(*self.table, strict=True)
+        ]
+
     def layout(self, value: Value, rows: int) -> Layout:
         """`rows` lines of a value, with the border at their ends."""
         _, _, width, channels = value.shape

@@ -77,7 +77,7 @@ class Lines:
 
 @dataclass(frozen=True, eq=False)
 class Part:
-    """One stage of a chain. `kernels`: (rows of a call, key, function), the most rows first, then one."""
+    """One stage of a chain. `kernels`: (rows of a call, key, function), the most rows first, one last."""
 
     kernels: tuple[tuple[int, str, tirx.PrimFunc], ...]
     arguments: tuple[Pointer | Moving, ...]
@@ -202,12 +202,12 @@ struct rows { int first, again, end, need; };
 
 static int least(int a, int b) { return a < b ? a : b; }
 
-/* memmove to lower addresses, 64 bytes at a time in vector registers. */
+/* memmove to lower addresses, 256 bytes at a time in vector registers. */
 static void lower(char* to, const char* from, long bytes) {
-  for (; bytes >= 64; bytes -= 64, to += 64, from += 64) {
-    char block[64];
-    memcpy(block, from, 64);
-    memcpy(to, block, 64);
+  for (; bytes >= 256; bytes -= 256, to += 256, from += 256) {
+    char block[256];
+    memcpy(block, from, 256);
+    memcpy(to, block, 256);
   }
   memmove(to, from, bytes);
 }
@@ -227,8 +227,9 @@ static int kept(char* lines, long line, int count, const struct rows* was, const
   return again < 0 ? now->again : was->end;
 }
 
-/* Fills the border left and right of all lines, and the lines above the image. */
-static void around(char* lines, long line, int count, long left, long right, int above, int value) {
+/* Fills the border left and right of all lines, whose widths are constants, and the lines above the image. */
+__attribute__((always_inline)) static inline void around(
+    char* lines, long line, int count, long left, long right, int above, int value) {
   for (int i = 0; i < count; ++i) {
     memset(lines + line * i, value, left);
     memset(lines + line * (i + 1) - right, value, right);
@@ -249,13 +250,14 @@ def _chain(name: str, chain: ChainCall, symbols: Mapping[str, str]) -> str:
     shares = [f"least({n.count * chain.bands} / bands, {n.most})" for n in lines]
     starts = [f"arena + {chain.arena + n.start} + {n.line}L * count[{k}] * id" for k, n in enumerate(lines)]
     table = ",\n".join("  {" + ", ".join(_row(rows) for rows in step) + "}" for step in chain.table)
+    fixed = "".join(_arguments(i, part) for i, part in enumerate(chain.parts))
     parts = "".join(_part(i, part, symbols) for i, part in enumerate(chain.parts))
     return f"""\
 static const struct rows {name}_rows[{steps}][{count}] = {{
 {table}}};
 {_band(name, chain)}  const int count[] = {{{", ".join(shares)}}};
   char* const lines[] = {{{", ".join(starts)}}};
-  const struct rows* was = 0;
+{fixed}  const struct rows* was = 0;
   int r, at[{count - 1}] = {{0}};
   for (int step = {steps} * id / bands; step < {steps} * (id + 1) / bands; ++step) {{
     const struct rows* now = {name}_rows[step];
@@ -307,22 +309,34 @@ def _row(rows: Rows) -> str:
     return f"{{{rows.first}, {rows.again}, {rows.end}, {rows.need}}}"
 
 
+def _arguments(index: int, part: Part) -> str:
+    """The array that the kernels of one stage are called with; what moves is set before each call."""
+    values = ("0" if isinstance(p, Moving) else _argument(p) for p in part.arguments)
+    return f"  void* pointers{index}[] = {{{', '.join(values)}}};\n"
+
+
 def _part(index: int, part: Part, symbols: Mapping[str, str]) -> str:
     """Make the rows of one stage in one step."""
     now = f"now[{index}]"
-    arguments = _array(*map(_argument, part.arguments))
-    (rows, *less), calls = (
-        [str(count) for count, _, _ in part.kernels],
-        [f"{symbols[key]}({arguments})" for _, key, _ in part.kernels],
+    moving = "".join(
+        f"      pointers{index}[{i}] = {_argument(p)};\n"
+        for i, p in enumerate(part.arguments)
+        if isinstance(p, Moving)
     )
-    many = f"{now}.end - r >= {rows} ? " if less else ""
-    call, advance = (f"{many}{' : '.join(which)}" for which in (calls, [rows, *less]))
+    call = _choice(now, [(rows, f"{symbols[key]}(pointers{index})") for rows, key, _ in part.kernels])
+    advance = _choice(now, [(rows, str(rows)) for rows, _, _ in part.kernels])
     return (
         f"    r = {_begin(index, part.lines)};\n"
         f"{_border(index, part.lines)}"
-        f"    for (int n; r < {now}.end; r += n) {{\n"
+        f"    for (int n; r < {now}.end; r += n) {{\n{moving}"
         f"      n = {advance};\n      if ({call}) return 1;\n    }}\n"
     )
+
+
+def _choice(now: str, values: Sequence[tuple[int, str]]) -> str:
+    """The value of the most rows that are left; the last one needs none to be compared."""
+    *some, (_, last) = values
+    return "".join(f"{now}.end - r >= {rows} ? {value} : " for rows, value in some) + last
 
 
 def _begin(index: int, own: Lines | None) -> str:

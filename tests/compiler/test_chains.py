@@ -12,6 +12,7 @@ import pytest
 
 from pilite.compiler import chains, fuse, lower, pipeline, tflite
 from pilite.compiler import cpu as cpus
+from pilite.compiler.bands import banded
 from pilite.compiler.chains import Chain, Reach
 from pilite.compiler.numerics import Numerics
 from pilite.compiler.program import Program
@@ -247,6 +248,23 @@ def test_steps_have_the_rows_that_depthwise_tiles_want() -> None:
     found = [chained(pair, cpu=replace(A53, depthwise_lines=lines))[0].pieces[0] for lines in (1, 3)]
 
     assert found == [4, 3]
+
+
+@pytest.mark.parametrize(("lines", "heights"), [(1, (4, 1)), (3, (4, 2, 1))])
+def test_where_tiles_want_lines_the_last_step_has_a_kernel_of_its_own(
+    lines: int, heights: tuple[int, ...]
+) -> None:
+    """Steps of 4 rows leave 2 of 34 for the last one."""
+
+    def pair(net: Net) -> list[int]:
+        return [pairs(net, net.input(1, 34, 34, 256), 256)]
+
+    p, cpu = program(pair), replace(A53, depthwise_lines=lines)
+    stages = next(unit for unit in fuse.plan(p, cpu, fuse.AUTO).units if isinstance(unit, Chain)).stages
+    chain = chains.chain(p, stages, 4)
+
+    assert [sum(rows) for rows in chain.made_by_step] == [p.values[s.output].shape[1] for s in stages]
+    assert banded(p, chain, cpu).heights(0) == heights
 
 
 def test_a_cache_of_its_own_holds_one_band() -> None:

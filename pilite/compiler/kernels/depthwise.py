@@ -293,9 +293,19 @@ class _Code:
         outer, inner = (by_row, by_block) if rows_outside else (by_block, by_row)
         with outer as a, inner as b, loop(tiles) as t:
             r, block = (a, b) if rows_outside else (b, a)
+            if self._is_wide(blocks):
+                r, block, t = (T.Cast("int64", i) for i in (r, block, t))
             start = t * self.width
             column = start if ow % self.width == 0 else minimum(start, ow - self.width)
             self.tile(split(r, (n, oh)), block, column)
+
+    def _is_wide(self, blocks: int) -> bool:
+        """Whether positions in rows have 64 bits: LLVM then knows how far tiles are apart, and keeps columns
+        that they share; too many at stride 1, where a weight beyond int8 takes a register for a second step.
+        Of one block it knows that anyway.
+        """
+        stride, taps = self.spec.window.stride[1], prod(self.spec.window.kernel)
+        return share() is Share.ROWS and blocks > 1 and (stride > 1 or len(self.taps.steps) <= taps)
 
     def tile(self, row: Sequence[Any], block: Any, column: Any) -> None:
         strategy, requant, lanes = self.strategy, self.spec.requant, self.strategy.isa.lanes

@@ -20,11 +20,13 @@ from typing import Any
 
 import numpy as np
 from tvm import tirx
+from tvm.script.ir_builder import tirx as T
 
 from pilite.compiler.kernels.depthwise import block_starts
 from pilite.compiler.kernels.emit import (
     Param,
     Share,
+    apart,
     assign,
     blocks_loop,
     blocks_param,
@@ -203,8 +205,8 @@ class _Code:
             with self._tasks((n, tiles, blocks), parallel) as (image, tile, block):
                 for left, pixels, count in _cut(ow, self.plan.pixels):
                     with loop(count) as t:
-                        row = image, first + tile * lines
-                        self.tile(row, block, left + t * pixels, lines, pixels)
+                        batch, down, b, right = map(self._position, (image, tile, block, t))
+                        self.tile((batch, first + down * lines), b, left + right * pixels, lines, pixels)
 
     @contextmanager
     def _tasks(self, extents: tuple[int, int, int], parallel: bool) -> Iterator[list[Any]]:
@@ -215,6 +217,11 @@ class _Code:
             return
         with loop(prod(extents[:2]), parallel=parallel) as p, blocks_loop(extents[2], self.buffers) as block:
             yield [*split(p, extents[:2]), block]
+
+    def _position(self, index: Any) -> Any:
+        """Of 64 bits in rows: LLVM then knows addresses, and spills where a weight takes two steps."""
+        wide = share() is Share.ROWS and len(self.plan.rows) <= self.spec.window.kernel[0]
+        return T.Cast("int64", index) if wide else index
 
     def tile(self, row: Sequence[Any], block: Any, column: Any, lines: int, pixels: int) -> None:
         channels, first = self.y.shape[3], block * BLOCK
@@ -230,7 +237,9 @@ class _Code:
         self._window(acc, self._origin(row, column) + channel, block * self.plan.block_bytes)
         requant = self.spec.requant
         at = self.y.start + row[0] * self.y.strides[0] + column * self.y.strides[2] + channel
+        at += row[1] * self.y.strides[1]
         for r, line in enumerate(acc):
+            below = self._below(r)
             for c, pixel in enumerate(line):
                 q = [
                     requantize(
@@ -243,8 +252,12 @@ class _Code:
                     for part, a in enumerate(pixel)
                 ]
                 narrow = ISA.narrow8(q, *requant.narrowing)
-                offset = at + (row[1] + r) * self.y.strides[1] + c * self.y.strides[2]
+                offset = at + below + c * self.y.strides[2]
                 store_first(self.buffers["y"], offset, narrow, BLOCK, min(channels, BLOCK))
+
+    def _below(self, lines: int) -> Any:
+        """The distance of a line of y."""
+        return apart(lines * self.y.strides[1]) if lines else 0
 
     def _bias(self, at: Any) -> Any:
         """What a sum starts from. At stride 2 LLVM spills pixels around loads that it must not move."""

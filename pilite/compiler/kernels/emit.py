@@ -128,6 +128,21 @@ def anew(value: Any) -> Any:
     return found[0]
 
 
+_APART = opaque("pilite_apart")
+
+
+def apart(distance: int) -> Any:
+    """`distance`, an int32 that LLVM does not know, but keeps in a register.
+
+    LLVM would bring stores whose distances it knows together, and for that finish a whole tile at once: its
+    sums wait for each other, and what else the registers held goes to the stack.
+    """
+    found = registers(1, "int32")
+    with T.attr(T.int32(0), IMPORT, _APART):
+        store(found, 0, T.call_extern("int32", "pilite_apart", T.int32(distance)), 1)
+    return found[0]
+
+
 def store(buffer: Any, offset: Any, value: Any, lanes: int) -> None:
     T.buffer_store(buffer, value, [offset if lanes == 1 else T.ramp(offset, 1, lanes)])
 

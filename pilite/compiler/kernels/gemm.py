@@ -108,6 +108,10 @@ class Strategy(ABC):
         """Whether a tile gains where the tiles of rows are a loop in a loop over lines."""
         return True
 
+    def is_wide(self, variant: Variant) -> bool:
+        """Whether a tile of rows gains from positions of 64 bits: see Geometry.walk."""
+        return False
+
     def anew(self, offset: Any) -> Any:
         """`offset`, where the constants of a tile begin: see emit.anew."""
         return offset
@@ -310,7 +314,8 @@ class _Code:
 
     def _tiles(self) -> AbstractContextManager[Position]:
         """The tiles of rows, which threads share."""
-        return self.geo.walk(parallel=self.geo.parallel, nested=self.strategy.nests(self.variant))
+        nested, wide = (of(self.variant) for of in (self.strategy.nests, self.strategy.is_wide))
+        return self.geo.walk(parallel=self.geo.parallel, nested=nested, wide=wide)
 
     def tile(self, position: Any, block: Any, count: int) -> None:
         """One register tile: multiply, requantize, store `count` channels of every row."""

@@ -236,9 +236,9 @@ class PairsByHand(_Neon):
         rest = longest_chains(pairs[:, :, looped:].reshape(oc * count, -1, 2))
         return Variant(offset, chains=steps + rest)
 
-    def nests(self, variant: Variant) -> bool:
-        """Without row sums LLVM spends 2 more instructions a tile on addresses."""
-        return variant.offset != 0
+    def is_wide(self, variant: Variant) -> bool:
+        """Without row sums LLVM spends 4 more instructions a tile on addresses of 32 bits."""
+        return variant.offset == 0
 
     def pack(self, blocks: Int) -> Int:
         nb, nr, runs, length = blocks.shape

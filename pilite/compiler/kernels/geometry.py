@@ -109,10 +109,11 @@ class Geometry:
         return is_worth_a_barrier(self.pixels * self.channels * self.runs.count * self.runs.length)
 
     @contextmanager
-    def walk(self, *, parallel: bool = False, nested: bool = True) -> Iterator[Position]:
+    def walk(self, *, parallel: bool = False, nested: bool = True, wide: bool = False) -> Iterator[Position]:
         """Loop over the tiles: one that threads can share; for rows one in another, which divides less.
 
         For rows that are not `nested`, LLVM makes of a tile what it makes where threads share the loop.
+        `wide`: positions in rows are int64. An int32 may wrap: LLVM extends each sum before it is an address.
         """
         if share() is not Share.ROWS or not nested:
             with loop(self.tiles, parallel=parallel, start=HIDDEN) as tile:
@@ -120,7 +121,7 @@ class Geometry:
             return
         strips, tiles = self._extents
         with loop(strips) as strip, loop(tiles, parallel=parallel) as t:
-            yield strip, t
+            yield (tirx.Cast("int64", strip), tirx.Cast("int64", t)) if wide else (strip, t)
 
     @property
     def _extents(self) -> tuple[int, int]:
