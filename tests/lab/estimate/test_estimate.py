@@ -13,7 +13,7 @@ import jsonschema
 import pytest
 
 from pilite.errors import PiliteError
-from pilite.lab.estimate import assembly, estimate
+from pilite.lab.estimate import estimate
 from pilite.lab.estimate.count import Counted, count
 from pilite.lab.estimate.estimate import Subject
 from pilite.lab.estimate.models import Model
@@ -102,15 +102,11 @@ def test_a_core_without_a_model_is_refused_by_name() -> None:
 
 
 @pytest.fixture
-def keyword_spotting(shared_models: Path) -> Subject:
-    """The smallest real convolution network, built for the Cortex-A53; skips without LLVM's tools."""
+def keyword_spotting(llvm_mca: None, shared_models: Path) -> Subject:
+    """The smallest real convolution network, built for the Cortex-A53."""
     from pilite.compiler import pipeline
     from tests.native import ARTIFACTS
 
-    try:
-        assembly.tool("llvm-mca")
-    except PiliteError as problem:
-        pytest.skip(str(problem))
     source = shared_models / "mlperf_tiny_kws_int8.tflite"
     built = pipeline.build(source, source.stem, "cortex-a53", "ref", ARTIFACTS)
     return Subject(source.stem, source, "cortex-a53", built.path)
@@ -150,12 +146,9 @@ def test_two_runs_differ_by_less_than_a_thousandth(keyword_spotting: Subject, ru
 
 @pytest.mark.qemu
 @pytest.mark.slow
+@pytest.mark.usefixtures("llvm_mca")
 def test_three_percent_above_its_budget_a_model_fails(tmp_path: Path) -> None:
     """The task that CI runs, with a zoo model and budgets that say it was cheaper once."""
-    try:
-        assembly.tool("llvm-mca")
-    except PiliteError as problem:
-        pytest.skip(str(problem))
     file = tmp_path / "budgets.json"
     command = [sys.executable, "tasks.py", "estimate", "--gate", str(file), "--cpu", "cortex-a72"]
     name = ["--model", "mobilenet_v1_0.1_32_int8"]
