@@ -61,11 +61,22 @@ def test_work_that_hides_behind_what_ran_before_is_not_charged_twice() -> None:
 
 
 def test_steps_outside_the_hot_ones_are_charged_the_mean() -> None:
-    profile = profile_of(loop_and_tail(1000))
+    profile = profile_of(loop_and_tail(10_000))
     cost = Cost(profile)
     costs = cost.costs(MODEL)
     assert (LOOP, TAIL) not in costs.of
     assert cost.step(costs, (LOOP, TAIL)) == 4 * costs.per_instruction == 4.0
+
+
+def test_of_many_steps_the_first_are_simulated_if_they_cover_enough(monkeypatch: pytest.MonkeyPatch) -> None:
+    profile = profile_of(loop_and_tail(1000))
+    counts = cycles.steps(profile.whole())
+    chosen = []
+    for most, least in ((2, 0.985), (1, 0.985), (1, 0.9999)):
+        monkeypatch.setattr(cycles, "MOST", most)
+        monkeypatch.setattr(cycles, "LEAST", least)
+        chosen.append(len(cycles.hot(profile, counts)))
+    assert chosen == [2, 1, 2]
 
 
 def test_threads_are_counted_apart() -> None:
