@@ -195,7 +195,7 @@ STACK: dict[str, tuple[tuple[int, int], str]] = {
     ),
     "qs8_dwconv_4x8__neon-cortex-a53": ((78, 68), _WINDOW),
     "qs8_dwconv_4x8__neon-cortex-a72": ((53, 52), _WINDOW),
-    "qs8_dwconv_3x2x8c4__neondot-cortex-a76": ((629, 638), _WINDOW),
+    "qs8_dwconv_3x2x8c4__neondot-cortex-a76": ((593, 281), _WINDOW),
     "qs8_gemm_4x16c2__avx2-x86-64-v3": ((96, 96), _X86),
     "qs8_dwconv_4x16__avx2-x86-64-v3": ((460, 503), _X86),
     "qs8_gemm_16x16c4__avx512vnni-x86-64-v4": ((66, 0), "addresses of 16 rows that lie on several lines"),
