@@ -16,11 +16,10 @@ from pilite.compiler.chains import CONVOLUTIONS, Chain, Reach, reaches
 from pilite.compiler.choose import Chosen, choose
 from pilite.compiler.cpu import Cpu
 from pilite.compiler.entry import ChainCall, Lines, Moving, Part, Pointer
-from pilite.compiler.fuse import scratch_bytes, weight_bytes
+from pilite.compiler.fuse import scratch_bytes, tile_lines, weight_bytes
 from pilite.compiler.kernels.emit import Share, emitting
 from pilite.compiler.plan import SLACK, align
 from pilite.compiler.program import Program, Stage, Value
-from pilite.compiler.spec import QDepthwiseConv2D
 
 ALONE = 0.34  # of a shared cache: lines and weights of a band while no other band runs
 Functions = dict[str, tirx.PrimFunc]
@@ -88,7 +87,7 @@ class Banded:
     ) -> ChainCall:
         """The call, for bands at `arena`; functions that exist are used again."""
         parts = tuple(self._part(i, place, constant, functions) for i in range(len(self.parts)))
-        return ChainCall(parts, self.chain.table, arena, self._memory.band, self.bands)
+        return ChainCall(parts, self.chain.height, self.chain.rows, arena, self._memory.band, self.bands)
 
     def _part(
         self,
@@ -118,15 +117,9 @@ class Banded:
             yield rows, key, functions[key]
 
     def heights(self, index: int) -> tuple[int, ...]:
-        """Rows of a stage's kernels: those of a step, of the last one where tiles want lines, and one."""
-        piece, made = self.chain.pieces[index], self.chain.made_by_step[index]
-        rest = max(n % piece for n in made) if self._wants_lines(index) else 0
-        return tuple(dict.fromkeys((piece, rest or 1, 1)))
-
-    def _wants_lines(self, index: int) -> bool:
-        """Whether one line at a time takes longer than several."""
+        """Rows of a stage's kernels."""
         part = self.parts[index]
-        return isinstance(part.stage.spec, QDepthwiseConv2D) and part.cpu.depthwise_lines > 1
+        return self.chain.heights(index, tile_lines(part.stage, part.cpu))
 
     def _moving(self, index: int, reach: Reach, place: Callable[[Value], Pointer]) -> Moving:
         """Where the rows of a value lie that a stage reads or makes for row r of its output."""
@@ -151,13 +144,16 @@ class Banded:
         sides = (value.halo.left * pixel, value.halo.right * pixel)
         border = value.border if value.halo else None
         line, count = self.chain.line_bytes(value), self.chain.lines[index]
-        return Lines(self._memory.lines[index], line, count, int(count * self.spread), sides, border)
+        start, most = self._memory.lines[index], int(count * self.spread)
+        made = [stage.output for stage in self.chain.stages]
+        readers = tuple((reach, made.index(y)) for reach, y in self.chain.readers(value))
+        return Lines(start, line, count, most, sides, border, value.shape[1], readers)
 
 
 def banded(program: Program, chain: Chain, cpu: Cpu) -> Banded:
     """Choose the kernels of a chain for `cpu`."""
     parts = tuple(choose(program, stage, cpu) for stage in chain.stages)
-    return Banded(chain, parts, min(cpu.cores, chain.steps), _spread(chain, cpu) if cpu.l2_shared else 1.0)
+    return Banded(chain, parts, min(cpu.cores, chain.height), _spread(chain, cpu) if cpu.l2_shared else 1.0)
 
 
 def _spread(chain: Chain, cpu: Cpu) -> float:

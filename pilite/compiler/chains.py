@@ -3,14 +3,14 @@
 A step makes `rows` rows of the last value of a chain. Going backwards, each value in between needs some rows
 for that; it keeps those in lines of a small buffer. What is new is made behind what the step before has left;
 where the buffer ends, what is needed again moves to its front: nothing is computed twice. Lines above and
-below the image hold the border. A band, the share of one thread, is a range of steps; its first step makes
-all rows that it needs.
+below the image hold the border. A band, the share of one thread, is a range of rows that it walks in steps of
+its own; its first step makes all rows that it needs.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from functools import cached_property
 from itertools import pairwise
 
@@ -60,15 +60,14 @@ class Rows:
 class Chain:
     """Consecutive stages of a program, the borders between them left out, and the rows of a step.
 
-    `room`: how many steps can add their rows to a buffer before rows move. `table`: the rows of every value,
-    by step and stage, whatever the room.
+    `room`: how many steps can add their rows to a buffer before rows move. `known`: what `band` found.
     """
 
     stages: tuple[Stage, ...]
     values: tuple[Value, ...]  # of the program
     rows: int
     room: int = 1
-    table: tuple[tuple[Rows, ...], ...] = field(default=(), repr=False)
+    known: dict[tuple[int, int], tuple[tuple[Rows, ...], ...]] = field(default_factory=dict, repr=False)
 
     @property
     def output(self) -> Value:
@@ -86,52 +85,52 @@ class Chain:
         return frozenset(i for stage in self.stages for i in stage.inputs if i not in inner)
 
     @property
-    def steps(self) -> int:
-        return -(-self.output.shape[1] // self.rows)
+    def height(self) -> int:
+        """Rows of the output."""
+        return self.output.shape[1]
 
     def longest(self, bands: int) -> int:
-        """Rows of the output that the longest of so many bands makes; the last step may have few."""
-        bands = min(bands, self.steps)
-        ends = [min(self.steps * b // bands * self.rows, self.output.shape[1]) for b in range(bands + 1)]
-        return max(end - first for first, end in pairwise(ends))
+        """Rows of the output that the longest of so many bands makes."""
+        return -(-self.height // min(bands, self.height))
 
-    def with_table(self) -> Chain:
-        """This chain with its table."""
-        found: list[tuple[Rows, ...]] = []
-        for step in range(self.steps):
-            found.append(self._step(step, found[-1] if found else ()))
-        return replace(self, table=tuple(found))
+    def band(self, first: int, end: int) -> tuple[tuple[Rows, ...], ...]:
+        """The rows of every value, by step and stage, in a band that makes these rows of the output."""
+        if (first, end) not in self.known:
+            found: list[tuple[Rows, ...]] = []
+            for row in range(first, end, self.rows):
+                found.append(self._step(row, min(row + self.rows, end), found[-1] if found else ()))
+            self.known[first, end] = tuple(found)
+        return self.known[first, end]
 
-    def _step(self, step: int, before: Sequence[Rows]) -> tuple[Rows, ...]:
+    def _step(self, first: int, need: int, before: Sequence[Rows] = ()) -> tuple[Rows, ...]:
+        """What entry.py computes in C."""
         made = {stage.output: rows.end for stage, rows in zip(self.stages, before, strict=False)}
-        height = self.output.shape[1]
-        first, need = step * self.rows, min((step + 1) * self.rows, height)
         found = {self.output.index: Rows(first, first, need, need)}
         for value in reversed(self.inner):
-            readers = [(r, s.output) for s in self.stages for r in reaches_of(s, value.index)]
+            readers = self.readers(value)
             need = max(reach.end(found[y].end) for reach, y in readers)
             first = min(reach.first(found[y].first) for reach, y in readers)
             again = min(reach.first(max(made.get(y, found[y].first), found[y].again)) for reach, y in readers)
             found[value.index] = Rows(first, again, min(need, value.shape[1]), need)
         return tuple(found[stage.output] for stage in self.stages)
 
+    def readers(self, value: Value) -> list[tuple[Reach, int]]:
+        """The reaches into an inner value, and what is made from it."""
+        return [(reach, s.output) for s in self.stages for reach in reaches_of(s, value.index)]
+
     @cached_property
     def lines(self) -> tuple[int, ...]:
         """Lines that the buffer of each inner value has: what any step holds, and room if rows are kept."""
-        return tuple(
-            _lines(column, piece, self.room)
-            for column, piece in zip(self._columns, self.pieces, strict=False)
-        )
+        columns = self._columns(0, self.height)
+        return tuple(_lines(c, piece, self.room) for c, piece in zip(columns, self.pieces, strict=False))
 
-    @property
-    def _columns(self) -> Sequence[Sequence[Rows]]:
-        """The rows of all steps, by inner value."""
-        return list(zip(*self.table, strict=True))[:-1]
+    def _columns(self, first: int, end: int) -> Sequence[Sequence[Rows]]:
+        """The rows of all steps of a band, by inner value."""
+        return list(zip(*self.band(first, end), strict=True))[:-1]
 
-    @property
-    def copied(self) -> int:
-        """Bytes that one band moves over all steps, in lines of its own."""
-        values = zip(self._columns, self.lines, self.inner, strict=True)
+    def copied(self, first: int, end: int) -> int:
+        """Bytes that a band moves over all steps, in lines of its own."""
+        values = zip(self._columns(first, end), self.lines, self.inner, strict=True)
         return sum(_moved(column, count) * self.line_bytes(v) for column, count, v in values)
 
     @cached_property
@@ -146,13 +145,19 @@ class Chain:
         heights = [self.values[stage.output].shape[1] for stage in self.stages]
         return tuple(min(self.rows * s, h) for s, h in zip(strides, heights, strict=True))
 
-    @property
-    def made_by_step(self) -> list[list[int]]:
-        """Rows that each stage makes in every step of one band."""
+    def made_by_step(self, first: int, end: int) -> list[list[int]]:
+        """Rows that each stage makes in every step of a band."""
+        columns = zip(*self.band(first, end), strict=True)
         return [
-            [max(column[0].end, 0), *(max(now.end - was.end, 0) for was, now in pairwise(column))]
-            for column in zip(*self.table, strict=True)
+            [_made(column[0]), *(max(b.end - a.end, 0) for a, b in pairwise(column))] for column in columns
         ]
+
+    def heights(self, index: int, tile: int) -> tuple[int, ...]:
+        """Rows of the kernels of a stage, the most first: those of a step, those of the last step of a band
+        alone, those of a register tile that wants several, and one.
+        """
+        piece, made = self.pieces[index], self.made_by_step(0, self.height)[index]
+        return tuple(sorted({piece, made[-1] % piece or 1, min(piece, tile), 1}, reverse=True))
 
     def layout(self, value: Value, rows: int) -> Layout:
         """`rows` lines of a value, with the border at their ends."""
@@ -164,14 +169,26 @@ class Chain:
         return self.layout(value, 1).size
 
     def made(self, bands: int) -> tuple[int, ...]:
-        """Rows that each stage makes if so many bands share the steps; without bands: its height."""
-        bands = min(bands, self.steps)
-        total = [0] * len(self.stages)
-        for band in range(bands):
-            first, end = (self.steps * b // bands for b in (band, band + 1))
-            for i, (at, last) in enumerate(zip(self.table[first], self.table[end - 1], strict=True)):
-                total[i] += last.end - max(at.first, 0)
-        return tuple(total)
+        """Rows that each stage makes if so many bands share the rows of the output."""
+        steps = [self._step(first, end) for first, end in self.bands(min(bands, self.height))]
+        return tuple(sum(map(_made, column)) for column in zip(*steps, strict=True))
+
+    def bands(self, count: int) -> list[tuple[int, int]]:
+        """The rows of the output that each of so many bands makes."""
+        edges = [self.height * band // count for band in range(count + 1)]
+        return list(pairwise(edges))
+
+
+def _made(rows: Rows) -> int:
+    """Rows that a band makes that begins with these."""
+    return max(rows.end - max(rows.first, 0), 0)
+
+
+def calls(rows: int, heights: Sequence[int]) -> Iterator[int]:
+    """The rows of each call that makes so many: the most first."""
+    for height in heights:
+        yield from [height] * (rows // height)
+        rows %= height
 
 
 def _lines(column: Sequence[Rows], piece: int, room: int) -> int:
@@ -269,4 +286,4 @@ def is_border(stage: Stage) -> bool:
 def chain(program: Program, stages: Sequence[Stage], rows: int, room: int = 1) -> Chain:
     """The chain of these stages whose steps make so many rows."""
     height = program.values[stages[-1].output].shape[1]
-    return Chain(tuple(stages), program.values, min(rows, height), room).with_table()
+    return Chain(tuple(stages), program.values, min(rows, height), room)

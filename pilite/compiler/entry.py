@@ -12,7 +12,7 @@ from typing import TypeAlias
 
 from tvm import tirx
 
-from pilite.compiler.chains import Rows
+from pilite.compiler.chains import Reach
 
 ENTRY = "pilite_entry"
 # A system call that the kernel refuses and a profiler sees: from here on runs stage number `stage`.
@@ -73,6 +73,8 @@ class Lines:
     most: int
     sides: tuple[int, int]  # bytes of the border left and right
     border: int | None  # what it holds; None: there is none, above and below neither
+    height: int  # rows of the image
+    readers: tuple[tuple[Reach, int], ...]  # the stages that read it
 
 
 @dataclass(frozen=True, eq=False)
@@ -86,10 +88,11 @@ class Part:
 
 @dataclass(frozen=True, eq=False)
 class ChainCall:
-    """A chain: `table` has the rows of every stage, by step."""
+    """A chain. `height`: rows of its output, which the bands share; `rows`: of a step."""
 
     parts: tuple[Part, ...]
-    table: tuple[tuple[Rows, ...], ...]
+    height: int
+    rows: int
     arena: int  # offset of what belongs to the bands
     band_bytes: int  # of scratch
     bands: int
@@ -197,10 +200,19 @@ extern int (*pilite_launch)(task, void*, int);
 """
 
 _KEPT = """\
+#include <limits.h>
 #include <string.h>
 struct rows { int first, again, end, need; };
 
 static int least(int a, int b) { return a < b ? a : b; }
+static int most(int a, int b) { return a > b ? a : b; }
+
+/* Makes `x` hold what the rows `y` of a reader need, of which those before `made` are there: chains.Reach. */
+static void reach(struct rows* x, const struct rows* y, int made, int size, int stride, int before) {
+  x->first = least(x->first, y->first * stride - before);
+  x->again = least(x->again, most(made, y->again) * stride - before);
+  x->need = most(x->need, (y->end - 1) * stride - before + size);
+}
 
 /* memmove to lower addresses, 256 bytes at a time in vector registers. */
 static void lower(char* to, const char* from, long bytes) {
@@ -245,27 +257,42 @@ def _launch(name: str) -> str:
 
 def _chain(name: str, chain: ChainCall, symbols: Mapping[str, str]) -> str:
     """The function of one chain: its bands are as many as the pool has threads, up to `chain.bands`."""
-    steps, count = len(chain.table), len(chain.parts)
+    count = len(chain.parts)
     lines = [part.lines for part in chain.parts if part.lines]
     shares = [f"least({n.count * chain.bands} / bands, {n.most})" for n in lines]
     starts = [f"arena + {chain.arena + n.start} + {n.line}L * count[{k}] * id" for k, n in enumerate(lines)]
-    table = ",\n".join("  {" + ", ".join(_row(rows) for rows in step) + "}" for step in chain.table)
     fixed = "".join(_arguments(i, part) for i, part in enumerate(chain.parts))
+    rows = "".join(_rows(k, lines[k]) for k in reversed(range(len(lines))))
     parts = "".join(_part(i, part, symbols) for i, part in enumerate(chain.parts))
     return f"""\
-static const struct rows {name}_rows[{steps}][{count}] = {{
-{table}}};
 {_band(name, chain)}  const int count[] = {{{", ".join(shares)}}};
   char* const lines[] = {{{", ".join(starts)}}};
-{fixed}  const struct rows* was = 0;
+{fixed}  struct rows steps[2][{count}], *was = 0;
+  const int end = {chain.height} * (id + 1) / bands;
   int r, at[{count - 1}] = {{0}};
-  for (int step = {steps} * id / bands; step < {steps} * (id + 1) / bands; ++step) {{
-    const struct rows* now = {name}_rows[step];
-{parts}    was = now;
+  for (int row = {chain.height} * id / bands; row < end; row += {chain.rows}) {{
+    struct rows* const now = steps[was == steps[0]];
+    const int need = least(row + {chain.rows}, end);
+    now[{count - 1}] = (struct rows){{row, row, need, need}};
+{rows}{parts}    was = now;
   }}
   return 0;
 }}
 """
+
+
+def _rows(index: int, own: Lines) -> str:
+    """The rows of an inner value in one step."""
+    now = f"now[{index}]"
+    reaches = "".join(
+        f"    reach(&{now}, now + {y}, was ? was[{y}].end : now[{y}].first, "
+        f"{reach.size}, {reach.stride}, {reach.before});\n"
+        for reach, y in own.readers
+    )
+    return (
+        f"    {now} = (struct rows){{INT_MAX, INT_MAX, 0, INT_MIN}};\n{reaches}"
+        f"    {now}.end = least({now}.need, {own.height});\n"
+    )
 
 
 def _band(name: str, call: ChainCall | RegionCall) -> str:
@@ -303,10 +330,6 @@ def _shared(part: SharedPart, symbols: Mapping[str, str]) -> str:
 def _array(*arguments: str) -> str:
     """What a kernel that is alone is called with (kernels/emit.py)."""
     return f"(void*[]){{{', '.join(arguments)}}}"
-
-
-def _row(rows: Rows) -> str:
-    return f"{{{rows.first}, {rows.again}, {rows.end}, {rows.need}}}"
 
 
 def _arguments(index: int, part: Part) -> str:

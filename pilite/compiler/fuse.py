@@ -17,7 +17,7 @@ from functools import cached_property
 from math import prod
 from typing import TypeAlias
 
-from pilite.compiler.chains import ADDITIONS, CONVOLUTIONS, Candidates, Chain, chain, is_border
+from pilite.compiler.chains import ADDITIONS, CONVOLUTIONS, Candidates, Chain, calls, chain, is_border
 from pilite.compiler.choose import layout
 from pilite.compiler.cpu import Cpu
 from pilite.compiler.kernels import tuning
@@ -33,6 +33,7 @@ DEFAULT = OFF
 MOST_ROWS = 14  # of a step
 ROOMS = (1, 2, 3, 4, 6, 8, 12, 16)  # steps behind each other in a buffer
 CALL = 512  # bytes that move in the time in which a kernel is called and begins
+LINES = 0.25  # bytes that move for each byte of lines, which comes from memory in every run
 SURVIVES = 0.7  # of the cache: a value and what is made from it
 TRAFFIC = 3  # bytes of memory traffic for each byte of a value that the cache loses
 BARRIER = PARALLEL_MACS  # multiplications that one thread does while a parallel region begins and ends
@@ -85,23 +86,43 @@ class _Rule:
     rows: int  # of a step; 0: chosen
 
     def chain(self, stages: Sequence[Stage]) -> Chain:
-        """With the rows and the room that fit, share the work of bands, and move few rows: see `_cost`."""
-        height = self.program.values[stages[-1].output].shape[1]
+        """With the rows and the room that fit and cost least: see `_calls` and `_moves`.
+
+        Not with calls of one depthwise tile, if it can be: LLVM makes slower code of one than of several.
+        """
         if self.rows:
             return chain(self.program, stages, self.rows, 1 + self.rows % 3)
-        most = min(MOST_ROWS, height)
-        heights = [chain(self.program, stages, rows) for rows in range(1, most + 1)]
-        options = [replace(c, room=room) for c in heights for room in ROOMS]
+        height = self.program.values[stages[-1].output].shape[1]
+        most = min(MOST_ROWS, max(height // self.cpu.cores, 1))
+        steps = [chain(self.program, stages, rows) for rows in range(1, most + 1)]
+        options = [replace(c, room=room) for c in steps for room in ROOMS]
         fitting = [c for c in options if self.bytes(c) <= self._room] or options[:1]
-        return min(fitting, key=self._cost)
+        fixed = {c.rows: self._calls(c) for c in steps}
+        return min(fitting, key=lambda c: (self._is_single(c), fixed[c.rows] + self._moves(c), c.rows))
 
-    def _cost(self, c: Chain) -> tuple[int, float, int, int]:
-        """Rows of the longest band; the share that depthwise tiles lack; bytes that move, or as many that
-        would in the time of the calls; rows.
-        """
-        calls = [n for n, s in zip(c.pieces, c.stages, strict=True) if isinstance(s.spec, QDepthwiseConv2D)]
-        lacking = max((-n % self.cpu.depthwise_lines / n for n in calls), default=0.0)
-        return c.longest(self.cpu.cores), lacking, c.copied + CALL * c.steps * len(c.stages), c.rows
+    def _is_single(self, c: Chain) -> bool:
+        tiles = [(tile_lines(s, self.cpu), rows) for s, rows in zip(c.stages, c.pieces, strict=True)]
+        return any(lines > 1 and rows < 2 * lines for lines, rows in tiles)
+
+    def _moves(self, c: Chain) -> float:
+        """Bytes that move in a band alone and in those of all cores, and what their lines cost."""
+        return sum(count * (c.copied(*band) + LINES * scratch_bytes(c)) for count, band in self._bands(c))
+
+    def _calls(self, c: Chain) -> int:
+        """Bytes that move in the time of the calls, and of the lines that depthwise tiles lack in them."""
+        tiles = [tile_lines(stage, self.cpu) for stage in c.stages]
+        heights = [c.heights(index, tile) for index, tile in enumerate(tiles)]
+        lines = [prod(c.values[stage.output].shape[2:]) for stage in c.stages]
+        cost = 0
+        for count, band in self._bands(c):
+            for steps, tile, rows, line in zip(c.made_by_step(*band), tiles, heights, lines, strict=True):
+                sizes = [size for made in steps for size in calls(made, rows)]
+                cost += count * sum(CALL + line * (-size % tile) for size in sizes)
+        return cost
+
+    def _bands(self, c: Chain) -> list[tuple[int, tuple[int, int]]]:
+        """How many bands are like which one: if one runs alone, and with those of all cores."""
+        return [(n, c.bands(n)[n // 2]) for n in sorted({1, min(self.cpu.cores, c.height)})]
 
     @property
     def _room(self) -> int:
@@ -110,7 +131,7 @@ class _Rule:
 
     def bytes(self, c: Chain) -> int:
         """In one cache at the same time."""
-        return min(self._sharing, c.steps) * scratch_bytes(c) + weight_bytes(c.stages)
+        return min(self._sharing, c.height) * scratch_bytes(c) + weight_bytes(c.stages)
 
     @property
     def _sharing(self) -> int:
@@ -308,6 +329,11 @@ def scratch_bytes(c: Chain) -> int:
 def weight_bytes(stages: Sequence[Stage]) -> int:
     """Constants that a kernel reads: 8-bit weights, and 16 bytes of bias and requantization a channel."""
     return sum(s.arrays["weight"].size + 16 * s.arrays["bias"].size for s in stages if "weight" in s.arrays)
+
+
+def tile_lines(stage: Stage, cpu: Cpu) -> int:
+    """Lines of the register tile of its kernel."""
+    return cpu.depthwise_lines if isinstance(stage.spec, QDepthwiseConv2D) else 1
 
 
 def macs(stages: Sequence[Stage], values: Sequence[Value]) -> int:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from dataclasses import replace
-from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -107,7 +106,7 @@ def test_every_row_is_made_once_by_one_band_and_is_there_when_it_is_read(name: s
         assert all(made <= height for made, height in zip(chain.made(1), heights, strict=True))
         before: dict[int, chains.Rows] = {}
         check_lines(chain)
-        for step in chain.table:
+        for step in chain.band(0, chain.height):
             held = dict(zip((stage.output for stage in chain.stages), step, strict=True))
             for stage in chain.stages:
                 check_reads(chain, stage, held, before)
@@ -116,10 +115,9 @@ def test_every_row_is_made_once_by_one_band_and_is_there_when_it_is_read(name: s
 
 def check_lines(chain: Chain) -> None:
     """Every band writes and reads within its lines."""
-    for bands in (1, 2, 4):
-        edges = [chain.steps * band // bands for band in range(bands + 1)]
-        for first, end in pairwise(edges):
-            columns = list(zip(*chain.table[first:end], strict=True))[:-1]
+    for bands in range(1, 1 + min(7, chain.height)):
+        for first, end in chain.bands(bands):
+            columns = list(zip(*chain.band(first, end), strict=True))[:-1]
             for column, lines in zip(columns, chain.lines, strict=False):
                 starts = [at for at, _ in chains.placed(column, lines)]
                 assert all(at + rows.need <= lines for at, rows in zip(starts, column, strict=True))
@@ -222,11 +220,12 @@ def test_a_value_is_lost_if_what_is_made_from_it_does_not_fit_beside_it() -> Non
     assert chained(two, cpu=replace(cache, l2_bytes=640 * 1024)) == []
 
 
-def test_the_longest_band_counts_the_rows_of_the_last_step_as_they_are() -> None:
+def test_bands_share_the_rows_whatever_a_step_makes() -> None:
     (chain,) = chained(lambda net: [pairs(net, net.input(1, 33, 33, 256), 256)])
 
-    assert (chain.rows, chain.steps) == (4, 9)
+    assert chain.bands(4) == [(0, 8), (8, 16), (16, 24), (24, 33)]
     assert [chain.longest(bands) for bands in (1, 2, 4)] == [33, 17, 9]
+    assert all(chain.rows <= end - first for first, end in chain.bands(4))
 
 
 def test_no_region_is_counted_on_that_kernels_cannot_share() -> None:
@@ -241,20 +240,18 @@ def test_no_region_is_counted_on_that_kernels_cannot_share() -> None:
     assert shared == [True, False]
 
 
-def test_steps_have_the_rows_that_depthwise_tiles_want() -> None:
-    def pair(net: Net) -> list[int]:
-        return [pairs(net, net.input(1, 33, 33, 256), 256)]
+@pytest.mark.parametrize(("lines", "rows"), [(1, 7), (2, 6), (3, 6), (4, 7)])
+def test_steps_have_the_rows_that_depthwise_tiles_want(lines: int, rows: int) -> None:
+    """Each of four bands makes 7 rows; never is a tile alone in a call, unless a band is too low for two."""
+    cpu = replace(A53, depthwise_lines=lines, l2_bytes=570_000)
+    found = chained(lambda net: [pairs(net, net.input(1, 28, 28, 256), 256)], cpu=cpu)
 
-    found = [chained(pair, cpu=replace(A53, depthwise_lines=lines))[0].pieces[0] for lines in (1, 3)]
-
-    assert found == [4, 3]
+    assert [c.pieces[0] for c in found] == [rows]
 
 
-@pytest.mark.parametrize(("lines", "heights"), [(1, (4, 1)), (3, (4, 2, 1))])
-def test_where_tiles_want_lines_the_last_step_has_a_kernel_of_its_own(
-    lines: int, heights: tuple[int, ...]
-) -> None:
-    """Steps of 4 rows leave 2 of 34 for the last one."""
+@pytest.mark.parametrize(("lines", "heights"), [(1, (4, 2, 1)), (3, (4, 3, 2, 1)), (8, (4, 2, 1))])
+def test_what_a_step_leaves_has_a_kernel_of_its_own(lines: int, heights: tuple[int, ...]) -> None:
+    """Steps of 4 rows leave 2 of 34 for the last one; a tile has `lines`."""
 
     def pair(net: Net) -> list[int]:
         return [pairs(net, net.input(1, 34, 34, 256), 256)]
@@ -263,8 +260,13 @@ def test_where_tiles_want_lines_the_last_step_has_a_kernel_of_its_own(
     stages = next(unit for unit in fuse.plan(p, cpu, fuse.AUTO).units if isinstance(unit, Chain)).stages
     chain = chains.chain(p, stages, 4)
 
-    assert [sum(rows) for rows in chain.made_by_step] == [p.values[s.output].shape[1] for s in stages]
+    assert [sum(rows) for rows in chain.made_by_step(0, 34)] == [p.values[s.output].shape[1] for s in stages]
     assert banded(p, chain, cpu).heights(0) == heights
+
+
+def test_calls_make_the_most_rows_first() -> None:
+    assert list(chains.calls(34, (12, 3, 1))) == [12, 12, 3, 3, 3, 1]
+    assert list(chains.calls(0, (12, 3, 1))) == []
 
 
 def test_a_cache_of_its_own_holds_one_band() -> None:
