@@ -56,6 +56,12 @@ CHAINS: dict[str, Graph] = {
         net.conv(net.depthwise(net.conv(net.input(1, 17, 9, 8), 12, (1, 1))), 9, (1, 1), Window((2, 2))),
         net.conv(net.depthwise(net.conv(net.input(1, 19, 9, 8), 8, (1, 1))), 9, (2, 2), Window((3, 3))),
     ],
+    "all rows made, border needed": lambda net: [
+        net.depthwise(
+            net.conv(net.depthwise(net.conv(net.input(1, 11, 9, 8), 12, (1, 1))), 9, (2, 2), Window((2, 2)))
+        ),
+        net.depthwise(net.conv(net.conv(net.input(1, 11, 9, 8), 12, (1, 1)), 9, (3, 3), Window((3, 3)))),
+    ],
     "columns": lambda net: [
         block(net, net.input(1, 19, 1, 3), 5, 9),
         block(net, net.input(1, 18, 3, 3), 3, 9, 1, True),

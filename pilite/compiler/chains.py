@@ -55,6 +55,11 @@ class Rows:
     def count(self) -> int:
         return self.need - self.first
 
+    @property
+    def below(self) -> int:
+        """Where the border below the image begins, or is needed again: a reader may have made all its rows."""
+        return max(self.end, self.again)
+
 
 @dataclass(frozen=True, eq=False)
 class Chain:

@@ -376,10 +376,11 @@ def _border(index: int, own: Lines | None) -> str:
         return ""
     now, (left, right) = f"now[{index}]", own.sides
     above = f"{now}.first < 0 ? -{now}.first : 0"
+    below = f"most({now}.end, {now}.again)"  # Rows.below
     return (
         f"    if (!was)\n      around(lines[{index}], {own.line}, count[{index}], {left}, {right}, "
         f"{above}, {own.border});\n"
-        f"    if ({now}.need > {now}.end)\n"
-        f"      memset(lines[{index}] + {own.line}L * (at[{index}] + {now}.end), {own.border}, "
-        f"{own.line}L * ({now}.need - {now}.end));\n"
+        f"    if ({now}.need > {below})\n"
+        f"      memset(lines[{index}] + {own.line}L * (at[{index}] + {below}), {own.border}, "
+        f"{own.line}L * ({now}.need - {below}));\n"
     )

@@ -122,6 +122,7 @@ def check_lines(chain: Chain) -> None:
                 starts = [at for at, _ in chains.placed(column, lines)]
                 assert all(at + rows.need <= lines for at, rows in zip(starts, column, strict=True))
                 assert all(at + rows.again >= 0 for at, rows in zip(starts, column, strict=True))
+                assert all(at + rows.below >= 0 for at, rows in zip(starts, column, strict=True))
 
 
 def check_reads(
