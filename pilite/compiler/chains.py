@@ -57,7 +57,7 @@ class Rows:
 
     @property
     def below(self) -> int:
-        """Where the border below the image begins, or is needed again: a reader may have made all its rows."""
+        """Where the border below the image begins, or what is needed of it if all rows were used."""
         return max(self.end, self.again)
 
 
