@@ -65,7 +65,8 @@ class Rows:
 class Chain:
     """Consecutive stages of a program, the borders between them left out, and the rows of a step.
 
-    `room`: how many steps can add their rows to a buffer before rows move. `known`: what `band` found.
+    `room`: how many steps can add their rows to a buffer before rows move. `known`: what `band` found for
+    these `rows`, whatever the room.
     """
 
     stages: tuple[Stage, ...]
@@ -93,10 +94,6 @@ class Chain:
     def height(self) -> int:
         """Rows of the output."""
         return self.output.shape[1]
-
-    def longest(self, bands: int) -> int:
-        """Rows of the output that the longest of so many bands makes."""
-        return -(-self.height // min(bands, self.height))
 
     def band(self, first: int, end: int) -> tuple[tuple[Rows, ...], ...]:
         """The rows of every value, by step and stage, in a band that makes these rows of the output."""
@@ -161,8 +158,13 @@ class Chain:
         """Rows of the kernels of a stage, the most first: those of a step, those of the last step of a band
         alone, those of a register tile that wants several, and one.
         """
-        piece, made = self.pieces[index], self.made_by_step(0, self.height)[index]
-        return tuple(sorted({piece, made[-1] % piece or 1, min(piece, tile), 1}, reverse=True))
+        piece = self.pieces[index]
+        return tuple(sorted({piece, self._last[index] % piece or 1, min(piece, tile), 1}, reverse=True))
+
+    @cached_property
+    def _last(self) -> list[int]:
+        """Rows that each stage makes in the last step of a band alone."""
+        return [made[-1] for made in self.made_by_step(0, self.height)]
 
     def layout(self, value: Value, rows: int) -> Layout:
         """`rows` lines of a value, with the border at their ends."""

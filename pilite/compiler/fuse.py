@@ -152,7 +152,7 @@ class _Rule:
         return ""
 
     def repeats(self, c: Chain) -> bool:
-        """Whether bands compute too much twice; that hardly depends on the rows of a step."""
+        """Whether bands compute too much twice, whatever the rows of a step."""
         return not self.everything and twice(c, self.cpu.cores) > TWICE_OF_CHAIN * macs(c.stages, c.values)
 
     def traffic(self, value: Value) -> int:
@@ -169,9 +169,7 @@ class _Rule:
         """Multiplications that the longest thread does beyond an even share of `unit`, barriers counted."""
         cores = self.cpu.cores
         if isinstance(unit, Chain):
-            work = sum(map(self.work, unit.stages))
-            uneven = unit.longest(cores) / unit.output.shape[1] - 1 / cores
-            return self.barrier + work * uneven + twice(unit, cores) / cores
+            return self.least_idle(unit.stages) + twice(unit, cores) / cores
         work = self.work(unit)
         return self.barrier if work >= PARALLEL_MACS else work * (1 - 1 / cores)
 
