@@ -148,10 +148,11 @@ class Chain:
         return tuple(min(self.rows * s, h) for s, h in zip(strides, heights, strict=True))
 
     def made_by_step(self, first: int, end: int) -> list[list[int]]:
-        """Rows that each stage makes in every step of a band."""
+        """Rows that each stage makes in every step of a band; strides beyond their windows skip some."""
         columns = zip(*self.band(first, end), strict=True)
         return [
-            [_made(column[0]), *(max(b.end - a.end, 0) for a, b in pairwise(column))] for column in columns
+            [_made(column[0]), *(max(b.end - max(a.end, b.again), 0) for a, b in pairwise(column))]
+            for column in columns
         ]
 
     def heights(self, index: int, tile: int) -> tuple[int, ...]:
@@ -163,8 +164,8 @@ class Chain:
 
     @cached_property
     def _last(self) -> list[int]:
-        """Rows that each stage makes in the last step of a band alone."""
-        return [made[-1] for made in self.made_by_step(0, self.height)]
+        """Rows that each stage makes in the last step in which it makes any, of a band alone."""
+        return [next(n for n in reversed(made) if n) for made in self.made_by_step(0, self.height)]
 
     def layout(self, value: Value, rows: int) -> Layout:
         """`rows` lines of a value, with the border at their ends."""

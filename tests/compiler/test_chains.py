@@ -103,14 +103,16 @@ def test_a_buffer_that_is_too_small_is_noticed(rows: None, monkeypatch: pytest.M
 def test_every_row_is_made_once_by_one_band_and_is_there_when_it_is_read(name: str, mode: str) -> None:
     for chain in chained(CHAINS[name], mode):
         heights = [chain.values[stage.output].shape[1] for stage in chain.stages]
-        assert all(made <= height for made, height in zip(chain.made(1), heights, strict=True))
-        before: dict[int, chains.Rows] = {}
+        steps = chain.made_by_step(0, chain.height)
+        assert all(sum(made) <= height for made, height in zip(steps, heights, strict=True))
         check_lines(chain)
-        for step in chain.band(0, chain.height):
-            held = dict(zip((stage.output for stage in chain.stages), step, strict=True))
-            for stage in chain.stages:
-                check_reads(chain, stage, held, before)
-            before = held
+        for first, end in (band for count in (1, 2, 3, 4) for band in chain.bands(min(count, chain.height))):
+            before: dict[int, chains.Rows] = {}
+            for step in chain.band(first, end):
+                held = dict(zip((stage.output for stage in chain.stages), step, strict=True))
+                for stage in chain.stages:
+                    check_reads(chain, stage, held, before)
+                before = held
 
 
 def check_lines(chain: Chain) -> None:
@@ -263,6 +265,34 @@ def test_what_a_step_leaves_has_a_kernel_of_its_own(lines: int, heights: tuple[i
 
     assert [sum(rows) for rows in chain.made_by_step(0, 34)] == [p.values[s.output].shape[1] for s in stages]
     assert banded(p, chain, cpu).heights(0) == heights
+
+
+def test_rows_that_no_reader_needs_are_not_made() -> None:
+    """Every other row of the depthwise convolution is skipped between steps, and its kernel is for 7 of 8."""
+    (chain,) = chained(
+        lambda net: [
+            net.conv(net.depthwise(net.conv(net.input(1, 32, 9, 8), 12, (1, 1))), 9, (1, 1), Window((2, 2)))
+        ],
+        "all@4",
+    )
+
+    assert chain.made_by_step(0, 16)[1] == [7, 7, 7, 7]
+    assert chain.heights(1, 1) == (8, 7, 1)
+
+
+def test_a_kernel_is_for_the_last_rows_of_a_stage_whichever_step_makes_them() -> None:
+    """The first of four depthwise convolutions runs ahead, and has nothing left to do in the last step."""
+
+    def four(net: Net) -> list[int]:
+        x = net.input(1, 26, 9, 8)
+        for _ in range(4):
+            x = net.depthwise(x)
+        return [x]
+
+    (chain,) = chained(four, "all@8")
+
+    assert chain.made_by_step(0, 26)[0] == [11, 8, 7, 0]
+    assert chain.heights(0, 1) == (8, 7, 1)
 
 
 def test_calls_make_the_most_rows_first() -> None:
