@@ -6,6 +6,9 @@
 // A region has one slot per thread; slot s holds the tasks s, s + slots, s + 2 slots ... Thread s takes slot
 // s, so that a core meets the same rows again in the next region. Who is done early takes slots that nobody
 // has begun: a worker that is late, or that shares its core, delays nobody and no task is ever dropped.
+//
+// With PILITE_COUNTED, for `estimate`, a thread does its own slot and sleeps where it would spin: who does
+// what is decided here, not by the scheduler of a machine that has fewer cores than the one that is modelled.
 #pragma once
 #include <errno.h>
 #include <limits.h>
@@ -94,7 +97,7 @@ class Pool {
   int start(int threads, const int* cpus, uint32_t spin_us) {
     const int usable = cores(threads, cpus);
     threads_ = 1;
-    spin_us_ = usable < threads && cpus ? 0 : spin_us;
+    spin_us_ = kIsCounted || (usable < threads && cpus) ? 0 : spin_us;
     linger_us_ = spin_us_ < kLingerUs ? spin_us_ : kLingerUs;
     if (usable < threads && !cpus) threads = usable;
     process_ = getpid();
@@ -178,6 +181,12 @@ class Pool {
   // them awake, and a single run wastes no more than it would have cost.
   static constexpr uint32_t kLingerUs = 50;
 
+#ifdef PILITE_COUNTED
+  static constexpr bool kIsCounted = true;
+#else
+  static constexpr bool kIsCounted = false;
+#endif
+
   struct Worker {
     Pool* pool;
     int id, cpu;
@@ -257,7 +266,7 @@ class Pool {
     return now;
   }
 
-  // Take every slot of the current region that is still free, `id`'s own first.
+  // Take every slot of the current region that is still free, `id`'s own first; counted, no other.
   //
   // A late thread may read the job while the caller writes the next one. Then all slots of the epoch that it
   // read are claimed, every exchange below fails, and what it read is not used: a claim can succeed only
@@ -268,7 +277,8 @@ class Pool {
     void* const cdata = cdata_.relaxed();
     const int tasks = tasks_.relaxed();
     const int slots = tasks < threads_ ? tasks : threads_;
-    for (int k = 0; k < slots; ++k) {
+    const int most = kIsCounted ? id < slots : slots;
+    for (int k = 0; k < most; ++k) {
       const int s = id < slots ? (id + k) % slots : k;
       if (slots_[s].claimed.relaxed() == epoch || !slots_[s].claimed.exchange(epoch - 1, epoch)) continue;
       ParallelEnv env = {nullptr, tasks};

@@ -47,18 +47,23 @@ _LIBRARY = (
     "pilite.cc",
 )
 _RUNNER = ("-fPIE", "-pie", "pilite_run.cc", "pilite.cc")
+_COUNTED = ("-DPILITE_COUNTED", *_RUNNER)
 
 
 @dataclass(frozen=True)
 class LoaderFiles:
-    """What a board needs to run artifacts from C, C++, Python (`library`) or the shell (`runner`)."""
+    """What a board needs to run artifacts from C, C++, Python (`library`) or the shell (`runner`).
+
+    `counted`: the runner for `estimate`, each thread of which does its own part of the work and no other.
+    """
 
     library: Path
     runner: Path
+    counted: Path
 
     @property
     def outputs(self) -> tuple[tuple[Path, tuple[str, ...]], ...]:
-        return ((self.library, _LIBRARY), (self.runner, _RUNNER))
+        return ((self.library, _LIBRARY), (self.runner, _RUNNER), (self.counted, _COUNTED))
 
 
 def build_loader(arch: Arch, artifacts: Path, sources: Path = SOURCES) -> LoaderFiles:
@@ -67,7 +72,7 @@ def build_loader(arch: Arch, artifacts: Path, sources: Path = SOURCES) -> Loader
     Raises CompileError if zig is missing or refuses the sources.
     """
     folder = artifacts.resolve() / "loader" / arch
-    files = LoaderFiles(folder / "libpilite.so", folder / "pilite-run")
+    files = LoaderFiles(*(folder / name for name in ("libpilite.so", "pilite-run", "pilite-run-counted")))
     stamp, key = folder / _STAMP, _key(arch, sources)
     with _BUILDING:
         if _is_current(files, stamp, key):
@@ -82,7 +87,7 @@ def build_loader(arch: Arch, artifacts: Path, sources: Path = SOURCES) -> Loader
 
 def _key(arch: Arch, sources: Path) -> str:
     """A hash of everything that decides the bytes of the outputs."""
-    digest = hashlib.sha256(repr((arch, zig.version(), _COMMON, _LIBRARY, _RUNNER)).encode())
+    digest = hashlib.sha256(repr((arch, zig.version(), _COMMON, _LIBRARY, _RUNNER, _COUNTED)).encode())
     for path in _source_files(sources):
         digest.update(path.name.encode() + b"\0" + hashlib.sha256(path.read_bytes()).digest())
     return digest.hexdigest()

@@ -132,6 +132,16 @@ def test_the_pool_has_no_race(sanitized: Sanitized) -> None:
     assert (done.returncode, done.stdout, done.stderr) == (0, "every task ran once\n", "")
 
 
+@pytest.mark.parametrize(
+    ("options", "words"),
+    [((), "threads shared slots\n"), (("-DPILITE_COUNTED",), "each slot has one thread\n")],
+)
+def test_only_where_work_is_counted_a_slot_waits_for_its_thread(
+    zig_program: ZigProgram, options: tuple[str, ...], words: str
+) -> None:
+    assert run_program([zig_program("owners.cc", (*NO_LIBCXX, *options))]).stdout == words
+
+
 WRAPPER = """\
 fake 1 100 1
 missing: 1 /nowhere/model.so: cannot be opened: No such file or directory
