@@ -11,7 +11,7 @@ from invoke.context import Context
 
 from pilite.console import chosen, show_table, whole_number, write_json
 from pilite.errors import PiliteError
-from pilite.verbs import ARTIFACTS, RIVALS, ROOT, SHARED_MODELS, built, sources, verb
+from pilite.verbs import ARTIFACTS, RIVALS, ROOT, SHARED_MODELS, alone, built, sources, verb
 
 if TYPE_CHECKING:
     from pilite.lab.boards import Board
@@ -58,7 +58,9 @@ def estimate(
     if json:
         write_json(Path(json), estimating.document(rows))
     if page:
-        pages.write(rows, Path(page), ROOT / "README.md" if Path(page).resolve().parent == ROOT else None)
+        single = operators_alone(names, cpu or ESTIMATED_CPUS, numerics)
+        readme = ROOT / "README.md" if Path(page).resolve().parent == ROOT else None
+        pages.write(rows, single, Path(page), readme)
     if gate:
         verdicts = budgets.gate(rows, Path(gate), lower=os.environ.get("CI") != "true")
         show_table("Budgets", report.verdict_table(verdicts))
@@ -78,6 +80,16 @@ def estimated_models(gate: str, page: str) -> list[str]:
     for name in (name for name in named if name not in here):
         print(f"{name}: has a budget and is not on this machine; left out")
     return here
+
+
+def operators_alone(names: Sequence[str], cpus: Sequence[str], numerics: str) -> list[Row]:
+    """Rows of the model that the page shows operators of: a chain's cycles are of no single one."""
+    from pilite.lab.estimate import estimate as estimating
+    from pilite.lab.estimate import page as pages
+
+    shown = [name for name in names if name == pages.data()["onnxruntime"]["model"]]
+    subjects = subjects_of(shown, cpus, numerics, fuse="off") if shown else []
+    return estimating.estimate(subjects, (), ARTIFACTS, say=print)
 
 
 def subjects_of(
@@ -163,10 +175,7 @@ def trials_of(names: Sequence[str], cpu: str, only: Sequence[str]) -> list[Trial
     wanted = chosen(",".join(only), known, "--kernel") or known
     tiles = [tuning.DEFAULT, *(tile for tile in tiles if tile.partition("@")[0] in wanted)]
     found = sources(names)
-    return [
-        tuning.Trial(tile, tuple(built(s, cpu, numerics="ref", markers=True, tile=tile) for s in found))
-        for tile in tiles
-    ]
+    return [tuning.Trial(tile, tuple(alone(s, cpu, tile=tile) for s in found)) for tile in tiles]
 
 
 def timed(board: Board, paths: Sequence[Path], rounds: int) -> Sequence[Mapping[int, float]]:

@@ -19,7 +19,7 @@ from pilite.console import (
     write_json,
 )
 from pilite.errors import CheckFailed, PiliteError
-from pilite.verbs import ARTIFACTS, built, sources, verb
+from pilite.verbs import ARTIFACTS, alone, sources, verb
 
 if TYPE_CHECKING:
     from models import Source
@@ -63,7 +63,7 @@ def profile(
     cpu: Sequence[str] = (),
     json: str = "",
 ) -> None:
-    """Show what every operator of a model costs: time on a board, or cycles of `estimate`."""
+    """Show what every operator costs, computed by itself: time on a board, or cycles of `estimate`."""
     counts = whole_numbers(threads, "--threads")
     if cpu and not estimated:
         raise PiliteError(f"--cpu {cpu[0]}: a board has its own CPU; --cpu is for --estimated.")
@@ -92,7 +92,7 @@ def timed(source: Source, board: str, cpu: Sequence[str], threads: Sequence[int]
     from pilite.lab.profile import profile as profiling
 
     where = boards.load(board, ARTIFACTS)
-    artifact = built(source, where.cpu, numerics="ref", markers=True)
+    artifact = alone(source, where.cpu)
     with boards.connect(where, ARTIFACTS) as connection:
         return [
             profiling.profile(where, connection, source.path, artifact, count, ARTIFACTS) for count in threads
@@ -105,10 +105,7 @@ def modelled(source: Source, board: str, cpu: Sequence[str], threads: Sequence[i
     from pilite.lab.profile import profile as profiling
 
     cores = list(cpu) or ["cortex-a72"]
-    subjects = [
-        estimating.Subject(source.name, source.path, core, built(source, core, numerics="ref", markers=True))
-        for core in cores
-    ]
+    subjects = [estimating.Subject(source.name, source.path, core, alone(source, core)) for core in cores]
     return [
         profiling.of_estimate(row, source.path)
         for count in threads

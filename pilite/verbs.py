@@ -48,7 +48,7 @@ HELP = {
     "folder": "of the release",
     "force": "measure also a board that is throttled, hot or busy; the result says so",
     "fingerprint": "SHA256:... of the host key, read on the board's screen; without it: it is shown, no more",
-    "fuse": "compute operators together: off (default), auto (where it saves), all",
+    "fuse": "compute operators together: auto (default; where it saves), off, all",
     "gate": "file of budgets; fails more than 2 % above one, keeps gains except under CI=true; no rivals",
     "fully-connected": "q31 as tflite-runtime 2.14, f64 as newer reference kernels",
     "host": "address of a new board; without it, --name is one of boards/",
@@ -180,3 +180,10 @@ def built(source: Source, cpu: str, **options: Any) -> Path:
         )
         steps.end(f"{done.result} {done.path}")
     return done.path
+
+
+def alone(source: Source, cpu: str, **options: Any) -> Path:
+    """An artifact with marks between its operators, none of which is computed together with another."""
+    from pilite.compiler import fuse
+
+    return built(source, cpu, numerics="ref", markers=True, chains=fuse.OFF, **options)

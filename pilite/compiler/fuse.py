@@ -6,7 +6,7 @@ back, read). Of all ways to cut the program into chains, the one with the least 
 equals the one whose threads idle least (barriers, uneven shares, rows computed twice), then the one that
 chains fewest stages. A chain fits if the lines of all bands that share a cache and its weights take at most
 half of it (of a cache of their own as much as survives there), its weights, which every step reads, a
-quarter, and if bands compute little twice.
+quarter, and if bands compute little twice. Without saving traffic it must cost one thread nothing.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ from pilite.errors import PiliteError
 
 OFF, AUTO, ALL = "off", "auto", "all"
 MODES = (OFF, AUTO, ALL)
-DEFAULT = OFF
+DEFAULT = AUTO
 MOST_ROWS = 14  # of a step
 ROOMS = (1, 2, 3, 4, 6, 8, 12, 16)  # steps behind each other in a buffer
 CALL = 512  # bytes that move in the time in which a kernel is called and begins
@@ -149,7 +149,7 @@ class _Rule:
             return f"{_kb(self.bytes(c))} for {self._sharing} threads, more than {_kb(self._room)}"
         if self.repeats(c):
             return f"bands of {self.cpu.cores} threads compute {_percent(c, self.cpu.cores)} twice"
-        return ""
+        return "" if self.pays(c) else "saves barriers, but costs one thread time"
 
     def repeats(self, c: Chain) -> bool:
         """Whether bands compute too much twice, whatever the rows of a step."""
@@ -159,6 +159,14 @@ class _Rule:
         """Bytes of memory traffic if `value` lies between two units."""
         lost = self.everything or self._held[value.root] > SURVIVES * self.cpu.l2_bytes
         return TRAFFIC * _size(value) if value.place == ARENA and lost else 0
+
+    def pays(self, c: Chain) -> bool:
+        """Whether a chain saves traffic; or barriers, and costs one thread nothing: no row moves or is made
+        again, and a step does so much that neither calls count nor tiles that its rows do not fill.
+        """
+        again = c.copied(0, c.height) + twice(c, self.cpu.cores)
+        enough = PARALLEL_MACS * -(-c.height // c.rows)
+        return any(map(self.traffic, c.inner)) or (not again and sum(map(self.work, c.stages)) >= enough)
 
     @property
     def barrier(self) -> int:
@@ -370,10 +378,8 @@ def _verdicts(rule: _Rule, units: Sequence[Unit]) -> list[Verdict]:
         last = unit.stages[-1] if isinstance(unit, Chain) else unit
         value = rule.program.values[last.output]
         if rule.traffic(value) and last.inputs and not rule.everything:
-            size = _kb(rule.traffic(value) // TRAFFIC)
-            found.append(
-                Verdict((last.node,), f"its output, {size}, goes through memory", _refused(rule, last))
-            )
+            how = f"its output, {_kb(rule.traffic(value) // TRAFFIC)}, goes through memory"
+            found.append(Verdict((last.node,), how, _refused(rule, last)))
     return found
 
 
@@ -388,4 +394,6 @@ def _refused(rule: _Rule, stage: Stage) -> str:
 def _told(rule: _Rule, c: Chain) -> Verdict:
     saved = sum(rule.traffic(v) for v in c.inner)
     how = f"{c.rows} rows a step, {_kb(scratch_bytes(c))} a thread, {_percent(c, rule.cpu.cores)} twice"
-    return Verdict(tuple(dict.fromkeys(s.node for s in c.stages)), how, f"saves {_kb(saved)} of traffic")
+    operators = tuple(dict.fromkeys(s.node for s in c.stages))
+    traffic = f"{_kb(saved)} of traffic, " if saved else ""
+    return Verdict(operators, how, f"saves {traffic}{len(operators) - 1} barriers")

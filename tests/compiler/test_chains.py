@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -213,6 +214,27 @@ def test_of_chains_with_equal_traffic_those_with_fewer_barriers_are_taken() -> N
     assert chained(residual, cpu=replace(A53, cores=1)) == chained(residual, fuse.OFF)
 
 
+def again(net: Net) -> list[int]:
+    """Bands make rows of the first convolution twice, 3 % of a block that is not all of the model."""
+    return [block(net, net.input(1, 60, 12, 8), 8, 48), net.conv(net.input(1, 24, 24, 64), 64)]
+
+
+def little(net: Net) -> list[int]:
+    """A step does less than a barrier costs."""
+    return [net.conv(net.conv(net.input(1, 24, 6, 16), 32, (1, 1)), 16, (1, 1))]
+
+
+@pytest.mark.parametrize(("graph", "stages"), [(again, 3), (little, 2)])
+def test_barriers_alone_are_no_reason_to_make_one_thread_slower(
+    graph: Graph, stages: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Nothing is lost by the cache. `stages`: of the chain if barriers alone count."""
+    assert chained(graph) == []
+
+    monkeypatch.setattr(fuse._Rule, "pays", lambda rule, c: True)
+    assert [len(c.stages) for c in chained(graph)] == [stages]
+
+
 def test_a_value_is_lost_if_what_is_made_from_it_does_not_fit_beside_it() -> None:
     def two(net: Net) -> list[int]:
         x = net.conv(net.input(1, 32, 32, 8), 192, (1, 1))  # 192 KB
@@ -354,6 +376,7 @@ def test_build_explains_its_chains(tmp_path: Path) -> None:
     (row,) = pipeline.explain(path, "cortex-a53", "ref", chains="all@2")
     assert row["operators"] == "0, 1, 2, 3"
     assert "2 rows a step" in row["how"]
+    assert re.fullmatch(r"saves \d+ KB of traffic, 3 barriers", row["why"])
     (row,) = pipeline.explain(path, "cortex-a53", "ref", chains="auto")
-    assert row["how"].endswith("0.0 % twice")
+    assert row["how"] == "one region, 5 x 8 channels"
     assert pipeline.explain(path, "cortex-a53", "ref", chains="off") == []

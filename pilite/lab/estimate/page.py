@@ -74,8 +74,8 @@ def mean(found: Sequence[Pair]) -> float:
     return math.exp(sum(math.log(pair.times) for pair in found) / len(found)) if found else 0.0
 
 
-def write(rows: Sequence[Row], path: Path, readme: Path | None = None) -> None:
-    """The page, and the table between MARKS in `readme`.
+def write(rows: Sequence[Row], alone: Sequence[Row], path: Path, readme: Path | None = None) -> None:
+    """The page, and the table between MARKS in `readme`. `alone`: ours without chains, for single operators.
 
     Raises:
         PiliteError: there is nothing to compare, or `readme` has no marks.
@@ -83,7 +83,7 @@ def write(rows: Sequence[Row], path: Path, readme: Path | None = None) -> None:
     found, facts = pairs(rows), data()
     if not found:
         raise PiliteError("--page compares with rivals: leave --rival out, or name one.")
-    _replace(path, "\n\n".join(sections(rows, found, facts)) + "\n")
+    _replace(path, "\n\n".join(sections(rows, alone, found, facts)) + "\n")
     if readme is not None:
         text = readme.read_text(encoding="utf-8")
         if not all(text.count(mark) == 1 for mark in MARKS):
@@ -98,7 +98,9 @@ def _replace(path: Path, text: str) -> None:
     os.replace(beside, path)
 
 
-def sections(rows: Sequence[Row], found: Sequence[Pair], facts: dict[str, Any]) -> list[str]:
+def sections(
+    rows: Sequence[Row], alone: Sequence[Row], found: Sequence[Pair], facts: dict[str, Any]
+) -> list[str]:
     """The page's paragraphs and tables, in order."""
     return [
         "# Results without a board",
@@ -111,7 +113,7 @@ def sections(rows: Sequence[Row], found: Sequence[Pair], facts: dict[str, Any]) 
         "## Instructions and memory",
         _memory_table(found, facts),
         "## ONNX Runtime",
-        _onnxruntime(found, facts),
+        _onnxruntime(found, alone, facts),
         "## Rows that pilite loses",
         _lost(found, facts),
         "## Missed goals",
@@ -236,15 +238,16 @@ def _memory_table(found: Sequence[Pair], facts: dict[str, Any]) -> str:
     return "pilite / the fastest rival.\n\n" + _table(lines)
 
 
-def _onnxruntime(found: Sequence[Pair], facts: dict[str, Any]) -> str:
+def _onnxruntime(found: Sequence[Pair], alone: Sequence[Row], facts: dict[str, Any]) -> str:
     """The int8 V2 network against published cycles of ONNX Runtime, whole and depthwise alone."""
+    single = {(row.model, row.cpu): row for row in alone}
     theirs = facts["onnxruntime"]
     lines = []
     for pair in found:
         cpu = pair.ours.cpu
         if pair.ours.model != theirs["model"] or pair.core_model != MODELS[cpu][0].name:
             continue
-        ours = depthwise(pair)
+        ours = depthwise(single.get((pair.ours.model, cpu), pair.ours), pair.core_model)
         lines.append(
             {
                 "core": facts["cores"][cpu],
@@ -260,10 +263,10 @@ def _onnxruntime(found: Sequence[Pair], facts: dict[str, Any]) -> str:
     return f"{about}\n\n{_table(lines)}"
 
 
-def depthwise(pair: Pair) -> float:
+def depthwise(row: Row, core_model: str) -> float:
     """Cycles of our depthwise convolutions; borders that are filled for them count."""
-    layers = [layer for layer in pair.ours.layers if layer.op == "DEPTHWISE_CONV_2D"]
-    return sum(layer.counted.cycles.get(pair.core_model, 0.0) for layer in layers)
+    layers = [layer for layer in row.layers if layer.op == "DEPTHWISE_CONV_2D"]
+    return sum(layer.counted.cycles.get(core_model, 0.0) for layer in layers)
 
 
 def _lost(found: Sequence[Pair], facts: dict[str, Any]) -> str:

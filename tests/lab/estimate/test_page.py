@@ -37,7 +37,7 @@ def test_each_core_model_has_its_own_fastest_rival() -> None:
 
 
 def test_a_lost_row_is_marked_and_listed_again() -> None:
-    text = "\n".join(page.sections(ROWS, page.pairs(ROWS), FACTS))
+    text = "\n".join(page.sections(ROWS, (), page.pairs(ROWS), FACTS))
     assert "| 0.93 **slower** |" in text
     assert f"- {V2} on Cortex-A53 (Pi 3B+) by a53-llvm: 0.93 against tflite" in text
 
@@ -52,14 +52,14 @@ def test_the_goal_holds_on_the_first_model_of_a_core() -> None:
 
 def test_a_goal_that_is_reached_is_not_among_the_missed() -> None:
     rows = [ROWS[0], a53("litert", 140e6, 160e6)]
-    text = "\n".join(page.sections(rows, page.pairs(rows), FACTS))
+    text = "\n".join(page.sections(rows, (), page.pairs(rows), FACTS))
     assert "| 1.40 | 1.4 | reached |" in text
     assert "## Missed goals\nNone." in text
 
 
 def test_what_was_written_about_a_missed_goal_is_kept() -> None:
     facts = {**FACTS, "missed": {"cortex-a53": {"int8": {"bound": "One pipe.", "tried": "Two."}}}}
-    text = "\n".join(page.sections(ROWS, page.pairs(ROWS), facts))
+    text = "\n".join(page.sections(ROWS, (), page.pairs(ROWS), facts))
     assert "1.10 of 1.4, short by 21.4%.**\nWhat bounds it: One pipe.\nWhat was tried: Two." in text
 
 
@@ -78,15 +78,15 @@ def test_depthwise_is_compared_with_onnxruntime() -> None:
         Layer(3, "DEPTHWISE_CONV_2D", ("dw",), counted(10, 7.35e6)),
         Layer(4, "ADD", (), counted(1, 1e6)),
     )
-    rows = [replace(ROWS[0], layers=layers), *ROWS[1:]]
-    text = "\n".join(page.sections(rows, page.pairs(rows), FACTS))
+    alone = replace(ROWS[0], counted=counted(100, 101e6), layers=layers)
+    text = "\n".join(page.sections(ROWS, [alone], page.pairs(ROWS), FACTS))
     assert "| 100.0 | 136 | 1.36 | 7.35 | 14.7 | 2.00 |" in text
 
 
 def test_the_readme_gets_the_table_and_keeps_the_rest(tmp_path: Path) -> None:
     readme, out = tmp_path / "README.md", tmp_path / "RESULTS.md"
     readme.write_text(f"before\n{page.MARKS[0]}\nold\n{page.MARKS[1]}\nafter\n")
-    page.write(ROWS, out, readme)
+    page.write(ROWS, (), out, readme)
     text = readme.read_text()
     assert text.startswith("before\n")
     assert text.endswith("\nafter\n")
@@ -99,13 +99,13 @@ def test_a_readme_without_marks_is_left_alone(tmp_path: Path) -> None:
     readme = tmp_path / "README.md"
     readme.write_text("text")
     with pytest.raises(PiliteError, match="marks"):
-        page.write(ROWS, tmp_path / "RESULTS.md", readme)
+        page.write(ROWS, (), tmp_path / "RESULTS.md", readme)
     assert readme.read_text() == "text"
 
 
 def test_without_rivals_there_is_no_page(tmp_path: Path) -> None:
     with pytest.raises(PiliteError, match="leave --rival out"):
-        page.write([ROWS[0]], tmp_path / "RESULTS.md")
+        page.write([ROWS[0]], (), tmp_path / "RESULTS.md")
     assert list(tmp_path.iterdir()) == []
 
 
