@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -54,6 +55,7 @@ class Artifact:
     fully_connected: str = "q31"  # "f64": rounds as newer reference kernels
     layers: tuple[Layer, ...] = ()  # what each output is, where every operator's output is one
     operands: tuple[Operand, ...] = ()  # what each input is, where every operator has its own
+    options: Mapping[str, Any] = field(default_factory=dict)  # of the build
 
 
 def place(artifacts: Path, model: str, cpu: str, numerics: str) -> Path:
@@ -96,6 +98,7 @@ def _typed(path: Path, manifest: dict[str, Any]) -> Artifact:
         fully_connected=str(manifest.get("options", {}).get("fully_connected", "q31")),
         layers=tuple(Layer(**row) for row in manifest.get("layers", ())),
         operands=tuple(Operand(*row) for row in manifest.get("operands", ())),
+        options=dict(manifest.get("options", {})),
     )
 
 

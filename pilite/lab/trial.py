@@ -95,7 +95,7 @@ def run(
     finally:
         with suppress(BoardError):  # a board that is gone must not hide why
             connection.run(["rm", "-rf", scratch])
-    return Trial(built, sets, measured, outputs, notes)
+    return Trial(built, sets, measured, outputs, (*outdated(board, built), *notes))
 
 
 def current_release(board: Board, place: Place, model: str) -> str:
@@ -123,6 +123,21 @@ def check_source(board: Board, built: Artifact, subject: Subject) -> None:
             f"{subject.tflite}. Build and deploy it again: "
             f"python3 run.py build --model {subject.name} --board {board.name}, then deploy"
         )
+
+
+def outdated(board: Board, built: Artifact) -> tuple[str, ...]:
+    """A note if the compiler here would make another artifact than the one that is deployed and measured."""
+    from pilite.compiler import artifact as compiled
+    from pilite.compiler import cpu as cpus
+
+    cpu = cpus.load(built.cpu)
+    today = compiled.build_id(built.source_sha256, built.model, cpu, dict(built.options))
+    if not built.options or today == built.build_id:
+        return ()
+    return (
+        f"{built.model} on {board.name}: the deployed build {built.build_id[:12]} is not what `build` makes "
+        f"today, {today[:12]}; `build` and `deploy` renew it",
+    )
 
 
 def packages(
