@@ -16,6 +16,7 @@ from pilite.errors import PiliteError
 from pilite.verbs import ARTIFACTS, DEFAULT_BOARDS, RIVALS, SHARED_MODELS, built, sources, verb
 
 if TYPE_CHECKING:
+    from pilite.lab.artifact import Artifact
     from pilite.lab.bench import Bench
     from pilite.lab.boards import Board
     from pilite.lab.connection import Connection
@@ -173,7 +174,17 @@ def subjects(members: Sequence[Chosen], gaps: bool) -> list[Subject]:
     refused = [one.reason for one in members if one.reason]
     if refused and not gaps:
         raise PiliteError("\n".join(refused))
-    return [trial.Subject(one.source.name, one.source.path) for one in members if not one.reason]
+    found = [one.source for one in members if not one.reason]
+    return [trial.Subject(source.name, source.path, built_today) for source in found]
+
+
+def built_today(built: Artifact) -> str:
+    """The build_id that a deployed artifact would get now. Raises PiliteError for an unknown CPU."""
+    from pilite.compiler import artifact
+    from pilite.compiler import cpu as cpus
+
+    cpu = cpus.load(built.cpu)
+    return artifact.build_id(built.source_sha256, built.model, cpu, dict(built.options))
 
 
 def named(model: Sequence[str], input_shapes: Sequence[str]) -> list[Chosen]:

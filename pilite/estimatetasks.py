@@ -87,7 +87,7 @@ def operators_alone(names: Sequence[str], cpus: Sequence[str], numerics: str) ->
     from pilite.lab.estimate import estimate as estimating
     from pilite.lab.estimate import page as pages
 
-    shown = [name for name in names if name == pages.data()["onnxruntime"]["model"]]
+    shown = [name for name in names if Path(name).stem == pages.data()["onnxruntime"]["model"]]
     subjects = subjects_of(shown, cpus, numerics, fuse="off") if shown else []
     return estimating.estimate(subjects, (), ARTIFACTS, say=print)
 

@@ -6,7 +6,7 @@ back, read). Of all ways to cut the program into chains, the one with the least 
 equals the one whose threads idle least (barriers, uneven shares, rows computed twice), then the one that
 chains fewest stages. A chain fits if the lines of all bands that share a cache and its weights take at most
 half of it (of a cache of their own as much as survives there), its weights, which every step reads, a
-quarter, and if bands compute little twice. Without saving traffic it must cost one thread nothing.
+quarter, and if bands compute little twice. Without saving traffic it must cost one thread little.
 """
 
 from __future__ import annotations
@@ -161,8 +161,8 @@ class _Rule:
         return TRAFFIC * _size(value) if value.place == ARENA and lost else 0
 
     def pays(self, c: Chain) -> bool:
-        """Whether a chain saves traffic; or barriers, and costs one thread nothing: no row moves or is made
-        again, and a step does so much that neither calls count nor tiles that its rows do not fill.
+        """Whether a chain saves traffic; or barriers, at a price that one thread of a Pi hardly pays: no row
+        moves or is made again, and a step does so much that neither calls count nor tiles that are not full.
         """
         again = c.copied(0, c.height) + twice(c, self.cpu.cores)
         enough = PARALLEL_MACS * -(-c.height // c.rows)
@@ -394,6 +394,5 @@ def _refused(rule: _Rule, stage: Stage) -> str:
 def _told(rule: _Rule, c: Chain) -> Verdict:
     saved = sum(rule.traffic(v) for v in c.inner)
     how = f"{c.rows} rows a step, {_kb(scratch_bytes(c))} a thread, {_percent(c, rule.cpu.cores)} twice"
-    operators = tuple(dict.fromkeys(s.node for s in c.stages))
-    traffic = f"{_kb(saved)} of traffic, " if saved else ""
-    return Verdict(operators, how, f"saves {traffic}{len(operators) - 1} barriers")
+    why = f"saves {_kb(saved)} of traffic, and barriers" if saved else "saves barriers"
+    return Verdict(tuple(dict.fromkeys(s.node for s in c.stages)), how, why)

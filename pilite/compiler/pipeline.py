@@ -86,13 +86,14 @@ def build(
     """Compile one model for one CPU into artifacts/<name>/<cpu>/<numerics>/model.so.
 
     `layers`: every operator's output becomes an output of the artifact (for comparisons), in
-    <numerics>-layers/.
+    <numerics>-layers/. Every option that is not as here has its part of the folder's name.
     `markers`: the same kernels, with marks for `estimate` between them, in <numerics>-markers/.
     `tile`: "KERNEL@ROWS" of `tuning.candidates` wherever it fits, or NO_CHOICE, for what was chosen.
     `fully_connected`: "q31" as tflite-runtime 2.14, "f64" as newer reference kernels.
     `rounding`: operators (by index) that round as another of numerics.FAMILIES, to explain or to break.
     `isolated`: only these operators, each with operands of its own as inputs (isolate.py).
-    `chains`: which operators are computed together, a few rows at a time: one of fuse.MODES.
+    `chains`: which operators are computed together, one of fuse.MODES; others than DEFAULT in
+    <numerics>-fuse-<chains>/.
     `compile`: who does the work: this process, a child, or the toolchain image.
 
     Raises:

@@ -94,7 +94,7 @@ def bench(
         title = f"{subject.name}{f' ({number} of {len(subjects)})' if len(subjects) > 1 else ''}"
         heard = followed(Progress(title, chosen.sessions, chosen.most_s), say)
         trials[subject.name] = trial.run(
-            board, connection, subject, racers, threads, chosen, artifacts, heard
+            board, connection, subject, racers, threads, chosen, artifacts, heard, say
         )
     after = facts.facts(board, connection)
     say(f"comparing and reporting {board.name}")

@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import tempfile
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -39,10 +39,14 @@ SILENCE_S = 60.0  # without a sign of life from here after which measure.py ends
 
 @dataclass(frozen=True)
 class Subject:
-    """A model by name, and the .tflite file that it is compiled from."""
+    """A model by name, and the .tflite file that it is compiled from.
+
+    `today`: the build_id that `build` would give a deployed artifact now; None: nobody knows.
+    """
 
     name: str
     tflite: Path
+    today: Callable[[Artifact], str] | None = None
 
 
 @dataclass(frozen=True)
@@ -65,15 +69,20 @@ def run(
     settings: Settings,
     artifacts: Path,
     heard: Heard | None = None,
+    say: Callable[[str], None] = lambda text: None,
 ) -> Trial:
     """Measure the current release of a model. `heard` is told every line of progress (see progress.py).
 
+    `say`: told before the race what a reader must know.
     Raises BoardError if there is none, or the board fails.
     """
     place = place_of(board, connection, subject.name, artifacts)
     current = current_release(board, place, subject.name)
     built = deployed(place, current)
     check_source(board, built, subject)
+    aged = outdated(board, built, subject)
+    for note in aged:
+        say(note)
     sets = [inputs.random_inputs(built.inputs, seed) for seed in SEEDS]
     site, usable, notes = packages(board, connection, [racer.name for racer in racers], artifacts)
     scratch = connection.check(["sh", "-c", SCRATCH, "bench", place.folder]).strip()
@@ -95,7 +104,7 @@ def run(
     finally:
         with suppress(BoardError):  # a board that is gone must not hide why
             connection.run(["rm", "-rf", scratch])
-    return Trial(built, sets, measured, outputs, (*outdated(board, built), *notes))
+    return Trial(built, sets, measured, outputs, (*aged, *notes))
 
 
 def current_release(board: Board, place: Place, model: str) -> str:
@@ -125,14 +134,10 @@ def check_source(board: Board, built: Artifact, subject: Subject) -> None:
         )
 
 
-def outdated(board: Board, built: Artifact) -> tuple[str, ...]:
+def outdated(board: Board, built: Artifact, subject: Subject) -> tuple[str, ...]:
     """A note if the compiler here would make another artifact than the one that is deployed and measured."""
-    from pilite.compiler import artifact as compiled
-    from pilite.compiler import cpu as cpus
-
-    cpu = cpus.load(built.cpu)
-    today = compiled.build_id(built.source_sha256, built.model, cpu, dict(built.options))
-    if not built.options or today == built.build_id:
+    today = built.build_id if subject.today is None else subject.today(built)
+    if today == built.build_id:
         return ()
     return (
         f"{built.model} on {board.name}: the deployed build {built.build_id[:12]} is not what `build` makes "

@@ -48,7 +48,7 @@ def scheduled(net_graph: Any, cpu: cpus.Cpu = X86) -> Scheduled:
 
 
 def calls_of(graph: Any, cpu: cpus.Cpu = X86) -> list[aot.Call]:
-    """Without chains, which are off."""
+    """Without chains and regions, which `schedule` makes only if it is asked to."""
     return [call for call in scheduled(graph, cpu).calls if isinstance(call, aot.Call)]
 
 

@@ -33,7 +33,7 @@ if emulator := sys.argv[4:]:  # the kernel would run a child on the real CPU
     zig._ZIG = tuple(emulator)
 print(numpy.core._multiarray_umath.__cpu_features__["AVX"])
 for cpu in sys.argv[3].split(","):
-    for chains in ("off", "all"):
+    for chains in ("auto", "off", "all"):
         pipeline.build(Path(sys.argv[2]), "m", cpu, "ref", Path.cwd() / chains, chains=chains)
 """
 
@@ -71,7 +71,8 @@ def aarch64() -> Host:
 
 def assert_same(cpus: Sequence[str], one: Path, other: Path) -> None:
     for cpu in cpus:
-        for path in (f"off/m/{cpu}/ref/model.so", f"all/m/{cpu}/ref-fuse-all/model.so"):
+        for folder in ("auto/m/{}/ref", "off/m/{}/ref-fuse-off", "all/m/{}/ref-fuse-all"):
+            path = f"{folder.format(cpu)}/model.so"
             assert (one / path).read_bytes() == (other / path).read_bytes(), path
 
 

@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 
+from pilite.benchtasks import built_today
 from pilite.compiler import artifact as compiled
 from pilite.compiler import pipeline
 from pilite.lab import artifact, boards, trial
@@ -22,11 +23,12 @@ def test_a_build_that_another_compiler_made_is_told(
     model.write_bytes(made(CHAINS["stem"], "int8", 0).model)
     done = pipeline.build(model, "m", HERE, "ref", tmp_path, chains=chains)
     board, built = boards.load("local", tmp_path), artifact.read(done.path)
+    subject = trial.Subject("m", model, built_today)
 
-    assert trial.outdated(board, built) == ()
+    assert trial.outdated(board, built, subject) == ()
 
     monkeypatch.setattr(compiled, "compiler_hash", lambda: "of other sources")
-    (note,) = trial.outdated(board, built)
+    (note,) = trial.outdated(board, built, subject)
     made_by = f"m on local: the deployed build {done.build_id[:12]} is not what `build` makes today"
     assert note.startswith(made_by)
     assert note.endswith("; `build` and `deploy` renew it")

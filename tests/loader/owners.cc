@@ -1,4 +1,5 @@
-// owners.cc - which threads ran the tasks of each slot: one and the same, or several that took turns.
+// owners.cc - whether each slot has a thread of its own, which runs all of its tasks; with fewer, as many and
+// more tasks than threads.
 #include <sched.h>
 #include <stdio.h>
 #include <string.h>
@@ -9,16 +10,17 @@ namespace {
 
 using pilite::Pool;
 
-constexpr int kThreads = 4, kRegions = 1000;
+constexpr int kThreads = 4, kRegions = 1000, kTasks[] = {2, 3, 4, 5, 8, 12};
 
 struct Slots {
   pid_t owner[kThreads];
   bool shared;
 };
 
-int run(int task, void*, void* cdata) {
+int run(int task, void* env, void* cdata) {
+  const int tasks = static_cast<pilite::ParallelEnv*>(env)->num_task;
   Slots* slots = static_cast<Slots*>(cdata);
-  pid_t* owner = &slots->owner[task % kThreads];
+  pid_t* owner = &slots->owner[task % (tasks < kThreads ? tasks : kThreads)];
   const pid_t self = static_cast<pid_t>(syscall(SYS_gettid));
   if (*owner && *owner != self) __atomic_store_n(&slots->shared, true, __ATOMIC_RELAXED);
   *owner = self;
@@ -35,10 +37,12 @@ int main() {
   if (pool->start(kThreads, cpus, 50)) return 1;
   pool->begin();
   for (int i = 0; i < kRegions; ++i) {
-    if (pool->launch(run, &slots, kThreads * (1 + i % 3))) return 1;
+    if (pool->launch(run, &slots, kTasks[i % 6])) return 1;
   }
   pool->end();
   pool->stop();
-  puts(slots.shared ? "threads shared slots" : "each slot has one thread");
+  for (int a = 0; a < kThreads; ++a)
+    for (int b = 0; b < a; ++b) slots.shared |= slots.owner[a] == slots.owner[b];
+  puts(slots.shared ? "threads share slots" : "each slot has a thread");
   return 0;
 }

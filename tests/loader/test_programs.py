@@ -134,7 +134,7 @@ def test_the_pool_has_no_race(sanitized: Sanitized) -> None:
 
 @pytest.mark.parametrize(
     ("options", "words"),
-    [((), "threads shared slots\n"), (("-DPILITE_COUNTED",), "each slot has one thread\n")],
+    [((), "threads share slots\n"), (("-DPILITE_COUNTED",), "each slot has a thread\n")],
 )
 def test_only_where_work_is_counted_a_slot_waits_for_its_thread(
     zig_program: ZigProgram, options: tuple[str, ...], words: str

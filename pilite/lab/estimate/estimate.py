@@ -154,7 +154,10 @@ def layers(stages: Sequence[Json], sections: dict[int, Counted]) -> tuple[Layer,
         index = int(stage["operator"])
         before = found.get(index, Layer(index, str(stage["op"]), (), nothing))
         names = (*before.kernels, str(stage["kernel"]))
-        found[index] = Layer(index, before.op, names, before.counted + sections.get(label, nothing))
+        op = max(
+            before.op, str(stage["op"]), key=len
+        )  # a border is filled for the first of several operators
+        found[index] = Layer(index, op, names, before.counted + sections.get(label, nothing))
     return tuple(found[index] for index in sorted(found))
 
 

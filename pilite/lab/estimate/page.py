@@ -247,14 +247,15 @@ def _onnxruntime(found: Sequence[Pair], alone: Sequence[Row], facts: dict[str, A
         cpu = pair.ours.cpu
         if pair.ours.model != theirs["model"] or pair.core_model != MODELS[cpu][0].name:
             continue
-        ours = depthwise(single.get((pair.ours.model, cpu), pair.ours), pair.core_model)
+        alone_there = single.get((pair.ours.model, cpu))
+        ours = depthwise(alone_there, pair.core_model) if alone_there else 0.0
         lines.append(
             {
                 "core": facts["cores"][cpu],
                 "pilite": _millions(pair.cycles),
                 "ONNX Runtime": theirs["whole"][cpu],
                 "times faster": f"{theirs['whole'][cpu] / (pair.cycles / 1e6):.2f}",
-                "depthwise, pilite": _millions(ours),
+                "depthwise, pilite": _millions(ours) if ours else "",
                 "depthwise, ONNX Runtime": theirs["depthwise"][cpu],
                 "depthwise, times faster": f"{theirs['depthwise'][cpu] / (ours / 1e6):.2f}" if ours else "",
             }

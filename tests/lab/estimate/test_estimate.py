@@ -13,7 +13,7 @@ import jsonschema
 import pytest
 
 from pilite.errors import PiliteError
-from pilite.lab.estimate import estimate
+from pilite.lab.estimate import estimate, guests
 from pilite.lab.estimate.count import Counted, count
 from pilite.lab.estimate.estimate import Subject
 from pilite.lab.estimate.models import Model
@@ -69,6 +69,20 @@ def test_stages_are_added_up_by_operator() -> None:
     ends, conv = estimate.layers(STAGES, sections)
     assert (ends.index, ends.counted.instructions, ends.kernels) == (-1, 1 + 1000, ("move",))
     assert (conv.op, conv.counted.instructions, conv.kernels) == ("CONV_2D", 10 + 100, ("fill", "gemm"))
+
+
+def test_operators_that_share_a_region_are_named_though_a_border_came_first() -> None:
+    region = {**STAGES[1], "op": "CONV_2D + DEPTHWISE_CONV_2D"}
+    (conv,) = estimate.layers([STAGES[0], region], {1: counted(1, 1.0), 2: counted(2, 2.0)})[1:]
+    assert conv.op == region["op"]
+
+
+@pytest.mark.parametrize(("threads", "runner"), [(1, "pilite-run"), (4, "pilite-run-counted")])
+def test_several_threads_are_counted_where_none_takes_work_of_another(threads: int, runner: str) -> None:
+    from tests.native import ARTIFACTS
+
+    guest = guests.pilite(Path("model.so"), "cortex-a53", ARTIFACTS, threads)
+    assert Path(guest.command[0]).name == guest.files[0].name == runner
 
 
 def test_an_artifact_without_marks_has_no_layers() -> None:
