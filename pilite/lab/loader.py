@@ -6,7 +6,7 @@ import hashlib
 import os
 import tempfile
 import threading
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
@@ -14,6 +14,7 @@ from typing import Literal
 from pilite import zig
 
 Arch = Literal["aarch64", "x86_64"]
+Outputs = Mapping[Path, tuple[str, ...]]  # what is compiled, and the compiler's arguments
 
 SOURCES = Path(__file__).resolve().parents[2] / "loader"
 _STAMP = "sources.sha256"
@@ -52,18 +53,10 @@ _COUNTED = ("-DPILITE_COUNTED", *_RUNNER)
 
 @dataclass(frozen=True)
 class LoaderFiles:
-    """What a board needs to run artifacts from C, C++, Python (`library`) or the shell (`runner`).
-
-    `counted`: the runner for `estimate`, each thread of which does its own part of the work and no other.
-    """
+    """What a board needs to run artifacts from C, C++, Python (`library`) or the shell (`runner`)."""
 
     library: Path
     runner: Path
-    counted: Path
-
-    @property
-    def outputs(self) -> tuple[tuple[Path, tuple[str, ...]], ...]:
-        return ((self.library, _LIBRARY), (self.runner, _RUNNER), (self.counted, _COUNTED))
 
 
 def build_loader(arch: Arch, artifacts: Path, sources: Path = SOURCES) -> LoaderFiles:
@@ -72,22 +65,38 @@ def build_loader(arch: Arch, artifacts: Path, sources: Path = SOURCES) -> Loader
     Raises CompileError if zig is missing or refuses the sources.
     """
     folder = artifacts.resolve() / "loader" / arch
-    files = LoaderFiles(*(folder / name for name in ("libpilite.so", "pilite-run", "pilite-run-counted")))
-    stamp, key = folder / _STAMP, _key(arch, sources)
-    with _BUILDING:
-        if _is_current(files, stamp, key):
-            return files
-        folder.mkdir(parents=True, exist_ok=True)
-        stamp.unlink(missing_ok=True)
-        for path, arguments in files.outputs:
-            _compile(arch, arguments, path, sources)
-        _replace(stamp, key.encode())
+    files = LoaderFiles(folder / "libpilite.so", folder / "pilite-run")
+    _build(arch, {files.library: _LIBRARY, files.runner: _RUNNER}, folder, sources)
     return files
 
 
-def _key(arch: Arch, sources: Path) -> str:
+def build_counted(artifacts: Path) -> Path:
+    """The runner for `estimate`: each of its threads does its own part of the work and no other.
+
+    Raises CompileError as `build_loader`.
+    """
+    folder = artifacts.resolve() / "loader" / "counted"
+    runner = folder / "pilite-run-counted"
+    _build("aarch64", {runner: _COUNTED}, folder, SOURCES)
+    return runner
+
+
+def _build(arch: Arch, outputs: Outputs, folder: Path, sources: Path) -> None:
+    """Compile all outputs in `folder`, unless they are there and nothing that decides their bytes changed."""
+    stamp, key = folder / _STAMP, _key(arch, outputs, sources)
+    with _BUILDING:
+        if _is_current(outputs, stamp, key):
+            return
+        folder.mkdir(parents=True, exist_ok=True)
+        stamp.unlink(missing_ok=True)
+        for path, arguments in outputs.items():
+            _compile(arch, arguments, path, sources)
+        _replace(stamp, key.encode())
+
+
+def _key(arch: Arch, outputs: Outputs, sources: Path) -> str:
     """A hash of everything that decides the bytes of the outputs."""
-    digest = hashlib.sha256(repr((arch, zig.version(), _COMMON, _LIBRARY, _RUNNER, _COUNTED)).encode())
+    digest = hashlib.sha256(repr((arch, zig.version(), _COMMON, *outputs.values())).encode())
     for path in _source_files(sources):
         digest.update(path.name.encode() + b"\0" + hashlib.sha256(path.read_bytes()).digest())
     return digest.hexdigest()
@@ -97,8 +106,8 @@ def _source_files(sources: Path) -> Iterator[Path]:
     yield from sorted(path for path in sources.iterdir() if path.suffix in {".cc", ".h"})
 
 
-def _is_current(files: LoaderFiles, stamp: Path, key: str) -> bool:
-    exist = all(path.is_file() for path, _ in files.outputs)
+def _is_current(outputs: Outputs, stamp: Path, key: str) -> bool:
+    exist = all(path.is_file() for path in outputs)
     return exist and stamp.is_file() and stamp.read_text() == key
 
 

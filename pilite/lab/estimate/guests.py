@@ -8,7 +8,7 @@ from pathlib import Path
 from pilite.lab import execute, roots, wheels
 from pilite.lab.estimate import rival as rival_program
 from pilite.lab.estimate.plugin import Guest
-from pilite.lab.loader import build_loader
+from pilite.lab.loader import build_counted, build_loader
 
 SYSROOT = Path("/usr/aarch64-linux-gnu")  # Debian: libc6-arm64-cross
 
@@ -43,8 +43,7 @@ def pilite(artifact: Path, cpu: str, artifacts: Path, threads: int = 1) -> Guest
     One thread is counted in the very program that is deployed. Several are counted where none takes another's
     work: that would depend on how this machine schedules QEMU's threads.
     """
-    built = build_loader("aarch64", artifacts)
-    runner = built.runner if threads == 1 else built.counted
+    runner = build_loader("aarch64", artifacts).runner if threads == 1 else build_counted(artifacts)
     settings = ("--random", "0", "--markers", "--threads", str(threads))
     return Guest(
         cpu=cpu,
