@@ -45,16 +45,15 @@ def compare(
     done = []
     for source in sources(model, input_shape):
         plain = {name: built(source, name, **options) for name in cpus}
-        apart = {**options, "layers": True, "chains": "off"}
-        shown = {name: built(source, name, **apart) for name in cpus if layers}
+        shown = {name: built(source, name, layers=True, chains="off", **options) for name in cpus if layers}
         sets = comparison.cases(artifact.read(plain[cpus[0]]).inputs, SHARED_IMAGES, input)
         truths: dict[Oracle, comparison.Truth] = {}
         for name in cpus:
             judge = oracle.judge(against, numerics, fully_connected, name)
             right = truths.setdefault(judge, comparison.Truth(source.path, judge, sets, ARTIFACTS))
             pair = comparison.Built(plain[name], shown.get(name))
-            isolated = Isolated(source, name, options)
-            done.append(comparison.compare(pair, right, counts, ARTIFACTS, isolated))
+            apart = Isolated(source, name, options)
+            done.append(comparison.compare(pair, right, counts, ARTIFACTS, apart))
     comparison.show(done)
     for one in done:
         if one.operators:

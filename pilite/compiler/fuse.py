@@ -68,7 +68,7 @@ def check(mode: str) -> None:
         raise PiliteError(f"no fusing '{mode}': choose one of {', '.join(MODES)}.")
 
 
-def plan(program: Program, cpu: Cpu, mode: str = OFF) -> Plan:
+def plan(program: Program, cpu: Cpu, mode: str) -> Plan:
     """Cut `program` into units. `mode`: see `check`."""
     if mode == OFF:
         return Plan(program.stages)
@@ -164,9 +164,11 @@ class _Rule:
         """Whether a chain saves traffic; or barriers, at a price that one thread of a Pi hardly pays: no row
         moves or is made again, and a step does so much that neither calls count nor tiles that are not full.
         """
-        again = c.copied(0, c.height) + twice(c, self.cpu.cores)
+        if any(map(self.traffic, c.inner)):
+            return True
         enough = PARALLEL_MACS * -(-c.height // c.rows)
-        return any(map(self.traffic, c.inner)) or (not again and sum(map(self.work, c.stages)) >= enough)
+        again = c.copied(0, c.height) + twice(c, self.cpu.cores)
+        return not again and sum(map(self.work, c.stages)) >= enough
 
     @property
     def barrier(self) -> int:
